@@ -1,0 +1,110 @@
+"""How the command line ends: exit statuses, errors as one sentence, and readers that go away."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from tests.cli.executable import EXECUTABLE, faultproof, run
+
+# A verb that misbehaves, added the way a real one is, in a process of its own.
+VERB = """
+import os, signal, sys
+from faultproof import cli
+from faultproof.errors import FaultproofError
+
+@cli.app.command("misbehave")
+def misbehave() -> None:
+    {body}
+
+sys.argv = ["faultproof", "misbehave"]
+cli.main()
+"""
+
+
+def misbehave(body: str, status: int) -> subprocess.CompletedProcess[str]:
+    return run([sys.executable, "-c", VERB.format(body=body)], status=status)
+
+
+def test_version() -> None:
+    assert faultproof("--version").stdout == f"faultproof {version('faultproof')}\n"
+
+
+def test_help_teaches_with_examples() -> None:
+    printed = faultproof("--help").stdout
+    for example in ("faultproof patterns", "faultproof show outbox", "faultproof show event-sourcing --json"):
+        assert example in printed
+
+
+def test_without_arguments_the_help_is_printed() -> None:
+    got = faultproof(status=2)
+    assert "faultproof patterns" in got.stdout + got.stderr
+
+
+@pytest.mark.parametrize("args", [["shwo"], ["show"], ["patterns", "--jsno"], ["show", "a", "b"]])
+def test_usage_errors_exit_2_without_traceback(args: list[str]) -> None:
+    got = faultproof(*args, status=2)
+    assert got.stdout == ""
+    assert "Usage: faultproof" in got.stderr
+    assert "Traceback" not in got.stderr
+
+
+def test_misspelt_verb_is_answered_with_the_right_one() -> None:
+    assert "Did you mean 'show'?" in faultproof("shwo", status=2).stderr
+
+
+def test_our_errors_become_one_sentence() -> None:
+    got = misbehave("raise FaultproofError('The file\\n  is gone.')", status=2)
+    assert (got.stdout, got.stderr) == ("", "The file is gone.\n")
+
+
+def test_error_without_words_is_named() -> None:
+    assert misbehave("raise FaultproofError", status=2).stderr == "FaultproofError\n"
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    got = misbehave("raise ZeroDivisionError", status=1)
+    assert "Traceback" in got.stderr
+    assert got.stderr.endswith("ZeroDivisionError\n")
+
+
+def test_interrupt_exits_130_in_silence() -> None:
+    got = misbehave("os.kill(os.getpid(), signal.SIGINT)", status=130)
+    assert (got.stdout, got.stderr.strip()) == ("", "")
+
+
+def test_exit_status_of_a_verb_is_kept() -> None:
+    assert misbehave("raise SystemExit(3)", status=3).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "status"),
+    [
+        (["patterns"], 141),
+        (["patterns", "--json"], 141),
+        (["show", "outbox"], 141),
+        (["--version"], 1),  # printed under typer's eyes: its status, and silence all the same
+        (["--help"], 1),
+    ],
+)
+def test_reader_that_went_away_is_no_traceback(args: list[str], status: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        got = subprocess.run(
+            [EXECUTABLE, *args], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    finally:
+        os.close(writer)
+    assert (got.stderr, got.returncode) == ("", status)
+
+
+def test_verbs_do_not_load_what_an_extra_brings() -> None:
+    loaded = run(
+        [sys.executable, "-X", "importtime", "-c", "import faultproof.cli.patterns, faultproof.cli.show"]
+    ).stderr
+    extras = re.findall(r"\b(starlette|uvicorn|httpx|psycopg|opentelemetry)\b", loaded)
+    assert extras == []
