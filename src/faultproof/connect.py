@@ -1,4 +1,4 @@
-"""Where engines and patterns meet: `connect` opens a database by URL, `join` wraps a transaction that the user opened."""
+"""Where engines and patterns meet: `connect` opens a database by URL, `join` wraps a transaction of the user's own."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def _parsed(url: str) -> tuple[str, str, dict[str, str]]:
         return "sqlite", url, {}
     parts = urlsplit(url)
     if parts.scheme == "sqlite" and parts.netloc:
-        raise InvalidInput(f"an SQLite URL has three slashes before a relative path and four before an absolute one: {url}")
+        raise InvalidInput(
+            f"an SQLite URL has three slashes before a relative path and four before an absolute one: {url}"
+        )
     options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
     return parts.scheme, unquote(parts.path.removeprefix("/")), options
 
@@ -76,4 +78,6 @@ def join(handle: sqlite3.Connection, *, env: Env | None = None) -> SyncTx:
     """
     if isinstance(handle, sqlite3.Connection):
         return JoinedSqlite(handle, env or Env())
-    raise NotSupported(f"a {type(handle).__module__}.{type(handle).__qualname__} cannot be joined: pass a sqlite3.Connection")
+    raise NotSupported(
+        f"a {type(handle).__module__}.{type(handle).__qualname__} cannot be joined: pass a sqlite3.Connection"
+    )

@@ -29,9 +29,14 @@ class Signal:
 
 
 LOCK_WAIT = Signal(
-    name="faultproof.lock.wait", kind="duration", unit="s", meaning="from asking for the write lock to having it"
+    name="faultproof.lock.wait",
+    kind="duration",
+    unit="s",
+    meaning="from asking for the write lock to having it",
 )
-QUEUE_DEPTH = Signal(name="faultproof.queue.depth", kind="gauge", unit="items", meaning="items waiting in a bounded queue")
+QUEUE_DEPTH = Signal(
+    name="faultproof.queue.depth", kind="gauge", unit="items", meaning="items waiting in a bounded queue"
+)
 QUEUE_AGE = Signal(name="faultproof.queue.age", kind="duration", unit="s", meaning="how long the oldest item waited")
 LAG_EVENTS = Signal(name="faultproof.lag.events", kind="gauge", unit="events", meaning="committed, not yet delivered")
 LAG_AGE = Signal(name="faultproof.lag.age", kind="gauge", unit="s", meaning="age of the oldest undelivered event")
@@ -48,10 +53,18 @@ DEAD_LETTER = Signal(
     name="faultproof.dead_letter", kind="count", unit="events", meaning="an event was given up", alarming=True
 )
 STUCK = Signal(
-    name="faultproof.stuck", kind="count", unit="claims", meaning="a claim expired unfinished and was taken over", alarming=True
+    name="faultproof.stuck",
+    kind="count",
+    unit="claims",
+    meaning="a claim expired unfinished and was taken over",
+    alarming=True,
 )
 LOOP_RESTART = Signal(
-    name="faultproof.loop.restart", kind="count", unit="restarts", meaning="a supervised loop died", alarming=True
+    name="faultproof.loop.restart",
+    kind="count",
+    unit="restarts",
+    meaning="a supervised loop died",
+    alarming=True,
 )
 LOOP_LAG = Signal(
     name="faultproof.loop.lag",

@@ -39,7 +39,19 @@ import re
 import types
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, NewType, ParamSpec, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Generic,
+    NamedTuple,
+    NewType,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -62,13 +74,13 @@ class Parameter(NamedTuple):
     """One parameter of a statement. `fields` is set for a sequence parameter: the columns of its rows."""
 
     name: str
-    type: type
+    kind: type
     fields: tuple[tuple[str, type], ...] | None
 
     @property
     def plain(self) -> bool:
         """A sequence of plain values, whose one column is called `value`."""
-        return self.fields is not None and self.fields == (("value", self.type),)
+        return self.fields is not None and self.fields == (("value", self.kind),)
 
 
 @dataclass(frozen=True, eq=False)

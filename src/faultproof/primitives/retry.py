@@ -107,9 +107,13 @@ class Retry:
     def _may_repeat(self, error: Exception, attempts: int, overrun: float) -> None:
         unknown = isinstance(error, OutcomeUnknown)
         if attempts >= self._policy.attempts:
-            raise error if unknown else RetriesExhausted(f"gave up after {attempts} attempts: {error}", attempts=attempts) from error
+            raise (
+                error if unknown else RetriesExhausted(f"gave up after {attempts} attempts: {error}", attempts=attempts)
+            ) from error
         if overrun > 0:
             raise error if unknown else DeadlineExceeded(f"no time is left to repeat: {error}") from error
         if not self._budget.try_spend():
             self._env.signals.emit(BUDGET_SPENT, 1)
-            raise error if unknown else RetriesExhausted(f"the retry budget is spent: {error}", attempts=attempts) from error
+            raise (
+                error if unknown else RetriesExhausted(f"the retry budget is spent: {error}", attempts=attempts)
+            ) from error

@@ -51,13 +51,13 @@ class Checkpointer:
             size = os.stat(self._path + "-wal").st_size
             if size > WAL_WARN_BYTES:
                 found.append(
-                    f"the write-ahead log has {size // 1_000_000} MB: a long reader or an open transaction keeps it from "
-                    "being checkpointed; end it"
+                    f"the write-ahead log has {size // 1_000_000} MB: a long reader or an open transaction keeps it "
+                    "from being checkpointed; end it"
                 )
         if sqlite3.sqlite_version_info < FIXED_IN:
             found.append(
-                f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3): faultproof's connections are safe; "
-                "set `PRAGMA wal_autocheckpoint=0` on every other connection that writes to this file"
+                f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3): faultproof's connections are "
+                "safe; set `PRAGMA wal_autocheckpoint=0` on every other connection that writes to this file"
             )
         return found
 

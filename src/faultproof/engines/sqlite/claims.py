@@ -44,7 +44,8 @@ def _add(kind: str, ids: Sequence[str], delay_us: int) -> Changed: ...
 
 
 @sql(
-    """UPDATE faultproof_claim SET owner = :owner, token = token + 1, attempts = attempts + 1, until_us = {now} + :ttl_us
+    """UPDATE faultproof_claim SET owner = :owner, token = token + 1, attempts = attempts + 1,
+         until_us = {now} + :ttl_us
        WHERE kind = :kind AND id IN (SELECT id FROM faultproof_claim
          WHERE kind = :kind AND dead = 0 AND until_us <= {now} ORDER BY until_us, id LIMIT :limit)
        RETURNING id, token, attempts"""
@@ -86,7 +87,8 @@ def _release(kind: str, held: Sequence[Held]) -> Changed: ...
 
 
 @sql(
-    """SELECT id, CASE WHEN dead = 1 THEN 'dead' WHEN owner IS NOT NULL AND until_us > {now} THEN 'held' ELSE 'free' END,
+    """SELECT id,
+              CASE WHEN dead = 1 THEN 'dead' WHEN owner IS NOT NULL AND until_us > {now} THEN 'held' ELSE 'free' END,
               owner, token, attempts, until_us, error
        FROM faultproof_claim WHERE kind = :kind ORDER BY id"""
 )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from faultproof.engines.sqlite.faults import NotBegun, translated
 from faultproof.engines.sqlite.render import Rendered, bind, render
 from faultproof.errors import Busy, CannotOpen, NotSupported, OutcomeUnknown, StorageFailed
-from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Rollback, Statement, Step, Wake
+from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Statement, Step, Wake
 
 Synchronous = Literal["full", "normal"]
 

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from faultproof.clock import Env
 from faultproof.engines.sqlite.checkpoint import Checkpointer
 from faultproof.engines.sqlite.claims import SqliteClaims
-from faultproof.engines.sqlite.connection import Connection
 from faultproof.engines.sqlite.faults import NotBegun
 from faultproof.engines.sqlite.lane import Lane
 from faultproof.engines.sqlite.log import SqliteLog
@@ -72,7 +71,14 @@ class SqliteDatabase:
     """One SQLite file, used from one event loop; other processes and connections may use it at the same time."""
 
     def __init__(
-        self, *, env: Env, writer: Lane, reader: Lane, wakeups: Wakeups, checkpointer: Checkpointer | None, durability: str
+        self,
+        *,
+        env: Env,
+        writer: Lane,
+        reader: Lane,
+        wakeups: Wakeups,
+        checkpointer: Checkpointer | None,
+        durability: str,
     ) -> None:
         self.env = env
         self.durability = durability

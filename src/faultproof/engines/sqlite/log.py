@@ -60,7 +60,8 @@ def _begin_epoch(log: str, epoch: str) -> Changed: ...
 
 @sql(
     """INSERT INTO faultproof_intake (log, "partition", due_us, at_us, event_id, key, type, payload, headers)
-       SELECT :log, "partition", CASE delay_us WHEN 0 THEN 0 ELSE {now} + delay_us END, {now}, id, key, type, payload, headers
+       SELECT :log, "partition", CASE delay_us WHEN 0 THEN 0 ELSE {now} + delay_us END, {now},
+              id, key, type, payload, headers
        FROM {entries} ORDER BY ordinal"""
 )
 def _append(log: str, entries: Sequence[Entry]) -> None: ...
@@ -177,8 +178,8 @@ class SqliteLog:
             return epoch
         if existing.partitions != partitions:
             raise InvalidInput(
-                f"the log {log!r} has {existing.partitions} partitions and keeps them for ever, because a key must stay in "
-                f"its own: ask for {existing.partitions}, not {partitions}, or choose another name"
+                f"the log {log!r} has {existing.partitions} partitions and keeps them for ever, because a key must "
+                f"stay in its own: ask for {existing.partitions}, not {partitions}, or choose another name"
             )
         return existing.epoch
 
@@ -189,7 +190,8 @@ class SqliteLog:
         yield from _append(log, entries)
 
     def ready(self, log: str) -> Script[Ready]:
-        return (yield from _ready(log))
+        waiting, due_in_us = yield from _ready(log)
+        return Ready(bool(waiting), due_in_us)
 
     def sequence(self, log: str, partitions: Sequence[int], *, limit: int) -> Script[int]:
         yield from _promote(log)

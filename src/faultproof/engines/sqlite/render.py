@@ -44,7 +44,7 @@ def _subselect(parameter: Parameter) -> str:
     if parameter.plain:
         return f"(SELECT value FROM json_each(:{parameter.name}))"
     assert parameter.fields is not None
-    columns = ", ".join(f"value ->> {i} AS \"{field}\"" for i, (field, _) in enumerate(parameter.fields))
+    columns = ", ".join(f'value ->> {i} AS "{field}"' for i, (field, _) in enumerate(parameter.fields))
     return f"(SELECT {columns}, key AS ordinal FROM json_each(:{parameter.name})) AS {parameter.name}"
 
 
