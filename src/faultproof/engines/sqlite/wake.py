@@ -96,6 +96,10 @@ class Bells:
             for bell in self._bells.get(topic, ()):
                 bell.ring()
 
+    def has(self, topic: str) -> bool:
+        """Whether anybody listens."""
+        return bool(self._bells.get(topic))
+
     def ring_all(self) -> None:
         self.ring(tuple(self._bells))
 

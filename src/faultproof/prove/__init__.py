@@ -1,0 +1,1 @@
+"""The prover. For now its simulated world: see `faultproof.prove.world` for how it works."""

@@ -1,0 +1,207 @@
+"""Where simulated processes meet the database: real SQLite, run inline, one operation at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from faultproof.engines.sqlite.connection import Connection, open_connection
+from faultproof.engines.sqlite.faults import NotBegun
+from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Rollback, Script, Step, drive
+
+if TYPE_CHECKING:
+    from faultproof.prove.world import Process
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """The durable state of a world."""
+
+    commits: int
+    """Commits so far, by anyone."""
+    owner: Process | None
+    """Who holds the write lock, where the store knows."""
+
+    def execute(self, lane: SimLane, step: Step) -> Answer:
+        """Run one step for a lane."""
+        ...
+
+    def call(self, lane: SimLane, function: Callable[[Connection], T]) -> T:
+        """Run a function with the lane's connection."""
+        ...
+
+    def free_for(self, lane: SimLane) -> bool:
+        """Whether an operation of this lane can run now; a write that cannot is told so, a read waits."""
+        ...
+
+    def abandon(self, process: Process) -> None:
+        """The process is gone: roll back what it had open."""
+        ...
+
+    def fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        """For checkers: a query on what is committed."""
+        ...
+
+    def dump(self) -> Iterator[str]:
+        """All committed rows, as text, in a fixed order."""
+        ...
+
+
+class SimLane:
+    """A lane of a simulated process; see `faultproof.engines.sqlite.lane.Lane`."""
+
+    def __init__(self, process: Process, store: Store, role: str) -> None:
+        self.process = process
+        self.role = role
+        self._store = store
+
+    async def drive(self, script: Script[T]) -> T:
+        if self.process.world.granularity == "commit" or self.role == "reader":
+            return await self._operate(self.role, lambda: drive(script, self._execute))
+        return await self._stepwise(script)
+
+    async def call(self, function: Callable[[Connection], T]) -> T:
+        return await self._operate("user SQL", lambda: self._store.call(self, function))
+
+    def close(self) -> None:
+        pass
+
+    async def _stepwise(self, script: Script[T]) -> T:
+        try:
+            step = next(script)
+            while True:
+                label = step.statement.name if type(step) is Call else type(step).__name__
+                try:
+                    answer = await self._operate(label, lambda step=step: self._execute(step))  # type: ignore[misc]
+                except Exception as error:
+                    step = script.throw(error)
+                else:
+                    step = script.send(answer)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def _operate(self, label: str, action: Callable[[], T]) -> T:
+        eligible = (lambda: self._store.free_for(self)) if self.role == "reader" else None
+        result: T = await self.process.world.operate(self.process, label, action, eligible)
+        return result
+
+    def _execute(self, step: Step) -> Answer:
+        return self._store.execute(self, step)
+
+
+class MemoryStore:
+    """One in-memory database for all processes; the write lock is played, everything else is SQLite.
+
+    A reader would see what an open transaction has not committed yet, so it waits until that has ended: what a WAL
+    reader that came a moment later would see. `FileStore` confirms on real WAL files that nothing depends on it.
+    """
+
+    def __init__(self, image: bytes | None = None) -> None:
+        self.raw = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
+        self.commits = 0
+        self.owner: Process | None = None
+        self.now: Callable[[], int] = lambda: 0
+        self._connection = Connection(self.raw, name="the simulated database", now=lambda: self.now())
+        if image is not None:
+            self.raw.deserialize(image)
+
+    def reset(self, image: bytes, now: Callable[[], int]) -> None:
+        """Begin another run from a saved state."""
+        if self.raw.in_transaction:
+            self.raw.execute("ROLLBACK")
+        self.raw.deserialize(image)
+        self.commits, self.owner, self.now = 0, None, now
+
+    def execute(self, lane: SimLane, step: Step) -> Answer:
+        if lane.role == "reader":
+            return self._connection.execute(step) if type(step) is Call else NOTHING
+        if type(step) is Begin:
+            if self.owner is not None:
+                raise NotBegun("the simulated database is locked by another process")
+            self.owner = lane.process
+        elif type(step) is Rollback:
+            if self.owner is not lane.process:
+                return NOTHING
+            self.owner = None
+        elif type(step) is Commit:
+            self.owner = None
+            self.commits += 1
+        return self._connection.execute(step)
+
+    def call(self, lane: SimLane, function: Callable[[Connection], T]) -> T:
+        return function(self._connection)
+
+    def free_for(self, lane: SimLane) -> bool:
+        return self.owner is None
+
+    def abandon(self, process: Process) -> None:
+        if self.owner is process:
+            self._connection.execute(Rollback())
+            self.owner = None
+
+    def fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        return self.raw.execute(sql).fetchall()
+
+    def dump(self) -> Iterator[str]:
+        return _dump(self.raw)
+
+
+class FileStore:
+    """Real WAL files: each process has connections of its own, and SQLite itself keeps them apart."""
+
+    def __init__(self, path: Path, image: bytes, now: Callable[[], int]) -> None:
+        self.commits = 0
+        self.owner: Process | None = None
+        self._path = path
+        self._now = now
+        path.write_bytes(image)
+        self._connections: dict[tuple[int, str], Connection] = {}
+        self._own = open_connection(str(path), now=now, synchronous="normal")
+
+    def execute(self, lane: SimLane, step: Step) -> Answer:
+        answer = self._connection(lane).execute(step)
+        if type(step) is Commit:
+            self.commits += 1
+        return answer
+
+    def call(self, lane: SimLane, function: Callable[[Connection], T]) -> T:
+        return function(self._connection(lane))
+
+    def free_for(self, lane: SimLane) -> bool:
+        return True
+
+    def abandon(self, process: Process) -> None:
+        for key in [key for key in self._connections if key[0] == id(process)]:
+            self._connections.pop(key).close()
+
+    def fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._own.raw.execute(sql).fetchall()
+
+    def dump(self) -> Iterator[str]:
+        return _dump(self._own.raw)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for connection in (*self._connections.values(), self._own):
+            connection.close()
+
+    def _connection(self, lane: SimLane) -> Connection:
+        key = (id(lane.process), lane.role)
+        if key not in self._connections:
+            self._connections[key] = open_connection(
+                str(self._path), now=self._now, synchronous="normal", reader=lane.role == "reader"
+            )
+        return self._connections[key]
+
+
+def _dump(raw: sqlite3.Connection) -> Iterator[str]:
+    tables = raw.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+    )
+    for (table,) in tables.fetchall():
+        for row in sorted(raw.execute(f'SELECT * FROM "{table}"').fetchall(), key=repr):  # noqa: S608  # our own tables
+            yield f"{table}{row!r}"

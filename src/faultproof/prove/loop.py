@@ -1,0 +1,175 @@
+"""An asyncio event loop on virtual time, shared by simulated processes.
+
+Callbacks of one process run first in, first out, as asyncio promises. Processes share nothing but their inputs and
+outputs, so the order in which two of them run plain Python cannot be observed, and is fixed; what can be observed, the
+order in which inputs and outputs complete, is the world's choice (see `world`). Threads, sockets and signals raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from asyncio import events
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context, ContextVar
+from typing import Any, NoReturn
+
+
+class Escape(BaseException):
+    """Simulated code reached for the real world. A BaseException, so that no `except Exception` hides it."""
+
+
+class Handle:
+    """A callback that waits for its turn."""
+
+    __slots__ = ("_args", "_callback", "_context", "cancelled_", "process", "when_")
+
+    def __init__(
+        self, process: Strand, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None, when: float
+    ) -> None:
+        self.process = process
+        self._callback = callback
+        self._args = args
+        self._context = context
+        self.cancelled_ = False
+        self.when_ = when
+
+    def cancel(self) -> None:
+        self.cancelled_ = True
+
+    def cancelled(self) -> bool:
+        return self.cancelled_
+
+    def when(self) -> float:
+        return self.when_
+
+    def run(self) -> None:
+        if not self.cancelled_:
+            if self._context is None:
+                self._callback(*self._args)
+            else:
+                self._context.run(self._callback, *self._args)
+
+
+class Strand:
+    """One simulated process as the loop sees it: its ready callbacks, and whether it may run."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ready: deque[Handle] = deque()  # bounded: by the world's step limit
+        self.tasks: list[asyncio.Task[Any]] = []
+        """Kept alive to the end: a task of a dead process that is collected would run its `finally`."""
+        self.dead = False
+        self.frozen = False
+
+
+STRAND: ContextVar[Strand] = ContextVar("faultproof_strand")
+
+
+class SimLoop(asyncio.AbstractEventLoop):
+    """Just enough of an event loop for tasks, futures, timers and everything in asyncio made of them."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.strands: list[Strand] = []
+        self.timers: list[tuple[float, int, Handle]] = []
+        self.failure: BaseException | None = None
+        self._timer_count = 0
+        self.steps = 0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
+        strand = STRAND.get() if context is None else context[STRAND]
+        handle = Handle(strand, callback, args, context, self.now)
+        strand.ready.append(handle)
+        return handle
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
+        strand = STRAND.get() if context is None else context[STRAND]
+        handle = Handle(strand, callback, args, context, when)
+        self._timer_count += 1
+        heapq.heappush(self.timers, (when, self._timer_count, handle))
+        return handle
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(
+        self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any
+    ) -> asyncio.Task[Any]:
+        strand = STRAND.get() if context is None else context[STRAND]
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or "simulated", context=context)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # abandoned on purpose when its process dies
+        strand.tasks.append(task)
+        return task
+
+    def run_ready(self, steps_max: int) -> None:
+        """Run the callbacks of every process until none is ready."""
+        events._set_running_loop(self)
+        try:
+            busy = True
+            while busy:
+                busy = False
+                for strand in self.strands:
+                    if strand.frozen:
+                        continue
+                    ready = strand.ready
+                    while ready:
+                        busy = True
+                        self.steps += 1
+                        if self.steps > steps_max:
+                            raise StepLimit(f"{steps_max} steps without an end; {strand.name} was running")
+                        ready.popleft().run()
+                        if self.failure is not None:
+                            raise self.failure
+        finally:
+            events._set_running_loop(None)
+
+    def advance(self) -> bool:
+        """Go to the next timer of a living process, and make it ready; False if there is none."""
+        while self.timers:
+            when, _, handle = heapq.heappop(self.timers)
+            if handle.cancelled_ or handle.process.dead:
+                continue
+            self.now = max(self.now, when)
+            handle.process.ready.append(handle)
+            return True
+        return False
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, Escape):
+            self.failure = error
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.call_exception_handler(context)
+
+    def _escape(self, *_: Any, **__: Any) -> NoReturn:
+        raise Escape("simulated code used a thread, a socket, a signal or a subprocess of the event loop")
+
+    call_soon_threadsafe = run_in_executor = set_default_executor = _escape
+    add_reader = remove_reader = add_writer = remove_writer = _escape
+    create_connection = create_server = create_datagram_endpoint = _escape  # type: ignore[assignment]
+    create_unix_connection = create_unix_server = _escape  # type: ignore[assignment]
+    getaddrinfo = getnameinfo = subprocess_exec = subprocess_shell = _escape  # type: ignore[assignment]
+    sock_recv = sock_recv_into = sock_sendall = sock_connect = sock_accept = _escape  # type: ignore[assignment]
+    add_signal_handler = remove_signal_handler = _escape
+
+
+class StepLimit(Exception):
+    """A simulated run did not come to an end."""

@@ -1,0 +1,85 @@
+"""What a simulated process sees of its world: clock, randomness, ids and news, all from the tape."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from faultproof.engines.sqlite.wake import Bells
+from faultproof.ports.database import News
+
+if TYPE_CHECKING:
+    from faultproof.prove.world import Process, World
+
+_EPOCH_US = 1_700_000_000_000_000
+_GRAIN = 8
+
+
+class SimClock:
+    """Virtual time; both clocks are the loop's."""
+
+    def __init__(self, world: World) -> None:
+        self._loop = world.loop
+
+    def wall_us(self) -> int:
+        return _EPOCH_US + int(self._loop.now * 1_000_000)
+
+    def monotonic(self) -> float:
+        return self._loop.now
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class SimRng:
+    """Random numbers in steps of an eighth: coarse enough to explore, fine enough to break ties. The dull one is ½."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def random(self) -> float:
+        return ((self._world.tape.choose(_GRAIN) + _GRAIN // 2) % _GRAIN) / _GRAIN
+
+
+class SimIds:
+    """1, 2, 3 … in the form of real ids."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def new(self) -> str:
+        self._world.ids += 1
+        return f"{self._world.ids:032x}"
+
+
+class SimWakeups:
+    """News between simulated processes: at once inside one, by a message that may be late or lost to the others."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._bells = Bells()
+
+    def listen(self, topic: str) -> News:
+        return self._bells.listen(topic)
+
+    def send(self, topics: Iterable[str]) -> None:
+        topics = tuple(topics)
+        self._bells.ring(topics)
+        world = self._process.world
+        for other in world.processes:
+            if other is not self._process and not other.strand.dead:
+                for topic in topics:
+                    if other.wakeups.listens(topic):
+                        world.post(other, topic, lambda other=other, topic=topic: other.wakeups.hear(topic))  # type: ignore[misc]
+
+    def listens(self, topic: str) -> bool:
+        """Whether a message about `topic` would be heard."""
+        return self._bells.has(topic)
+
+    def hear(self, topic: str) -> None:
+        """A message arrived."""
+        self._bells.ring((topic,))
+
+    def close(self) -> None:
+        self._bells = Bells()

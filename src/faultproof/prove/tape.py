@@ -1,0 +1,88 @@
+"""The choice tape: everything that is not determined in a simulated run, as one short list of numbers.
+
+Each time the world has a choice (which input or output completes next, which fault strikes, what a random number is) it
+asks the tape for a number below n. Zero is always the dull answer: the oldest operation, no fault, the middle of the
+range. So a tape is sparse, `{position: value}` for the answers that are not zero, and shrinking is deleting entries.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from faultproof.errors import InvalidInput
+
+FORMAT = "faultproof-tape-1"
+
+
+@dataclass
+class Tape:
+    """Answers by position; past the given ones zero, or random if `rng` is set. Records what it answered."""
+
+    given: Mapping[int, int] = field(default_factory=dict)
+    rng: random.Random | None = None
+    chance: float = 0.0
+    """With `rng`: the probability that a fault strikes at a point that offers one."""
+    position: int = 0
+    answers: dict[int, int] = field(default_factory=dict)
+
+    def choose(self, n: int) -> int:
+        """A number below n."""
+        position = self.position
+        self.position = position + 1
+        if position in self.given:
+            answer = self.given[position] % n
+        elif self.rng is None:
+            return 0
+        else:
+            answer = self.rng.randrange(n)
+        if answer:
+            self.answers[position] = answer
+        return answer
+
+    def fault(self, n: int) -> int:
+        """Like `choose`, for a fault out of n: without given answers it strikes with probability `chance` only."""
+        if self.rng is not None and self.position not in self.given and self.rng.random() >= self.chance:
+            self.position += 1
+            return 0
+        return self.choose(n)
+
+    def save(self, path: Path, *, proof: str) -> None:
+        """Write the answers that were given, so that `load` replays this run."""
+        path.write_text(json.dumps({"format": FORMAT, "proof": proof, "answers": sorted(self.answers.items())}))
+
+
+def load(path: Path) -> tuple[str, Tape]:
+    """The proof's name and the tape that was saved for it."""
+    try:
+        document = json.loads(path.read_text())
+        if document["format"] != FORMAT:
+            raise InvalidInput(f"{path} is a tape of format {document['format']!r}; this release replays {FORMAT!r}")
+        return str(document["proof"]), Tape({int(position): int(value) for position, value in document["answers"]})
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"{path} is not a tape that can be replayed: {error}") from error
+
+
+def shrink(answers: Mapping[int, int], fails: Callable[[Mapping[int, int]], bool]) -> dict[int, int]:
+    """The smallest tape found that still fails: drop ever smaller chunks, then lower what is left."""
+    best = dict(answers)
+    chunk = max(1, len(best) // 2)
+    while True:
+        positions = sorted(best)
+        for start in range(0, len(positions), chunk):
+            dropped = set(positions[start : start + chunk])
+            candidate = {position: value for position, value in best.items() if position not in dropped}
+            if len(candidate) < len(best) and fails(candidate):
+                best = candidate
+        if chunk == 1:
+            break
+        chunk //= 2
+    for position, value in sorted(best.items()):
+        for lower in range(1, value):
+            if fails({**best, position: lower}):
+                best[position] = lower
+                break
+    return best

@@ -1,0 +1,313 @@
+"""A simulated world: processes, one database, a network of wake-ups, virtual time, and faults, all drawn from one tape.
+
+Every input and output of a process is an *operation*: it is queued, the tape picks which queued one happens next, and
+around each the tape may strike with a fault:
+
+- **crash**, before or after it: the process is gone between two instructions. Nothing of it runs any more, not even a
+  `finally`; what it had not committed is rolled back, what it had committed stays; its supervisor starts it again.
+- **freeze**, before or after it: the process stops for longer than any lease (a paused machine, a long collection), a
+  second one is started in its place, and then the first one wakes and goes on as if nothing had happened.
+- **drop**: a wake-up is lost.
+
+In `commit` granularity a whole transaction is one operation, because a crash anywhere inside it leaves the same
+database; `statement` granularity makes every statement one, so that others run in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from faultproof.clock import Env
+from faultproof.engines.sqlite.database import SqliteDatabase
+from faultproof.prove.lanes import SimLane, Store
+from faultproof.prove.loop import STRAND, Escape, SimLoop, StepLimit, Strand
+from faultproof.prove.senses import SimClock, SimIds, SimRng, SimWakeups
+from faultproof.prove.tape import Tape
+from faultproof.signals import Signals
+
+Granularity = Literal["commit", "statement"]
+Main = Callable[["Process"], Coroutine[Any, Any, None]]
+
+NO_FAULT, CRASH, FREEZE = 0, 1, 2
+FAULTS = ("none", "crash", "freeze")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When a run is given up, and how long things take in virtual seconds."""
+
+    steps: int = 200_000
+    seconds: float = 600.0
+    restart_s: float = 0.05
+    freeze_s: float = 45.0
+    """Longer than every lease in use."""
+
+
+class Point(NamedTuple):
+    """A place where a fault could strike: its position on the tape, and what makes two places equivalent."""
+
+    position: int
+    label: str
+    key: tuple[Any, ...]
+
+
+class Operation:
+    """One input or output that waits for its turn."""
+
+    __slots__ = ("action", "eligible", "future", "label", "process")
+
+    def __init__(
+        self,
+        process: Process,
+        label: str,
+        action: Callable[[], Any],
+        future: asyncio.Future[Any] | None,
+        eligible: Callable[[], bool] | None,
+    ) -> None:
+        self.process = process
+        self.label = label
+        self.action = action
+        self.future = future
+        self.eligible = eligible
+
+
+class Process:
+    """One simulated operating-system process: what its main function gets."""
+
+    def __init__(self, world: World, name: str, main: Main, incarnation: int) -> None:
+        self.world = world
+        self.name = name
+        self.main = main
+        self.incarnation = incarnation
+        self.strand = Strand(f"{name}.{incarnation}")
+        self.env = Env(clock=SimClock(world), rng=SimRng(world), ids=SimIds(world), signals=world.signals)
+        self.wakeups = SimWakeups(self)
+        self.notes = 0
+
+    def database(self) -> SqliteDatabase:
+        """The production database class, on this world's store."""
+        store = self.world.store
+        return SqliteDatabase(
+            env=self.env,
+            writer=SimLane(self, store, "writer"),
+            reader=SimLane(self, store, "reader"),
+            wakeups=self.wakeups,
+            checkpointer=None,
+            durability="simulated",
+        )
+
+    def note(self, kind: str, *facts: Any) -> None:
+        """Tell the outside world something that cannot be taken back: an answer to a client, an e-mail sent."""
+        self.notes += 1
+        self.world.notes.append((kind, *facts))
+        self.world.trace.append(f"{self.strand.name} notes {kind} {facts!r}")
+
+
+class World:
+    """One run. Make it, `spawn` processes, `run` it, look at `store` and `notes`, `close` it."""
+
+    def __init__(
+        self,
+        store: Store,
+        tape: Tape,
+        *,
+        granularity: Granularity = "commit",
+        faults_max: int = 0,
+        limits: Limits | None = None,
+    ) -> None:
+        self.store = store
+        self.tape = tape
+        self.granularity = granularity
+        self.limits = limits or Limits()
+        self.loop = SimLoop()
+        self.signals = Signals(sinks=())
+        self.processes: list[Process] = []
+        self.notes: list[tuple[Any, ...]] = []
+        self.trace: list[str] = []
+        self.points: list[Point] = []
+        self.faults: list[str] = []
+        self.deaths: list[tuple[str, BaseException]] = []
+        """Processes whose main function raised: their supervisor starts them again, like after a crash."""
+        self.closed = False
+        self._operations: list[Operation] = []
+        self._faults_left = faults_max
+        self._root = Strand("world")
+        self.loop.strands.append(self._root)
+        self._root_context = Context()
+        self._root_context.run(STRAND.set, self._root)
+        self.ids = 0
+
+    # -- what processes do ------------------------------------------------------------------------------------------
+
+    def spawn(self, name: str, main: Main) -> Process:
+        """Start a process now."""
+        incarnation = sum(1 for process in self.processes if process.name == name)
+        process = Process(self, name, main, incarnation)
+        self.processes.append(process)
+        self.loop.strands.append(process.strand)
+        context = Context()
+        context.run(STRAND.set, process.strand)
+        task = context.run(self.loop.create_task, main(process), name=process.strand.name)
+        context.run(task.add_done_callback, lambda done: self._ended(process, done))
+        return process
+
+    def operate(
+        self, process: Process, label: str, action: Callable[[], Any], eligible: Callable[[], bool] | None = None
+    ) -> asyncio.Future[Any]:
+        """Queue an operation; the future gets what `action` returns or raises, unless its process dies first."""
+        if process.strand.dead or self.closed:
+            raise Gone(process.strand.name)
+        future = self.loop.create_future()
+        self._operations.append(Operation(process, label, action, future, eligible))
+        return future
+
+    def post(self, receiver: Process, label: str, action: Callable[[], Any]) -> None:
+        """Queue a message to a process. The tape may deliver it late, or never."""
+        self._operations.append(Operation(receiver, label, action, None, None))
+
+    # -- the run ----------------------------------------------------------------------------------------------------
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Run until nothing is under way and `until` holds. Raises `StepLimit` if that never comes."""
+        loop, limits = self.loop, self.limits
+        while True:
+            loop.run_ready(limits.steps)
+            operation = self._pick()
+            if operation is not None:
+                self._perform(operation)
+            elif until():
+                return
+            elif not loop.advance():
+                raise StepLimit("every process waits for something that cannot happen")
+            elif loop.now > limits.seconds:
+                raise StepLimit(f"not finished after {limits.seconds:.0f} virtual seconds")
+
+    def hash(self) -> str:
+        """A digest of everything that happened, in order, and of the database at the end."""
+        digest = hashlib.blake2b(digest_size=16)
+        for line in self.trace:
+            digest.update(line.encode())
+            digest.update(b"\n")
+        for line in self.store.dump():
+            digest.update(line.encode())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """End every task that is left, without letting it reach anything."""
+        self.closed = True
+        for process in self.processes:
+            for task in process.strand.tasks:
+                _bury(task)
+            process.strand.tasks.clear()
+        self._operations.clear()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _pick(self) -> Operation | None:
+        eligible = [
+            operation
+            for operation in self._operations
+            if not operation.process.strand.frozen and (operation.eligible is None or operation.eligible())
+        ]
+        if not eligible:
+            return None
+        chosen = eligible[0] if len(eligible) == 1 else eligible[self.tape.choose(len(eligible))]
+        self._operations.remove(chosen)
+        return chosen
+
+    def _perform(self, operation: Operation) -> None:
+        process = operation.process
+        if operation.future is None:
+            if self._faults_left and self.tape.fault(2):
+                self._spend(f"drop {operation.label} to {process.strand.name}")
+            else:
+                self.trace.append(f"{self.loop.now:.6f} {process.strand.name} hears {operation.label}")
+                operation.action()
+            return
+        if self._strike(process, "before", operation.label):
+            if not process.strand.dead:
+                self._operations.append(operation)  # frozen: it happens after the thaw
+            return
+        future = operation.future
+        try:
+            result, error = operation.action(), None
+        except Exception as raised:
+            result, error = None, raised
+        self.trace.append(f"{self.loop.now:.6f} {process.strand.name} {operation.label} -> {error or result!r}")
+        if self._strike(process, "after", operation.label) and process.strand.dead:
+            return
+        if not future.cancelled():
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+    def _strike(self, process: Process, when: str, label: str) -> bool:
+        if not self._faults_left:
+            return False
+        key = (process.strand.name, process.notes, self.store.commits, self.loop.now, self.store.owner is process)
+        self.points.append(Point(self.tape.position, f"{when} {label} in {process.strand.name}", key))
+        fault = self.tape.fault(3)
+        if fault == NO_FAULT:
+            return False
+        self._spend(f"{FAULTS[fault]} {when} {label} in {process.strand.name}")
+        if fault == CRASH:
+            self._crash(process)
+        else:
+            self._freeze(process)
+        return True
+
+    def _spend(self, what: str) -> None:
+        self._faults_left -= 1
+        self.faults.append(what)
+        self.trace.append(f"{self.loop.now:.6f} FAULT {what}")
+
+    def _crash(self, process: Process) -> None:
+        self._remove(process)
+        self._later(self.limits.restart_s, lambda: self.spawn(process.name, process.main))
+
+    def _freeze(self, process: Process) -> None:
+        process.strand.frozen = True
+        self._later(self.limits.restart_s, lambda: self.spawn(process.name, process.main))
+        self._later(self.limits.freeze_s, lambda: setattr(process.strand, "frozen", False))
+
+    def _remove(self, process: Process) -> None:
+        process.strand.dead = True
+        process.strand.ready.clear()
+        process.wakeups.close()
+        self._operations = [operation for operation in self._operations if operation.process is not process]
+        self.store.abandon(process)
+
+    def _ended(self, process: Process, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, Escape):
+            self.loop.failure = error
+            return
+        self.deaths.append((process.strand.name, error))
+        self.trace.append(f"{self.loop.now:.6f} {process.strand.name} died of {error!r}")
+        self._crash(process)
+
+    def _later(self, seconds: float, action: Callable[[], Any]) -> None:
+        self.loop.call_later(seconds, action, context=self._root_context)
+
+
+class Gone(BaseException):
+    """A dead process, or one of a world that is over, tried to reach a port."""
+
+
+def _bury(task: asyncio.Task[Any]) -> None:
+    """Close an abandoned coroutine here and now, where whatever its `finally` tries can only fail."""
+    coroutine = task.get_coro()
+    for _ in range(8):  # a `finally` that awaits swallows one close each time
+        try:
+            if coroutine is not None:
+                coroutine.close()  # type: ignore[union-attr]
+            return
+        except BaseException:  # noqa: S112  # there is nobody left to tell
+            continue
