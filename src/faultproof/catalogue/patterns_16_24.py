@@ -73,12 +73,8 @@ PATTERNS_16_24: tuple[Pattern, ...] = (
         ),
         architecture=(
             Variant(name="edge", means="Analytics API (query interface)"),
-            Variant(
-                name="service", means="Query Engine (parallel processing), ETL Processor (data preparation)"
-            ),
-            Variant(
-                name="state", means="Data Warehouse (columnar storage), Staging Area (temporary storage)"
-            ),
+            Variant(name="service", means="Query Engine (parallel processing), ETL Processor (data preparation)"),
+            Variant(name="state", means="Data Warehouse (columnar storage), Staging Area (temporary storage)"),
             Variant(name="control", means="Workload Manager (resource optimization)"),
         ),
     ),

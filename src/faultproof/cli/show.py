@@ -17,9 +17,7 @@ _WIDTH_PIPED = 100
 
 
 def show(
-    name: Annotated[
-        str, typer.Argument(help="A pattern: outbox, event-sourcing, 'Event Sourcing' …", metavar="NAME")
-    ],
+    name: Annotated[str, typer.Argument(help="A pattern: outbox, event-sourcing, 'Event Sourcing' …", metavar="NAME")],
     json: JsonOption = False,
 ) -> None:
     """Print one pattern in full: problem, guarantee, primitives, checklist, cost, advice, proof."""

@@ -1,0 +1,137 @@
+"""Claims on SQLite. One writer at a time makes each script atomic against all others; nothing else is needed.
+
+States: a row is dead if `dead`, held if `owner` is set and `until_us` lies ahead, and free otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from faultproof.errors import LeaseLost
+from faultproof.ports.claims import Claim, Holder
+from faultproof.ports.schema import Schema
+from faultproof.ports.script import Changed, Script, sql
+
+SCHEMA = Schema(
+    name="claims",
+    versions=[
+        [
+            """CREATE TABLE IF NOT EXISTS faultproof_claim (
+                 kind TEXT NOT NULL, id TEXT NOT NULL, owner TEXT, token BIGINT NOT NULL DEFAULT 0,
+                 attempts BIGINT NOT NULL DEFAULT 0, until_us BIGINT NOT NULL, dead BIGINT NOT NULL DEFAULT 0,
+                 error TEXT, PRIMARY KEY (kind, id)) WITHOUT ROWID""",
+            "CREATE INDEX IF NOT EXISTS faultproof_claim_due ON faultproof_claim (kind, until_us) WHERE dead = 0",
+        ]
+    ],
+    works_from=1,
+    works_to=1,
+)
+
+
+class Held(NamedTuple):
+    """What identifies a claim in a statement."""
+
+    id: str
+    token: int
+
+
+@sql(
+    """INSERT INTO faultproof_claim (kind, id, until_us) SELECT :kind, value, {now} + :delay_us FROM {ids} WHERE true
+       ON CONFLICT (kind, id) DO NOTHING"""
+)
+def _add(kind: str, ids: Sequence[str], delay_us: int) -> Changed: ...
+
+
+@sql(
+    """UPDATE faultproof_claim SET owner = :owner, token = token + 1, attempts = attempts + 1,
+         until_us = {now} + :ttl_us
+       WHERE kind = :kind AND id IN (SELECT id FROM faultproof_claim
+         WHERE kind = :kind AND dead = 0 AND until_us <= {now} ORDER BY until_us, id LIMIT :limit)
+       RETURNING id, token, attempts"""
+)
+def _take(kind: str, owner: str, ttl_us: int, limit: int) -> list[Claim]: ...
+
+
+@sql(
+    """SELECT count(*) FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
+       WHERE c.kind = :kind AND c.owner IS NOT NULL"""
+)
+def _count_held(kind: str, held: Sequence[Held]) -> int: ...
+
+
+@sql(
+    """UPDATE faultproof_claim SET until_us = {now} + :ttl_us, attempts = 0
+       WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})
+       RETURNING id, token, attempts"""
+)
+def _renew(kind: str, held: Sequence[Held], ttl_us: int) -> list[Claim]: ...
+
+
+@sql("DELETE FROM faultproof_claim WHERE kind = :kind AND (id, token) IN (SELECT id, token FROM {held})")
+def _finish(kind: str, held: Sequence[Held]) -> Changed: ...
+
+
+@sql(
+    """UPDATE faultproof_claim SET owner = NULL, until_us = {now} + :delay_us, dead = :dead, error = :error
+       WHERE kind = :kind AND id = :id AND token = :token"""
+)
+def _fail(kind: str, id: str, token: int, delay_us: int, dead: int, error: str) -> Changed: ...
+
+
+@sql(
+    """UPDATE faultproof_claim SET owner = NULL, attempts = 0, until_us = {now}
+       WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})"""
+)
+def _release(kind: str, held: Sequence[Held]) -> Changed: ...
+
+
+@sql(
+    """SELECT id,
+              CASE WHEN dead = 1 THEN 'dead' WHEN owner IS NOT NULL AND until_us > {now} THEN 'held' ELSE 'free' END,
+              owner, token, attempts, until_us, error
+       FROM faultproof_claim WHERE kind = :kind ORDER BY id"""
+)
+def _holders(kind: str) -> list[Holder]: ...
+
+
+class SqliteClaims:
+    """`ClaimTable` on SQLite."""
+
+    schema = SCHEMA
+
+    def add(self, kind: str, ids: Sequence[str], *, delay_us: int = 0) -> Script[int]:
+        return (yield from _add(kind, ids, delay_us))
+
+    def take(self, kind: str, owner: str, *, ttl_us: int, limit: int) -> Script[list[Claim]]:
+        return sorted((yield from _take(kind, owner, ttl_us, limit)))
+
+    def guard(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
+        if (yield from _count_held(kind, _held(claims))) != len(claims):
+            raise _lost(kind)
+
+    def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:
+        return sorted((yield from _renew(kind, _held(claims), ttl_us)))
+
+    def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
+        if (yield from _finish(kind, _held(claims))) != len(claims):
+            raise _lost(kind)
+
+    def fail(self, kind: str, claim: Claim, *, error: str, retry_in_us: int | None) -> Script[None]:
+        dead = int(retry_in_us is None)
+        if (yield from _fail(kind, claim.id, claim.token, retry_in_us or 0, dead, error)) != 1:
+            raise _lost(kind)
+
+    def release(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
+        yield from _release(kind, _held(claims))
+
+    def holders(self, kind: str) -> Script[list[Holder]]:
+        return (yield from _holders(kind))
+
+
+def _held(claims: Sequence[Claim]) -> list[Held]:
+    return [Held(claim.id, claim.token) for claim in claims]
+
+
+def _lost(kind: str) -> LeaseLost:
+    return LeaseLost(f"another worker has taken over work of kind {kind!r}: what this one did has been undone")

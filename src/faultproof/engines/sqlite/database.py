@@ -1,0 +1,198 @@
+"""The database port on SQLite: one writer lane, one reader lane, and our own waiting for locks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from faultproof.clock import Env
+from faultproof.engines.sqlite.checkpoint import Checkpointer
+from faultproof.engines.sqlite.claims import SqliteClaims
+from faultproof.engines.sqlite.faults import NotBegun
+from faultproof.engines.sqlite.lane import Lane
+from faultproof.engines.sqlite.log import SqliteLog
+from faultproof.engines.sqlite.wake import Wakeups
+from faultproof.errors import Busy, Closed, DeadlineExceeded, TransactionOpen, UsedAfterFork
+from faultproof.ports.claims import ClaimTable
+from faultproof.ports.database import Health, News
+from faultproof.ports.log import LogTable
+from faultproof.ports.schema import Schema
+from faultproof.ports.script import Begin, Commit, Rollback, Script, snapshot, transaction
+from faultproof.primitives.install import install
+from faultproof.primitives.retry import full_jitter
+from faultproof.signals import LOCK_WAIT
+
+T = TypeVar("T")
+
+LOCK_TIMEOUT_S = 5.0
+"""How long a transaction waits for the write lock that another process holds."""
+LOCK_BASE_S = 0.0005
+LOCK_CAP_S = 0.02
+
+_open: ContextVar[SqliteDatabase | None] = ContextVar("faultproof_open_transaction", default=None)
+
+
+class SqliteTransaction:
+    """A transaction that a user holds open; see `faultproof.ports.database.Transaction`."""
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._over = False
+
+    async def run(self, script: Script[T]) -> T:
+        self._check()
+        return await self._lane.drive(script)
+
+    async def execute(self, sql: str, *parameters: Any) -> int:
+        self._check()
+        answer = await self._lane.call(lambda connection: connection.execute_raw(sql, parameters))
+        return answer.changed
+
+    async def fetch(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        self._check()
+        answer = await self._lane.call(lambda connection: connection.execute_raw(sql, parameters))
+        return list(answer.rows)
+
+    def end(self) -> None:
+        """Nothing may run in it any more."""
+        self._over = True
+
+    def _check(self) -> None:
+        if self._over:
+            raise Closed("this transaction has ended: open a new one")
+
+
+class SqliteDatabase:
+    """One SQLite file, used from one event loop; other processes and connections may use it at the same time."""
+
+    def __init__(
+        self,
+        *,
+        env: Env,
+        writer: Lane,
+        reader: Lane,
+        wakeups: Wakeups,
+        checkpointer: Checkpointer | None,
+        durability: str,
+    ) -> None:
+        self.env = env
+        self.durability = durability
+        self.claims: ClaimTable = SqliteClaims()
+        self.logs: LogTable = SqliteLog()
+        self._writer = writer
+        self._reader = reader
+        self._wakeups = wakeups
+        self._checkpointer = checkpointer
+        self._gate = asyncio.Lock()  # first come, first served among this process's transactions
+        self._pid = os.getpid()
+        self._closed = False
+
+    async def transact(self, script: Script[T]) -> T:
+        self._check()
+        asked = self.env.clock.monotonic()
+        async with self._gate:
+            committed = await self._locked(asked, lambda: self._writer.drive(transaction(script)))
+        self._after_commit(committed.topics)
+        return committed.result
+
+    async def read(self, script: Script[T]) -> T:
+        self._check()
+        return await self._reader.drive(snapshot(script))
+
+    @asynccontextmanager
+    async def transaction(self, *, timeout: float = 30.0) -> AsyncIterator[SqliteTransaction]:
+        self._check()
+        asked = self.env.clock.monotonic()
+        tx = SqliteTransaction(self._writer)
+        async with self._gate:
+            token = _open.set(self)
+            try:
+                await self._locked(asked, lambda: self._writer.drive(_one(Begin(writes=True))))
+                async with _deadline(timeout):
+                    yield tx
+                tx.end()
+                answer = await self._writer.drive(_one(Commit()))
+            except BaseException:
+                tx.end()
+                # The lane runs it after whatever is still under way there, a BEGIN included; after a COMMIT it is
+                # nothing. Shielded, so that a second cancel cannot leave the transaction open.
+                await asyncio.shield(self._writer.drive(_one(Rollback())))
+                raise
+            finally:
+                _open.reset(token)
+        self._after_commit(tuple(topic for (topic,) in answer.rows))
+
+    async def install(self, *schemas: Schema) -> None:
+        for schema in schemas:
+            await self.transact(install(schema))
+
+    def changed(self, topic: str) -> News:
+        self._check()
+        return self._wakeups.listen(topic)
+
+    async def health(self) -> Health:
+        self._check()
+        warnings = [] if self._checkpointer is None else await self._checkpointer.warnings(self._reader)
+        return Health(f"SQLite {sqlite3.sqlite_version}", self.durability, tuple(warnings))
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._wakeups.close()
+            if self._checkpointer is not None:
+                await self._writer.call(self._checkpointer.close)
+            self._writer.close()
+            self._reader.close()
+
+    async def _locked(self, asked: float, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Repeat `begin` while another connection holds the write lock: SQLite's own waiting is neither fair nor ours.
+
+        Only a BEGIN that was refused is repeated; nothing has happened by then, and the script has not started.
+        """
+        clock, tries = self.env.clock, 0
+        while True:
+            try:
+                result = await begin()
+            except NotBegun as busy:
+                waited = clock.monotonic() - asked
+                if waited >= LOCK_TIMEOUT_S:
+                    raise Busy(f"{busy} (waited {waited:.1f} s)", retry_after=LOCK_TIMEOUT_S) from busy
+                await clock.sleep(full_jitter(tries, base=LOCK_BASE_S, cap=LOCK_CAP_S, rng=self.env.rng))
+                tries += 1
+            else:
+                self.env.signals.emit(LOCK_WAIT, clock.monotonic() - asked, engine="sqlite")
+                return result
+
+    def _after_commit(self, topics: tuple[str, ...]) -> None:
+        if topics:
+            self._wakeups.send(topics)
+        if self._checkpointer is not None:
+            self._checkpointer.committed(self._writer)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise Closed("the database is closed: connect again")
+        if os.getpid() != self._pid:
+            raise UsedAfterFork("this database was connected before a fork: connect in the child process instead")
+        if _open.get() is self:
+            raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
+
+
+@asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise DeadlineExceeded(f"the transaction was open for {seconds} s and has been rolled back") from error
+
+
+def _one(step: Begin | Commit | Rollback) -> Script[Any]:
+    return (yield step)

@@ -1,0 +1,90 @@
+"""A `sqlite3` connection of the user's own, in a transaction of the user's own."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TypeVar
+
+from faultproof.clock import Env
+from faultproof.engines.sqlite.connection import Connection
+from faultproof.engines.sqlite.faults import translated
+from faultproof.errors import Busy, InvalidInput, NoTransaction, UsedAfterFork
+from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Rollback, Script, Step, Wake, drive
+
+T = TypeVar("T")
+
+
+class JoinedSqlite:
+    """Runs scripts on the user's connection, leaving its settings and its transaction as they were."""
+
+    def __init__(self, raw: sqlite3.Connection, env: Env) -> None:
+        self._raw = raw
+        self._connection = Connection(raw, name="the joined database", now=env.clock.wall_us)
+        self._pid = os.getpid()
+        self._check()
+
+    def run(self, script: Script[T]) -> T:
+        """Run the script inside the user's transaction; all of its changes or, after an error, none of them."""
+        self._check()
+        settings = self._raw.row_factory, self._raw.text_factory
+        # Both leak into whoever shares the connection: our rows must be tuples of str.
+        self._raw.row_factory, self._raw.text_factory = None, str
+        try:
+            return self._run(script)
+        finally:
+            self._raw.row_factory, self._raw.text_factory = settings
+
+    def _run(self, script: Script[T]) -> T:
+        begins = not self._raw.in_transaction
+        if begins:  # the driver would begin before our first change; do it before our first read too
+            self._begin()
+        self._raw.execute("SAVEPOINT faultproof")
+        try:
+            result = drive(script, self._execute)
+        except BaseException:
+            if self._raw.in_transaction:
+                self._raw.execute("ROLLBACK TO faultproof")
+                self._raw.execute("RELEASE faultproof")
+                if begins:
+                    self._raw.rollback()
+            raise
+        self._raw.execute("RELEASE faultproof")
+        return result
+
+    def _begin(self) -> None:
+        try:
+            self._raw.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise translated(error, "the joined database") from error
+
+    def _execute(self, step: Step) -> Answer:
+        if isinstance(step, (Begin, Commit, Rollback)):
+            raise InvalidInput("a script that ends transactions cannot be run inside the user's")
+        if isinstance(step, Wake):  # nobody tells us of the user's commit; the poll of the others will see it
+            return NOTHING
+        assert isinstance(step, Call)
+        try:
+            return self._connection.execute(step)
+        except Busy as busy:
+            raise Busy(
+                f"{busy}; a deferred transaction that has read cannot wait for a writer: roll back, and BEGIN IMMEDIATE"
+            ) from busy
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise UsedAfterFork("this connection was joined before a fork: connect in the child process instead")
+        try:
+            in_transaction, autocommits = self._raw.in_transaction, self._autocommits()
+            self._raw.execute("SELECT 1").fetchone()
+        except sqlite3.Error as error:
+            raise translated(error, "the joined database") from error
+        if autocommits and not in_transaction:
+            raise NoTransaction("this sqlite3 connection is in autocommit mode and outside a transaction: BEGIN first")
+
+    def _autocommits(self) -> bool:
+        """Whether a change outside a transaction would be committed at once. `autocommit` came with Python 3.12."""
+        autocommit = getattr(self._raw, "autocommit", -1)
+        if autocommit == -1:  # sqlite3.LEGACY_TRANSACTION_CONTROL
+            return self._raw.isolation_level is None
+        return bool(autocommit)

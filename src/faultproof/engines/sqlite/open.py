@@ -1,0 +1,57 @@
+"""Opening an SQLite file as a `Database`, and what this engine can do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import get_args
+
+from faultproof.clock import Env
+from faultproof.engines.sqlite.checkpoint import Checkpointer
+from faultproof.engines.sqlite.connection import Connection, Synchronous, open_connection
+from faultproof.engines.sqlite.database import LOCK_BASE_S, LOCK_CAP_S, LOCK_TIMEOUT_S, SqliteDatabase
+from faultproof.engines.sqlite.lane import ThreadLane
+from faultproof.engines.sqlite.wake import DatagramWakeups
+from faultproof.errors import Busy, CannotOpen, InvalidInput
+from faultproof.primitives.retry import full_jitter
+
+CAPABILITIES = frozenset({"claims", "log", "joined-sqlite3", "wake-up", "interactive-transactions"})
+"""What the conformance suites exercise on this engine. Not here: concurrent writers, log-based capture."""
+
+
+async def open_database(path: str, *, env: Env, synchronous: str = "full") -> SqliteDatabase:
+    """Open the file, creating it if its directory exists."""
+    if synchronous not in get_args(Synchronous):
+        raise InvalidInput(f"synchronous={synchronous!r} is not one of full (the default) and normal")
+    if "\0" in path or not path or path == ":memory:":
+        raise InvalidInput(f"{path!r} is not a path of a file; a database that several connections use needs one")
+    path = os.path.abspath(path)
+    if os.path.isdir(path):
+        raise CannotOpen(f"{path} is a directory: name a file in it")
+    if not os.path.isdir(os.path.dirname(path)):
+        raise CannotOpen(f"the directory {os.path.dirname(path)} does not exist: create it first")
+    level: Synchronous = "full" if synchronous == "full" else "normal"
+    writer = await _open(path, env, level)
+    reader = open_connection(path, now=env.clock.wall_us, synchronous=level, reader=True)
+    checkpoints = open_connection(path, now=env.clock.wall_us, synchronous=level)
+    return SqliteDatabase(
+        env=env,
+        writer=ThreadLane(writer, name="faultproof-writer"),
+        reader=ThreadLane(reader, name="faultproof-reader"),
+        wakeups=DatagramWakeups(path, env),
+        checkpointer=Checkpointer(path, checkpoints),
+        durability=f"SQLite WAL, synchronous={level.upper()}",
+    )
+
+
+async def _open(path: str, env: Env, synchronous: Synchronous) -> Connection:
+    """The first connection of all turns the file to WAL and needs it to itself for that moment: wait for it."""
+    started, tries = env.clock.monotonic(), 0
+    while True:
+        try:
+            return await asyncio.to_thread(open_connection, path, now=env.clock.wall_us, synchronous=synchronous)
+        except Busy:
+            if env.clock.monotonic() - started >= LOCK_TIMEOUT_S:
+                raise
+        await env.clock.sleep(full_jitter(tries, base=LOCK_BASE_S, cap=LOCK_CAP_S, rng=env.rng))
+        tries += 1

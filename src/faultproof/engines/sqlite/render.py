@@ -1,0 +1,76 @@
+"""Statements in SQLite's spelling, and their values in the form that SQLite takes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from faultproof.errors import InvalidInput
+from faultproof.ports.script import Parameter, Statement
+
+_BRACES = re.compile(r"\{([a-z_]+)\}")
+_encode = msgspec.json.Encoder().encode
+
+
+class Rendered(NamedTuple):
+    """A statement ready for `sqlite3`."""
+
+    text: str
+    takes_now: bool
+    sets: tuple[str, ...]
+    """Names of the parameters that travel as one JSON array."""
+
+
+def render(statement: Statement) -> Rendered:
+    """Spell the statement for SQLite. `{now}` is a parameter, because SQLite has no clock that a test can own."""
+    sets = {p.name: p for p in statement.parameters if p.fields is not None}
+
+    def spelled(match: re.Match[str]) -> str:
+        name = match[1]
+        if name == "now":
+            return ":now"
+        if name == "lock":
+            return ""
+        return _subselect(sets[name])
+
+    text = _BRACES.sub(spelled, statement.text)
+    return Rendered(text, "{now}" in statement.text, tuple(sets))
+
+
+def _subselect(parameter: Parameter) -> str:
+    if parameter.plain:
+        return f"(SELECT value FROM json_each(:{parameter.name}))"
+    assert parameter.fields is not None
+    columns = ", ".join(f'value ->> {i} AS "{field}"' for i, (field, _) in enumerate(parameter.fields))
+    return f"(SELECT {columns}, key AS ordinal FROM json_each(:{parameter.name})) AS {parameter.name}"
+
+
+def bind(rendered: Rendered, values: dict[str, Any], now: Callable[[], int]) -> dict[str, Any]:
+    """The values as `sqlite3` takes them. Refuses NUL characters: json_each would cut the text there, silently."""
+    bound = values
+    if rendered.sets or rendered.takes_now:
+        bound = dict(values)
+        for name in rendered.sets:
+            encoded = _encode(values[name])
+            if b"\\u0000" in encoded:
+                refuse_nul(values[name])
+            bound[name] = encoded.decode()
+        if rendered.takes_now:
+            bound["now"] = now()
+    for value in values.values():
+        if type(value) is str and "\0" in value:
+            refuse_nul(value)
+    return bound
+
+
+def refuse_nul(value: object) -> None:
+    """Raise if a NUL character is anywhere inside."""
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InvalidInput("a text contains a NUL character, which databases cut or refuse: encode it first")
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            refuse_nul(item)

@@ -1,0 +1,221 @@
+"""News of commits between processes that share an SQLite file, without polling hot.
+
+Each process that listens binds a Unix datagram socket in `<database>-wake/`; whoever commits sends the topic to every
+socket there, after the commit. A datagram may be lost and a writer may not be ours at all (a joined connection), so a
+poll stands behind it: every `POLL_S`, jittered, the size and time of the write-ahead log are compared (one `stat`, no
+query), and every `SWEEP_S` listeners are woken regardless. `stat` only, never `open`: closing any descriptor of a file
+would drop the locks that SQLite holds on it in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from faultproof.clock import Env
+from faultproof.ports.database import News
+
+POLL_S = 0.05
+"""At the latest this long after a commit that sent no datagram, listeners hear of it."""
+SWEEP_S = 1.0
+"""At the latest this long after anything, listeners look for themselves."""
+_TOPIC_BYTES_MAX = 200
+
+
+class Wakeups(Protocol):
+    """Carries topics from commits to listeners."""
+
+    def listen(self, topic: str) -> News:
+        """Hear of commits under `topic`."""
+        ...
+
+    def send(self, topics: Iterable[str]) -> None:
+        """Tell every listener in every process. Never blocks and never fails."""
+        ...
+
+    def close(self) -> None:
+        """Stop hearing and sending."""
+        ...
+
+
+class Bell:
+    """One listener: rung by datagram, by poll, or by this process itself."""
+
+    def __init__(self, topic: str, bells: dict[str, list[Bell]]) -> None:
+        self._topic = topic
+        self._bells = bells
+        self._rung = False
+        self._waiter: asyncio.Future[None] | None = None
+        bells.setdefault(topic, []).append(self)
+
+    def ring(self) -> None:
+        self._rung = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self, timeout: float) -> bool:
+        if not self._rung:
+            loop = asyncio.get_running_loop()
+            self._waiter = waiter = loop.create_future()
+            timer = loop.call_later(timeout, _expire, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        rung, self._rung = self._rung, False
+        return rung
+
+    def close(self) -> None:
+        listening = self._bells.get(self._topic, [])
+        if self in listening:
+            listening.remove(self)
+
+
+def _expire(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class Bells:
+    """The listeners of one process, by topic."""
+
+    def __init__(self) -> None:
+        self._bells: dict[str, list[Bell]] = {}
+
+    def listen(self, topic: str) -> Bell:
+        return Bell(topic, self._bells)
+
+    def ring(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            for bell in self._bells.get(topic, ()):
+                bell.ring()
+
+    def ring_all(self) -> None:
+        self.ring(tuple(self._bells))
+
+
+class DatagramWakeups:
+    """Datagrams between processes on one machine, and the poll behind them."""
+
+    def __init__(self, database: str, env: Env) -> None:
+        self._wal = database + "-wal"
+        self._directory = Path(database + "-wake")
+        self._env = env
+        self._bells = Bells()
+        self._socket: socket.socket | None = None
+        self._own: Path | None = None
+        self._peers: tuple[str, ...] = ()
+        self._peers_seen_ns = -1
+        self._poll: asyncio.Task[None] | None = None
+        self._descriptor = -1
+
+    def listen(self, topic: str) -> News:
+        if self._poll is None:
+            self._bind()
+            self._poll = asyncio.get_running_loop().create_task(self._watch(), name="faultproof-wake-poll")
+        return self._bells.listen(topic)
+
+    def send(self, topics: Iterable[str]) -> None:
+        topics = tuple(topics)
+        self._bells.ring(topics)
+        for peer in self._others():
+            for topic in topics:
+                self._send_one(peer, topic)
+
+    def close(self) -> None:
+        if self._poll is not None:
+            self._poll.cancel()
+        if self._own is not None and self._socket is not None:
+            with suppress(RuntimeError):  # the loop may be closed already
+                asyncio.get_running_loop().remove_reader(self._socket)
+            self._own.unlink(missing_ok=True)
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._bells.ring_all()
+
+    def _bind(self) -> None:
+        """Listen on a socket of our own. Where that cannot be had (no Unix sockets, no right), the poll remains."""
+        if not hasattr(socket, "AF_UNIX"):
+            return
+        try:
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            path = self._directory / f"{os.getpid()}-{self._env.ids.new()[:8]}"
+            listener = self._sending_socket()
+            listener.bind(self._address(path.name))
+        except OSError:
+            return
+        self._own = path
+        asyncio.get_running_loop().add_reader(listener, self._hear, listener)
+
+    def _sending_socket(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+        return self._socket
+
+    def _address(self, name: str) -> str:
+        """A socket's path. Paths over 107 bytes do not fit; there the directory is named by its descriptor."""
+        path = str(self._directory / name)
+        if len(os.fsencode(path)) <= 100:
+            return path
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._directory, os.O_RDONLY)
+        return f"/proc/self/fd/{self._descriptor}/{name}"
+
+    def _others(self) -> tuple[str, ...]:
+        """The sockets of other processes. Listed anew only when the directory changed."""
+        try:
+            changed_ns = os.stat(self._directory).st_mtime_ns
+        except OSError:
+            return ()
+        if changed_ns != self._peers_seen_ns:
+            own = self._own.name if self._own is not None else None
+            with suppress(OSError):
+                self._peers = tuple(name for name in sorted(os.listdir(self._directory)) if name != own)
+            # A listener that came in the same tick of the clock as this listing would be missed: look once more then.
+            fresh = self._env.clock.wall_us() * 1000 - changed_ns < 20_000_000
+            self._peers_seen_ns = -1 if fresh else changed_ns
+        return self._peers
+
+    def _send_one(self, peer: str, topic: str) -> None:
+        try:
+            self._sending_socket().sendto(topic.encode()[:_TOPIC_BYTES_MAX], self._address(peer))
+        except ConnectionRefusedError:  # its process is gone and could not clean up
+            with suppress(OSError):
+                (self._directory / peer).unlink()
+        except OSError:  # full (it has news waiting anyway) or gone: its poll will tell it
+            pass
+
+    def _hear(self, listener: socket.socket) -> None:
+        heard: dict[str, None] = {}
+        with suppress(OSError):  # until nothing is left to read
+            for _ in range(256):
+                heard[listener.recv(_TOPIC_BYTES_MAX).decode(errors="replace")] = None
+        self._bells.ring(heard)
+
+    async def _watch(self) -> None:
+        clock, rng = self._env.clock, self._env.rng
+        seen, swept = self._wal_state(), clock.monotonic()
+        while True:
+            await clock.sleep(POLL_S * (0.5 + 0.5 * rng.random()))
+            state, now = self._wal_state(), clock.monotonic()
+            if state != seen or now - swept >= SWEEP_S:
+                seen, swept = state, now
+                self._bells.ring_all()
+
+    def _wal_state(self) -> tuple[int, int]:
+        try:
+            status = os.stat(self._wal)
+        except OSError:
+            return (0, 0)
+        return (status.st_size, status.st_mtime_ns)

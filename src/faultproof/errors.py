@@ -1,0 +1,186 @@
+"""Every error faultproof raises, arranged by what the caller can do about it.
+
+::
+
+    FaultproofError
+    ├── TryAgain                  nothing happened; the same call may succeed later
+    │   ├── Busy                  another connection or caller holds the lock
+    │   ├── Overloaded            a bound was reached; `retry_after` says when to come back
+    │   ├── InProgress            the first call with this idempotency key is still running
+    │   └── DeadlineExceeded      time ran out before anything was done
+    ├── Failed                    it did not happen, and repeating the call will not change that
+    │   ├── ConstraintViolated    the database's own rules refused it
+    │   ├── LeaseLost             somebody else holds the claim now; the work goes on there
+    │   ├── RetriesExhausted      the policy's attempts or budget are used up; `__cause__` is the last error
+    │   └── EventsTrimmed         retention has removed what the reader asked for
+    ├── OutcomeUnknown            it may or may not have happened: ask again with the same key
+    ├── Misuse                    fix the call
+    │   ├── InvalidInput          a value is not acceptable
+    │   │   ├── PayloadTooLarge
+    │   │   └── UnknownEventType
+    │   ├── Duplicate             this idempotency key was used before, and the caller asked to be told
+    │   ├── KeyReused             this idempotency key was used before with other content
+    │   ├── TransactionOpen       a bare call inside an open transaction: pass `tx=`
+    │   ├── NoTransaction         a joined handle would commit our statement by itself
+    │   ├── Closed                the database or handle has been closed
+    │   ├── UsedAfterFork         connect after the fork, not before
+    │   ├── NotSupported          this engine does not offer that
+    │   └── MissingExtra          an optional dependency is not installed
+    └── Repair                    the data or the machine needs attention first
+        ├── CannotOpen            no such directory, no permission, read-only
+        ├── NotADatabase          the file is something else, or damaged
+        ├── DiskFull
+        ├── StorageFailed         the operating system reported an I/O error
+        └── SchemaMismatch        tables missing, or of a version this release does not work with
+
+`Failed` and `OutcomeUnknown` never share a subclass: code that handles one must not catch the other by accident.
+"""
+
+from __future__ import annotations
+
+
+class FaultproofError(Exception):
+    """The root. The message is one sentence that says what happened and what to do."""
+
+
+class TryAgain(FaultproofError):
+    """Nothing happened; the same call may succeed later."""
+
+    retry_after: float | None
+    """Seconds after which another attempt makes sense, where that is known."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Busy(TryAgain):
+    """Another connection or caller holds the lock."""
+
+
+class Overloaded(TryAgain):
+    """A bound was reached and the call was shed instead of queued."""
+
+
+class InProgress(TryAgain):
+    """The first call with this idempotency key is still running."""
+
+
+class DeadlineExceeded(TryAgain):
+    """Time ran out before anything was done."""
+
+
+class Failed(FaultproofError):
+    """It did not happen, and repeating the call will not change that."""
+
+
+class ConstraintViolated(Failed):
+    """The database's own rules refused it."""
+
+
+class LeaseLost(Failed):
+    """Somebody else holds the claim now, or may: the holder must stop."""
+
+
+class RetriesExhausted(Failed):
+    """The policy's attempts or its budget are used up; `__cause__` is the last error."""
+
+    attempts: int
+
+    def __init__(self, message: str, *, attempts: int) -> None:
+        super().__init__(message)
+        self.attempts = attempts
+
+
+class EventsTrimmed(Failed):
+    """Retention has removed what the reader asked for."""
+
+
+class OutcomeUnknown(FaultproofError):
+    """It may or may not have happened. Ask again with the same idempotency key; do not guess."""
+
+
+class Misuse(FaultproofError):
+    """Fix the call."""
+
+
+class InvalidInput(Misuse):
+    """A value is not acceptable; nothing was done with it."""
+
+
+class PayloadTooLarge(InvalidInput):
+    """An encoded value exceeds its limit."""
+
+    size_bytes: int
+    limit_bytes: int
+
+    def __init__(self, message: str, *, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(message)
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class UnknownEventType(InvalidInput):
+    """An event's type, or a stored type name, is not registered."""
+
+
+class Duplicate(Misuse):
+    """This idempotency key was used before, and the caller asked to be told; `answer` is the first answer."""
+
+    answer: object
+
+    def __init__(self, message: str, *, answer: object = None) -> None:
+        super().__init__(message)
+        self.answer = answer
+
+
+class KeyReused(Misuse):
+    """This idempotency key was used before with other content."""
+
+
+class TransactionOpen(Misuse):
+    """A bare call inside an open transaction: it would wait for itself. Pass `tx=`."""
+
+
+class NoTransaction(Misuse):
+    """A joined handle is outside a transaction and would commit our statement by itself."""
+
+
+class Closed(Misuse):
+    """The database or handle has been closed."""
+
+
+class UsedAfterFork(Misuse):
+    """The object was made before a fork and used after it; connect in the child instead."""
+
+
+class NotSupported(Misuse):
+    """This engine does not offer that."""
+
+
+class MissingExtra(Misuse):
+    """An optional dependency is not installed; the message names the extra."""
+
+
+class Repair(FaultproofError):
+    """The data or the machine needs attention before any call can succeed."""
+
+
+class CannotOpen(Repair):
+    """No such directory, no permission, or read-only."""
+
+
+class NotADatabase(Repair):
+    """The file is something else, or damaged."""
+
+
+class DiskFull(Repair):
+    """The disk or quota is full; what was committed is safe."""
+
+
+class StorageFailed(Repair):
+    """The operating system reported an I/O error."""
+
+
+class SchemaMismatch(Repair):
+    """Tables are missing, or of a version that this release does not work with."""

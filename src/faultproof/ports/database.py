@@ -1,0 +1,120 @@
+"""The database port: transactions, reads, schema, and news of commits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from faultproof.clock import Env
+from faultproof.ports.claims import ClaimTable
+from faultproof.ports.log import LogTable
+from faultproof.ports.schema import Schema
+from faultproof.ports.script import Script
+
+T = TypeVar("T")
+
+
+class Tx(Protocol):
+    """An open transaction: what runs in it commits or vanishes with it."""
+
+    def run(self, script: Script[T]) -> Awaitable[T]:
+        """Run a script inside this transaction."""
+        ...
+
+
+class SyncTx(Protocol):
+    """An open transaction on a synchronous driver."""
+
+    def run(self, script: Script[T]) -> T:
+        """Run a script inside this transaction."""
+        ...
+
+
+class Transaction(Tx, Protocol):
+    """A transaction that the user opened with `Database.transaction`; SQL of the user's own goes to the driver as it is."""
+
+    async def execute(self, sql: str, *parameters: Any) -> int:
+        """Run a statement; the number of rows it changed (-1 where the driver does not say)."""
+        ...
+
+    async def fetch(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a query; all of its rows."""
+        ...
+
+
+class News(Protocol):
+    """Tells when something committed under a topic. It may tell too often; after `wait` returned, look."""
+
+    async def wait(self, timeout: float) -> bool:
+        """True once a commit was heard of since the last call, False after `timeout` seconds without."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening."""
+        ...
+
+
+class Health(NamedTuple):
+    """What an operator wants to know at a glance; `warnings` are sentences."""
+
+    engine: str
+    durability: str
+    warnings: tuple[str, ...]
+
+
+class Database(Protocol):
+    """One database, used from one event loop.
+
+    `transact` and `transaction` raise `Busy` when the write lock could not be had in time (nothing happened),
+    `OutcomeUnknown` when a commit was sent and its answer lost, and `TransactionOpen` when called inside an open
+    transaction of the same task.
+    """
+
+    @property
+    def env(self) -> Env:
+        """Clock, randomness, ids and signals."""
+        ...
+
+    @property
+    def durability(self) -> str:
+        """The durability in effect, in the engine's own words, for reports."""
+        ...
+
+    @property
+    def claims(self) -> ClaimTable:
+        """Leased work on this engine."""
+        ...
+
+    @property
+    def logs(self) -> LogTable:
+        """Sequenced logs on this engine."""
+        ...
+
+    def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction for the caller's own statements; rolled back if still open after `timeout` seconds."""
+        ...
+
+    async def transact(self, script: Script[T]) -> T:
+        """Run a script in a transaction of its own."""
+        ...
+
+    async def read(self, script: Script[T]) -> T:
+        """Run a script that only reads, on one consistent snapshot."""
+        ...
+
+    async def install(self, *schemas: Schema) -> None:
+        """Create or upgrade tables; idempotent, and safe when many processes do it at once."""
+        ...
+
+    def changed(self, topic: str) -> News:
+        """Listen for commits that woke `topic`, by any process."""
+        ...
+
+    async def health(self) -> Health:
+        """Engine, durability, and what wants attention."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is running and release everything."""
+        ...

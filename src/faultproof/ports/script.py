@@ -1,0 +1,270 @@
+"""Scripts: durable operations as I/O-free generators.
+
+A script yields *steps* (a statement with its values, or a wake-up to send after the commit) and receives rows. It never
+sees a connection, so one script serves the SQLite engine, a joined handle, PostgreSQL and the simulator, and every
+yield is a place where a crash can be staged. A statement is declared as a typed function without a body::
+
+    class Taken(NamedTuple):
+        id: str
+        token: int
+
+    @sql("UPDATE job SET token = token + 1 WHERE due_us <= {now} AND id IN {ids} RETURNING id, token")
+    def take(ids: Sequence[str]) -> list[Taken]: ...
+
+    def work(ids: Sequence[str]) -> Script[int]:
+        taken = yield from take(ids)
+        return len(taken)
+
+The signature is the whole contract: parameter types give PostgreSQL its casts, a sequence parameter becomes a set of
+rows (`{ids}` is a subselect; of plain values its column is `value`, of named tuples it has their fields and an
+`ordinal`), and the return type says how to decode:
+
+===================  ==========================================================
+`None`               nothing
+`Changed`            how many rows were inserted, updated or deleted
+`list[Row]`          all rows as the named tuple `Row`, or as plain values
+`Row | None`         the first row, or None
+`int`, `str` …       the first column of the only row
+===================  ==========================================================
+
+In the text `:name` is a parameter, and in braces stand the few things whose spelling differs between engines:
+`{now}` the engine's clock in microseconds, `{lock}` the row lock that PostgreSQL needs and SQLite's one writer does not.
+Values always travel as parameters; the text is fixed when the module is imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import (
+    Any,
+    Generic,
+    NamedTuple,
+    NewType,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+Changed = NewType("Changed", int)
+"""As a statement's return type: the number of rows it inserted, updated or deleted."""
+
+
+class Answer(NamedTuple):
+    """What an engine sends back into a script."""
+
+    rows: Sequence[tuple[Any, ...]]
+    changed: int
+
+
+NOTHING = Answer((), 0)
+
+
+class Parameter(NamedTuple):
+    """One parameter of a statement. `fields` is set for a sequence parameter: the columns of its rows."""
+
+    name: str
+    kind: type
+    fields: tuple[tuple[str, type], ...] | None
+
+    @property
+    def plain(self) -> bool:
+        """A sequence of plain values, whose one column is called `value`."""
+        return self.fields is not None and self.fields == (("value", self.kind),)
+
+
+@dataclass(frozen=True, eq=False)
+class Statement:
+    """A named statement: its text, its typed parameters, and where it was declared."""
+
+    name: str
+    text: str
+    postgres: str | None
+    parameters: tuple[Parameter, ...]
+    decode: Callable[[Answer], Any]
+    source: str
+
+    @property
+    def reads(self) -> bool:
+        """It changes nothing."""
+        return self.text.lstrip().upper().startswith(("SELECT", "WITH", "VALUES"))
+
+
+class Call(NamedTuple):
+    """A statement with its values: the step that an engine executes."""
+
+    statement: Statement
+    values: dict[str, Any]
+
+
+class Wake(NamedTuple):
+    """A step without I/O: once the transaction has committed, wake who waits for `topic`."""
+
+    topic: str
+
+
+class Begin(NamedTuple):
+    """Open a transaction that may write (SQLite: BEGIN IMMEDIATE), or a read-only one with a snapshot of its own."""
+
+    writes: bool
+
+
+class Commit(NamedTuple):
+    """Make it durable. The answer's rows are the topics to wake."""
+
+
+class Rollback(NamedTuple):
+    """Undo it. Never fails visibly: a connection that cannot roll back is replaced."""
+
+
+Step: TypeAlias = Call | Wake | Begin | Commit | Rollback
+Script: TypeAlias = Generator[Step, Answer, T]
+
+
+def drive(script: Script[T], execute: Callable[[Step], Answer]) -> T:
+    """Run a script to its end with a synchronous executor; errors are thrown into it, so that it may handle them."""
+    try:
+        step = next(script)
+        while True:
+            try:
+                answer = execute(step)
+            except Exception as error:
+                step = script.throw(error)
+            else:
+                step = script.send(answer)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+class Committed(NamedTuple, Generic[T]):
+    """A transaction's result, with the topics that its commit makes news for."""
+
+    result: T
+    topics: tuple[str, ...]
+
+
+def transaction(script: Script[T]) -> Script[Committed[T]]:
+    """The script between BEGIN and COMMIT; any error inside rolls back."""
+    yield Begin(writes=True)
+    try:
+        result = yield from script
+    except Exception:
+        yield Rollback()
+        raise
+    committed = yield Commit()
+    return Committed(result, tuple(topic for (topic,) in committed.rows))
+
+
+def snapshot(script: Script[T]) -> Script[T]:
+    """The script on one consistent snapshot, writing nothing."""
+    yield Begin(writes=False)
+    try:
+        return (yield from script)
+    finally:
+        yield Rollback()
+
+
+def sql(text: str, *, postgres: str | None = None) -> Callable[[Callable[P, T]], Callable[P, Script[T]]]:
+    """Declare a statement; see the module's docstring. `postgres` is a variant only for what row locks require."""
+
+    def declare(declared: Callable[P, T]) -> Callable[P, Script[T]]:
+        statement = _statement(declared, text, postgres)
+        names = tuple(parameter.name for parameter in statement.parameters)
+        count = len(names)
+        decode = statement.decode
+
+        def script(*args: P.args, **kwargs: P.kwargs) -> Script[T]:
+            values = dict(zip(names, args, strict=False))
+            values.update(kwargs)
+            if len(values) != count or len(args) + len(kwargs) != count:
+                inspect.signature(declared).bind(*args, **kwargs)  # raises the TypeError a function would
+            answer = yield Call(statement, values)
+            result: T = decode(answer)
+            return result
+
+        script.__name__ = declared.__name__
+        script.__doc__ = declared.__doc__
+        script.statement = statement  # type: ignore[attr-defined]  # for tests and derived mutants
+        return script
+
+    return declare
+
+
+_PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)|\{([a-z_]+)\}")
+_MACROS = frozenset({"now", "lock"})
+
+
+def _statement(declared: Callable[..., Any], text: str, postgres: str | None) -> Statement:
+    hints = get_type_hints(declared)
+    result = hints.pop("return")
+    parameters = tuple(_parameter(name, hint) for name, hint in hints.items())
+    for variant in filter(None, (text, postgres)):
+        used = {a or b for a, b in _PLACEHOLDER.findall(variant)} - _MACROS
+        if used != set(hints):
+            raise TypeError(f"{declared.__qualname__}: the text uses {sorted(used)}, the signature has {sorted(hints)}")
+    code = declared.__code__
+    module = declared.__module__.removeprefix("faultproof.")
+    return Statement(
+        name=f"{module}.{declared.__name__}",
+        text=" ".join(text.split()),
+        postgres=None if postgres is None else " ".join(postgres.split()),
+        parameters=parameters,
+        decode=_decoder(result),
+        source=f"{code.co_filename}:{code.co_firstlineno}",
+    )
+
+
+def _parameter(name: str, hint: Any) -> Parameter:
+    if get_origin(hint) in (list, tuple, Sequence):
+        (item,) = (argument for argument in get_args(hint) if argument is not Ellipsis)
+        if hasattr(item, "_fields"):
+            fields = tuple((field, _plain(kind)) for field, kind in get_type_hints(item).items())
+            return Parameter(name, item, fields)
+        return Parameter(name, item, (("value", item),))
+    return Parameter(name, _plain(hint), None)
+
+
+def _plain(hint: Any) -> type:
+    """The type of a column: what is left of `X | None` without the None."""
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (argument for argument in get_args(hint) if argument is not types.NoneType)
+    if hint not in (int, str, float, bool, bytes):
+        raise TypeError(f"{hint!r} is not a column type: use int, str, float, bool or bytes")
+    kind: type = hint
+    return kind
+
+
+def _decoder(hint: Any) -> Callable[[Answer], Any]:
+    if hint is types.NoneType:
+        return lambda answer: None
+    if hint is Changed:
+        return lambda answer: answer.changed
+    if get_origin(hint) is list:
+        (item,) = get_args(hint)
+        if hasattr(item, "_make"):
+            return lambda answer: [item._make(row) for row in answer.rows]
+        return lambda answer: [row[0] for row in answer.rows]
+    if get_origin(hint) in (Union, types.UnionType):
+        (item,) = (argument for argument in get_args(hint) if argument is not types.NoneType)
+        if hasattr(item, "_make"):
+            return lambda answer: item._make(answer.rows[0]) if answer.rows else None
+        return lambda answer: answer.rows[0][0] if answer.rows else None
+    if hasattr(hint, "_make"):
+        return lambda answer: hint._make(answer.rows[0])
+    return lambda answer: hint(answer.rows[0][0])
+
+
+def ddl(text: str) -> Script[None]:
+    """Run one data definition statement, written in what the engines have in common."""
+    yield Call(Statement("ddl", " ".join(text.split()), None, (), _decoder(types.NoneType), "install"), {})

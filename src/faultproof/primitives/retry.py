@@ -1,0 +1,119 @@
+"""Retry with backoff, full jitter, an absolute deadline and a shared budget: the one that every pattern uses.
+
+Full jitter: before attempt n+1 wait `uniform(0, min(cap, base * 2**n))` seconds (Brooker, "Exponential Backoff And
+Jitter", AWS 2015). The budget is a token bucket filled by *first* attempts: with `ratio` 0.1 a service may add at most
+10 % to the traffic it was given, however many callers fail at once (Google SRE, ch. 21). One budget is shared by all
+that calls the same dependency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from faultproof.clock import Env, Rng
+from faultproof.errors import DeadlineExceeded, InvalidInput, OutcomeUnknown, RetriesExhausted, TryAgain
+from faultproof.signals import BUDGET_SPENT, RETRY
+
+T = TypeVar("T")
+
+
+def full_jitter(tries: int, *, base: float, cap: float, rng: Rng) -> float:
+    """Seconds to wait after `tries` failed retries: uniform in [0, min(cap, base * 2**tries))."""
+    return rng.random() * min(cap, base * 2.0 ** min(tries, 62))
+
+
+class RetryBudget:
+    """A token bucket shared by all callers of one dependency.
+
+    Each first attempt adds `ratio` tokens, at most `burst` are kept, each retry takes one. It starts full, so that a
+    service that just began may retry at all.
+    """
+
+    def __init__(self, *, ratio: float = 0.1, burst: float = 10.0) -> None:
+        if not 0 <= ratio <= 1 or burst < 1:
+            raise InvalidInput(f"a retry budget needs 0 ≤ ratio ≤ 1 and burst ≥ 1, got {ratio} and {burst}")
+        self._ratio = ratio
+        self._burst = burst
+        self._tokens = burst
+
+    @property
+    def tokens(self) -> float:
+        """Retries that may be made right now."""
+        return self._tokens
+
+    def first_attempt(self) -> None:
+        """Traffic arrived: earn a fraction of a retry."""
+        self._tokens = min(self._burst, self._tokens + self._ratio)
+
+    def try_spend(self) -> bool:
+        """Take one retry, if there is one."""
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """When to try again. All times in seconds."""
+
+    attempts: int = 5
+    """At most this many, the first included."""
+    base: float = 0.05
+    cap: float = 2.0
+    deadline: float = 30.0
+    """From the first attempt; no attempt is begun after it, and the running one is not cut short."""
+    repeat_unknown: bool = False
+    """Also repeat after `OutcomeUnknown`. Only for calls that carry an idempotency key."""
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.base < 0 or self.cap < self.base or self.deadline <= 0:
+            raise InvalidInput(f"a retry policy needs attempts ≥ 1, 0 ≤ base ≤ cap and deadline > 0, got {self}")
+
+
+class Retry:
+    """Repeats calls that raise `TryAgain`, as the policy and the budget allow."""
+
+    def __init__(self, env: Env, policy: RetryPolicy | None = None, budget: RetryBudget | None = None) -> None:
+        self._env = env
+        self._policy = policy or RetryPolicy()
+        self._budget = budget or RetryBudget()
+
+    async def call(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The first result that `attempt` returns.
+
+        Raises what `attempt` raised if that cannot be helped by repeating, `RetriesExhausted` when the attempts or the
+        budget are used up, and `DeadlineExceeded` when the deadline would pass before the next one.
+        """
+        policy, clock = self._policy, self._env.clock
+        deadline = clock.monotonic() + policy.deadline
+        self._budget.first_attempt()
+        for tries in range(policy.attempts):
+            try:
+                return await attempt()
+            except (TryAgain, OutcomeUnknown) as error:
+                if isinstance(error, OutcomeUnknown) and not policy.repeat_unknown:
+                    raise
+                wait = full_jitter(tries, base=policy.base, cap=policy.cap, rng=self._env.rng)
+                if isinstance(error, TryAgain) and error.retry_after is not None:
+                    wait = max(wait, error.retry_after)
+                self._may_repeat(error, tries + 1, clock.monotonic() + wait - deadline)
+            self._env.signals.emit(RETRY, 1)
+            await clock.sleep(wait)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _may_repeat(self, error: Exception, attempts: int, overrun: float) -> None:
+        unknown = isinstance(error, OutcomeUnknown)
+        if attempts >= self._policy.attempts:
+            raise (
+                error if unknown else RetriesExhausted(f"gave up after {attempts} attempts: {error}", attempts=attempts)
+            ) from error
+        if overrun > 0:
+            raise error if unknown else DeadlineExceeded(f"no time is left to repeat: {error}") from error
+        if not self._budget.try_spend():
+            self._env.signals.emit(BUDGET_SPENT, 1)
+            raise (
+                error if unknown else RetriesExhausted(f"the retry budget is spent: {error}", attempts=attempts)
+            ) from error

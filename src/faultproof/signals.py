@@ -1,0 +1,141 @@
+"""What operators and detectors need to see, emitted from one place.
+
+A `Signal` is declared once, here, with its unit. `Signals.emit` hands a value to every sink; the default sinks are
+`logging` (warnings only for what wants a person) and, where `opentelemetry-api` is installed, its meter. A sink that
+raises is dropped from that call and never reaches the caller: telemetry must not break the work that it watches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kind = Literal["count", "gauge", "duration"]
+Attributes = dict[str, str | int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """One thing worth watching: its name, how it adds up, its unit, and what it means."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    alarming: bool = False
+    """Whether each emission is worth a line at WARNING."""
+
+
+LOCK_WAIT = Signal(
+    name="faultproof.lock.wait",
+    kind="duration",
+    unit="s",
+    meaning="from asking for the write lock to having it",
+)
+QUEUE_DEPTH = Signal(
+    name="faultproof.queue.depth", kind="gauge", unit="items", meaning="items waiting in a bounded queue"
+)
+QUEUE_AGE = Signal(name="faultproof.queue.age", kind="duration", unit="s", meaning="how long the oldest item waited")
+LAG_EVENTS = Signal(name="faultproof.lag.events", kind="gauge", unit="events", meaning="committed, not yet delivered")
+LAG_AGE = Signal(name="faultproof.lag.age", kind="gauge", unit="s", meaning="age of the oldest undelivered event")
+STEP = Signal(name="faultproof.step", kind="duration", unit="s", meaning="one step of a loop, handler or transaction")
+RETRY = Signal(name="faultproof.retry", kind="count", unit="attempts", meaning="an attempt after the first")
+BUDGET_SPENT = Signal(
+    name="faultproof.budget.spent",
+    kind="count",
+    unit="refusals",
+    meaning="a retry that the shared budget refused",
+    alarming=True,
+)
+DEAD_LETTER = Signal(
+    name="faultproof.dead_letter", kind="count", unit="events", meaning="an event was given up", alarming=True
+)
+STUCK = Signal(
+    name="faultproof.stuck",
+    kind="count",
+    unit="claims",
+    meaning="a claim expired unfinished and was taken over",
+    alarming=True,
+)
+LOOP_RESTART = Signal(
+    name="faultproof.loop.restart",
+    kind="count",
+    unit="restarts",
+    meaning="a supervised loop died",
+    alarming=True,
+)
+LOOP_LAG = Signal(
+    name="faultproof.loop.lag",
+    kind="duration",
+    unit="s",
+    meaning="the event loop was blocked so long that a lease was given up; effects may repeat",
+    alarming=True,
+)
+
+ALL: tuple[Signal, ...] = (
+    LOCK_WAIT,
+    QUEUE_DEPTH,
+    QUEUE_AGE,
+    LAG_EVENTS,
+    LAG_AGE,
+    STEP,
+    RETRY,
+    BUDGET_SPENT,
+    DEAD_LETTER,
+    STUCK,
+    LOOP_RESTART,
+    LOOP_LAG,
+)
+
+Sink = Callable[[Signal, float, Attributes], None]
+
+_logger = logging.getLogger("faultproof")
+
+
+def log_sink(signal: Signal, value: float, attributes: Attributes) -> None:
+    """To `logging`: WARNING for what wants a person, DEBUG for the rest."""
+    level = logging.WARNING if signal.alarming else logging.DEBUG
+    if _logger.isEnabledFor(level):
+        _logger.log(level, "%s %s %s %s", signal.name, value, signal.unit, attributes)
+
+
+def opentelemetry_sink() -> Sink | None:
+    """A sink on OpenTelemetry's API, or None where it is not installed."""
+    try:
+        from opentelemetry import metrics
+    except ImportError:
+        return None
+    meter = metrics.get_meter("faultproof")
+    record: dict[str, Callable[..., Any]] = {}
+    for signal in ALL:
+        if signal.kind == "count":
+            record[signal.name] = meter.create_counter(signal.name, signal.unit, signal.meaning).add
+        elif signal.kind == "gauge":
+            record[signal.name] = meter.create_gauge(signal.name, signal.unit, signal.meaning).set
+        else:
+            record[signal.name] = meter.create_histogram(signal.name, signal.unit, signal.meaning).record
+
+    def sink(signal: Signal, value: float, attributes: Attributes) -> None:
+        record[signal.name](value, attributes)
+
+    return sink
+
+
+class Signals:
+    """Hands each value to its sinks. Cheap enough for every transaction: no sink, no work."""
+
+    def __init__(self, sinks: Iterable[Sink] | None = None) -> None:
+        if sinks is None:
+            otel = opentelemetry_sink()
+            sinks = (log_sink,) if otel is None else (log_sink, otel)
+        self._sinks = tuple(sinks)
+
+    def emit(self, signal: Signal, value: float, **attributes: str | int) -> None:
+        """Hand `value`, in the signal's unit, to every sink."""
+        for sink in self._sinks:
+            try:
+                sink(signal, value, attributes)
+            except Exception:
+                _logger.exception("a signal sink failed on %s", signal.name)
