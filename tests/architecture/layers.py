@@ -25,9 +25,7 @@ def layers(root: Path) -> list[str]:
 
 
 def _layer_violations(module: Module) -> list[str]:
-    seen = [
-        (node, layer) for node, target, _ in imports(module) if (layer := _layer(module, target)) is not None
-    ]
+    seen = [(node, layer) for node, target, _ in imports(module) if (layer := _layer(module, target)) is not None]
     if module.layer in _MAY_IMPORT:
         allowed = _MAY_IMPORT[module.layer]
         if module.layer == "patterns" and module.place[-1] == "proof.py":

@@ -81,9 +81,7 @@ LAYERS = [
         "engines/sqlite/database.py",
         engine_imports_pattern="from faultproof.patterns.outbox import Outbox  # !",
     ),
-    *_violations(
-        layers, "ports/database.py", port_imports_primitive="from faultproof.primitives import claim  # !"
-    ),
+    *_violations(layers, "ports/database.py", port_imports_primitive="from faultproof.primitives import claim  # !"),
     *_violations(
         layers,
         "dashboard/page.py",
@@ -114,9 +112,7 @@ LAYERS = [
             from faultproof.patterns.outbox import Outbox
         """,
     ),
-    *_innocent(
-        layers, "engines/sqlite/claims.py", engine_imports_primitive="from faultproof.primitives import claim"
-    ),
+    *_innocent(layers, "engines/sqlite/claims.py", engine_imports_primitive="from faultproof.primitives import claim"),
 ]
 
 AMBIENT = [
@@ -354,9 +350,7 @@ CAPABILITIES = [
         capabilities_tested,
         "claimed_and_untested",
         {
-            **_in(
-                "engines/sqlite/__init__.py", "X = 1\nCAPABILITIES = Capabilities(wake_up=True, listen=False)"
-            ),
+            **_in("engines/sqlite/__init__.py", "X = 1\nCAPABILITIES = Capabilities(wake_up=True, listen=False)"),
             **_in(_SUITE, '"""Mentions listen in prose only."""\nDEMANDS = {"wake_up": 1}'),
         },
         ("engines/sqlite/__init__.py:2",),
@@ -418,9 +412,7 @@ DIALECT = [
             # PRAGMA is an engine's word
         ''',
     ),
-    *_innocent(
-        no_dialect_in_patterns, "engines/sqlite/sql.py", engines_own_it='X = "PRAGMA journal_mode = WAL"'
-    ),
+    *_innocent(no_dialect_in_patterns, "engines/sqlite/sql.py", engines_own_it='X = "PRAGMA journal_mode = WAL"'),
 ]
 
 EXPORTS = [
@@ -452,9 +444,7 @@ EXPORTS = [
         "second_way_in",
         {
             **_in("__init__.py", 'from faultproof.ports.database import Database\n__all__ = ["Database"]'),
-            **_in(
-                "ports/__init__.py", 'from faultproof.ports.database import Database\n__all__ = ["Database"]'
-            ),
+            **_in("ports/__init__.py", 'from faultproof.ports.database import Database\n__all__ = ["Database"]'),
             **_in("ports/database.py", "class Database: ..."),
         },
         ("ports/__init__.py:1",),
@@ -475,9 +465,7 @@ EXPORTS = [
 ]
 
 HYGIENE = [
-    Case(
-        modules_small_and_named, "too_long", _in("engines/big.py", "x = 1\n" * 401), ("engines/big.py:401",)
-    ),
+    Case(modules_small_and_named, "too_long", _in("engines/big.py", "x = 1\n" * 401), ("engines/big.py:401",)),
     Case(modules_small_and_named, "drawer", _in("ports/utils.py", ""), ("ports/utils.py:1",)),
     Case(
         modules_small_and_named,

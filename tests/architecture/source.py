@@ -78,9 +78,9 @@ def imports(module: Module) -> Iterator[tuple[ast.stmt | ast.expr, str, str]]:
             case ast.ImportFrom(names=names):
                 for alias in names:
                     yield node, f"{_origin(module, node)}.{alias.name}", alias.asname or alias.name
-            case ast.Call(func=func, args=[ast.Constant(value=str() as target), *_]) if ast.unparse(
-                func
-            ).endswith("import_module"):
+            case ast.Call(func=func, args=[ast.Constant(value=str() as target), *_]) if ast.unparse(func).endswith(
+                "import_module"
+            ):
                 yield node, target, ""
 
 
@@ -122,9 +122,7 @@ def parents(tree: ast.AST) -> dict[ast.AST, ast.AST]:
 def docstrings(tree: ast.AST) -> set[ast.AST]:
     """The constants that are prose: docstrings, and the strings that stand under an attribute as one."""
     return {
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
 
 

@@ -14,9 +14,7 @@ SAGA = replace(
     proof="faultproof.patterns.saga.proof:SAGA",
     readme="faultproof/patterns/saga/README.md",
 )
-README = "# Saga\n\nProof: `faultproof.patterns.saga.proof:SAGA`\n\n" + "".join(
-    f"## {h}\n\n" for h in HEADINGS
-)
+README = "# Saga\n\nProof: `faultproof.patterns.saga.proof:SAGA`\n\n" + "".join(f"## {h}\n\n" for h in HEADINGS)
 
 
 @pytest.fixture
@@ -42,16 +40,13 @@ def test_furnished_room_passes(room: Path) -> None:
 def test_missing_heading_is_noticed(room: Path, heading: str) -> None:
     # The words alone, at another level or in a sentence, are not the heading.
     (room / "README.md").write_text(README.replace(f"## {heading}\n", f"### {heading}\n"))
-    assert violations(room) == [
-        f"src/faultproof/patterns/saga/README.md:1: the heading `## {heading}` is missing."
-    ]
+    assert violations(room) == [f"src/faultproof/patterns/saga/README.md:1: the heading `## {heading}` is missing."]
 
 
 def test_readme_that_does_not_name_its_proof_is_noticed(room: Path) -> None:
     (room / "README.md").write_text(README.replace("proof:SAGA", "proof"))
     assert violations(room) == [
-        "src/faultproof/patterns/saga/README.md:1: it does not name its proof, "
-        "faultproof.patterns.saga.proof:SAGA."
+        "src/faultproof/patterns/saga/README.md:1: it does not name its proof, faultproof.patterns.saga.proof:SAGA."
     ]
 
 
@@ -78,8 +73,7 @@ def test_room_that_the_catalogue_calls_planned_is_noticed(room: Path) -> None:
 def test_ready_pattern_without_a_room_is_noticed(room: Path) -> None:
     ready = replace(find("write-through"), status=Status.READY)
     assert rooms_furnished(room.parent.parent, [SAGA, ready]) == [
-        "src/faultproof/patterns/write_through:1: the catalogue says Write-Through is ready, "
-        "and it has no room."
+        "src/faultproof/patterns/write_through:1: the catalogue says Write-Through is ready, and it has no room."
     ]
 
 

@@ -77,9 +77,7 @@ def _unbounded(module: Module) -> list[str]:
                 locks = [text for item in items if _LOCK.search(text := ast.unparse(item.context_expr))]
                 # The comment belongs on the `async with` line, not somewhere in its body.
                 if locks and not _under_a_limit(node, above) and not _first_line_says(module, node):
-                    found.append(
-                        module.at(node, f"`async with {locks[0]}` waits for ever; or say `# unbounded: …`.")
-                    )
+                    found.append(module.at(node, f"`async with {locks[0]}` waits for ever; or say `# unbounded: …`."))
         if sentence and not module.has_comment(node, "unbounded"):
             found.append(module.at(node, sentence))
     return found
