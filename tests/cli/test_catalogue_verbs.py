@@ -102,15 +102,13 @@ def test_show_gives_all_that_the_specification_says() -> None:
                 "id": "P3",
                 "name": "Durable log",
                 "provides": "replay, order",
-                "must_show": "a replay gives the identical state; "
-                "no gap in the sequence that a reader can skip over",
+                "must_show": "a replay gives the identical state; no gap in the sequence that a reader can skip over",
             },
             {
                 "id": "P7",
                 "name": "Idempotency",
                 "provides": "effect exactly once under retry",
-                "must_show": "duplicate == no-op with the same answer; "
-                "same key, other content == an error of its own",
+                "must_show": "duplicate == no-op with the same answer; same key, other content == an error of its own",
             },
             {
                 "id": "P19",

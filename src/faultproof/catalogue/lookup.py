@@ -10,13 +10,13 @@ from faultproof.catalogue.patterns_01_08 import PATTERNS_01_08
 from faultproof.catalogue.patterns_09_15 import PATTERNS_09_15
 from faultproof.catalogue.patterns_16_24 import PATTERNS_16_24
 from faultproof.catalogue.primitives import PRIMITIVES
-from faultproof.errors import FaultproofError
+from faultproof.errors import InvalidInput
 
 PATTERNS: tuple[Pattern, ...] = PATTERNS_01_08 + PATTERNS_09_15 + PATTERNS_16_24
 """All 24, in the order of the specification."""
 
 
-class UnknownPattern(FaultproofError):
+class UnknownPattern(InvalidInput):
     """No pattern has this name: fix the call. `close` holds the names that look like it, best first."""
 
     def __init__(self, name: str, close: tuple[str, ...]) -> None:
