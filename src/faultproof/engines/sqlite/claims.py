@@ -61,7 +61,7 @@ def _count_held(kind: str, held: Sequence[Held]) -> int: ...
 
 
 @sql(
-    """UPDATE faultproof_claim SET until_us = {now} + :ttl_us, attempts = 0
+    """UPDATE faultproof_claim SET until_us = {now} + :ttl_us
        WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})
        RETURNING id, token, attempts"""
 )
@@ -95,6 +95,10 @@ def _release(kind: str, held: Sequence[Held]) -> Changed: ...
 def _holders(kind: str) -> list[Holder]: ...
 
 
+@sql("DELETE FROM faultproof_claim WHERE kind = :kind")
+def _remove(kind: str) -> Changed: ...
+
+
 class SqliteClaims:
     """`ClaimTable` on SQLite."""
 
@@ -124,6 +128,9 @@ class SqliteClaims:
 
     def release(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         yield from _release(kind, _held(claims))
+
+    def remove(self, kind: str) -> Script[None]:
+        yield from _remove(kind)
 
     def holders(self, kind: str) -> Script[list[Holder]]:
         return (yield from _holders(kind))

@@ -131,6 +131,9 @@ class SqliteDatabase:
         for schema in schemas:
             await self.transact(install(schema))
 
+    def in_transaction(self) -> bool:
+        return _open.get() is self
+
     def changed(self, topic: str) -> News:
         self._check()
         return self._wakeups.listen(topic)

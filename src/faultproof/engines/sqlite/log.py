@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from faultproof.errors import EventsTrimmed, InvalidInput
+from faultproof.errors import EventsTrimmed, InvalidInput, SchemaMismatch
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, sql
@@ -181,6 +181,12 @@ class SqliteLog:
                 f"the log {log!r} has {existing.partitions} partitions and keeps them for ever, because a key must "
                 f"stay in its own: ask for {existing.partitions}, not {partitions}, or choose another name"
             )
+        return existing.epoch
+
+    def epoch(self, log: str) -> Script[str]:
+        existing = yield from _existing(log)
+        if existing.epoch is None:
+            raise SchemaMismatch(f"there is no log {log!r} in this database: install it first")
         return existing.epoch
 
     def begin_epoch(self, log: str, *, epoch: str) -> Script[None]:
