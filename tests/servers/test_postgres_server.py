@@ -311,3 +311,24 @@ def test_exit_of_a_forked_child_ends_nothing() -> None:
         assert is_alive(pid)
         assert data.exists()
         process.communicate(timeout=WAIT_S)
+
+
+# --- the fixtures ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("visit", ["first", "second"])
+def test_each_test_gets_an_empty_database(postgres_url: str, visit: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("CREATE TABLE mine AS SELECT %s::text AS visit", (visit,))
+        assert connection.execute("TABLE mine").fetchall() == [(visit,)]
+
+
+def test_a_test_may_leave_the_server_killed(postgres_server: PostgresServer, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url):
+        postgres_server.kill()
+
+
+def test_databases_of_earlier_tests_are_dropped(postgres_server: PostgresServer, postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        names = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'test%'").fetchall()
+        assert names == [(connection.info.dbname,)]
