@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from .postgres import PostgresServer
+from tests.servers.postgres import PostgresServer
 
 _database_numbers = itertools.count(1)
 

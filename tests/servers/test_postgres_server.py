@@ -18,8 +18,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from . import postgres
-from .postgres import PostgresServer, ServerFailed
+from tests.servers import postgres
+from tests.servers.postgres import PostgresServer, ServerFailed
 
 WAIT_S = 20.0
 

@@ -1,1 +1,0 @@
-"""Real servers for tests, from installed wheels: no container, no download, gone when the tests are."""
