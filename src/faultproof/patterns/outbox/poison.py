@@ -55,8 +55,15 @@ class Parking:
         self._group = group
 
     def behind(self, records: Sequence[Record]) -> Script[None]:
-        """Park events behind an earlier one of their key."""
+        """Park events behind an earlier one of their key.
+
+        That one may have been settled or discarded since somebody looked; then nobody would call these, so they are
+        promoted here, in the same transaction.
+        """
         yield from sql.park(self._log, self._group, [_row(record, 0, None, dead=0, error=None) for record in records])
+        for partition, key in dict.fromkeys((record.partition, record.key) for record in records):
+            if key is not None:
+                yield from sql.promote(self._log, self._group, partition, key)
 
     def aside(self, record: Record, *, error: str) -> Script[None]:
         """Park an event that has not been attempted, due at once: its attempts will be counted before they are made."""
