@@ -172,7 +172,7 @@ class Consumer:
         records = work.records
         suspect = self._suspect(records)
         if suspect is not None:
-            aside = self._parking.aside(suspect, error=f"more than {CRASHES_MAX} processes died when it was next")
+            aside = self._parking.aside([suspect], error=f"more than {CRASHES_MAX} processes died when it was next")
             await self._transact(self._past([suspect], aside))
             return
         try:
@@ -189,7 +189,7 @@ class Consumer:
         """One transaction: the records' effects (with an inbox), and the cursors past them."""
         waiting = [record for record in records if record.key in blocked]
         wanted = [(index, record) for index, record in enumerate(records) if record.key not in blocked]
-        past = self._past(records, self._parking.behind(waiting) if waiting else None)
+        past = self._past(records, self._parking.aside(waiting) if waiting else None)
         if self._sink is not None:
             await self._hand_over(wanted)
             await self._transact(past)
