@@ -68,13 +68,16 @@ def _count_held(kind: str, held: Sequence[Held]) -> int: ...
 def _renew(kind: str, held: Sequence[Held], ttl_us: int) -> list[Claim]: ...
 
 
-@sql("DELETE FROM faultproof_claim WHERE kind = :kind AND (id, token) IN (SELECT id, token FROM {held})")
+@sql(
+    """DELETE FROM faultproof_claim
+       WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})"""
+)
 def _finish(kind: str, held: Sequence[Held]) -> Changed: ...
 
 
 @sql(
     """UPDATE faultproof_claim SET owner = NULL, until_us = {now} + :delay_us, dead = :dead, error = :error
-       WHERE kind = :kind AND id = :id AND token = :token"""
+       WHERE kind = :kind AND id = :id AND token = :token AND owner IS NOT NULL"""
 )
 def _fail(kind: str, id: str, token: int, delay_us: int, dead: int, error: str) -> Changed: ...
 
