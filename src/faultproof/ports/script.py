@@ -28,12 +28,14 @@ rows (`{ids}` is a subselect; of plain values its column is `value`, of named tu
 ===================  ==========================================================
 
 In the text `:name` is a parameter, and in braces stand the few things whose spelling differs between engines:
-`{now}` the engine's clock in microseconds, `{lock}` the row lock that PostgreSQL needs and SQLite's one writer does not.
+`{now}` the engine's clock in microseconds, `{lock}` the row lock that PostgreSQL needs and SQLite's one writer does not,
+and in data definitions `{serial}`, a growing integer key of which no value is ever used again.
 Values always travel as parameters; the text is fixed when the module is imported.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import types
@@ -267,4 +269,9 @@ def _decoder(hint: Any) -> Callable[[Answer], Any]:
 
 def ddl(text: str) -> Script[None]:
     """Run one data definition statement, written in what the engines have in common."""
-    yield Call(Statement("ddl", " ".join(text.split()), None, (), _decoder(types.NoneType), "install"), {})
+    yield Call(_ddl(text), {})
+
+
+@functools.cache  # bounded: the texts are constants; engines keep what they rendered for each statement
+def _ddl(text: str) -> Statement:
+    return Statement("ddl", " ".join(text.split()), None, (), _decoder(types.NoneType), "install")

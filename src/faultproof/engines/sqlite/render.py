@@ -34,6 +34,8 @@ def render(statement: Statement) -> Rendered:
             return ":now"
         if name == "lock":
             return ""
+        if name == "serial":
+            return "INTEGER PRIMARY KEY AUTOINCREMENT"
         return _subselect(sets[name])
 
     text = _BRACES.sub(spelled, statement.text)
