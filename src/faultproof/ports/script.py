@@ -172,9 +172,12 @@ def snapshot(script: Script[T]) -> Script[T]:
     """The script on one consistent snapshot, writing nothing."""
     yield Begin(writes=False)
     try:
-        return (yield from script)
-    finally:
+        result = yield from script
+    except Exception:  # not `finally`: a script that is abandoned is closed, and may yield nothing then
         yield Rollback()
+        raise
+    yield Rollback()
+    return result
 
 
 def sql(text: str, *, postgres: str | None = None) -> Callable[[Callable[P, T]], Callable[P, Script[T]]]:
