@@ -7,17 +7,17 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from faultproof.clock import Env
+from faultproof.engines.scopes import Scope, deadline, refuse_after_fork, refuse_inside
 from faultproof.engines.sqlite.checkpoint import Checkpointer
 from faultproof.engines.sqlite.claims import SqliteClaims
 from faultproof.engines.sqlite.faults import NotBegun
 from faultproof.engines.sqlite.lane import Lane
 from faultproof.engines.sqlite.log import SqliteLog
 from faultproof.engines.sqlite.wake import Wakeups
-from faultproof.errors import Busy, Closed, DeadlineExceeded, TransactionOpen, UsedAfterFork
+from faultproof.errors import Busy, Closed
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
 from faultproof.ports.log import LogTable
@@ -34,37 +34,27 @@ LOCK_TIMEOUT_S = 5.0
 LOCK_BASE_S = 0.0005
 LOCK_CAP_S = 0.02
 
-_open: ContextVar[SqliteDatabase | None] = ContextVar("faultproof_open_transaction", default=None)
-
 
 class SqliteTransaction:
     """A transaction that a user holds open; see `faultproof.ports.database.Transaction`."""
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, scope: Scope) -> None:
         self._lane = lane
-        self._over = False
+        self._scope = scope
 
     async def run(self, script: Script[T]) -> T:
-        self._check()
+        self._scope.check()
         return await self._lane.drive(script)
 
     async def execute(self, sql: str, *parameters: Any) -> int:
-        self._check()
+        self._scope.check()
         answer = await self._lane.call(lambda connection: connection.execute_raw(sql, parameters))
         return answer.changed
 
     async def fetch(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        self._check()
+        self._scope.check()
         answer = await self._lane.call(lambda connection: connection.execute_raw(sql, parameters))
         return list(answer.rows)
-
-    def end(self) -> None:
-        """Nothing may run in it any more."""
-        self._over = True
-
-    def _check(self) -> None:
-        if self._over:
-            raise Closed("this transaction has ended: open a new one")
 
 
 class SqliteDatabase:
@@ -108,23 +98,18 @@ class SqliteDatabase:
     async def transaction(self, *, timeout: float = 30.0) -> AsyncIterator[SqliteTransaction]:
         self._check()
         asked = self.env.clock.monotonic()
-        tx = SqliteTransaction(self._writer)
         async with self._gate:
-            token = _open.set(self)
             try:
                 await self._locked(asked, lambda: self._writer.drive(_one(Begin(writes=True))))
-                async with _deadline(timeout):
-                    yield tx
-                tx.end()
+                async with deadline(timeout):
+                    with Scope(self) as scope:
+                        yield SqliteTransaction(self._writer, scope)
                 answer = await self._writer.drive(_one(Commit()))
             except BaseException:
-                tx.end()
                 # The lane runs it after whatever is still under way there, a BEGIN included; after a COMMIT it is
                 # nothing. Shielded, so that a second cancel cannot leave the transaction open.
                 await asyncio.shield(self._writer.drive(_one(Rollback())))
                 raise
-            finally:
-                _open.reset(token)
         self._after_commit(tuple(topic for (topic,) in answer.rows))
 
     async def install(self, *schemas: Schema) -> None:
@@ -177,21 +162,8 @@ class SqliteDatabase:
     def _check(self) -> None:
         if self._closed:
             raise Closed("the database is closed: connect again")
-        if os.getpid() != self._pid:
-            raise UsedAfterFork("this database was connected before a fork: connect in the child process instead")
-        if _open.get() is self:
-            raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
-
-
-@asynccontextmanager
-async def _deadline(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            yield
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise DeadlineExceeded(f"the transaction was open for {seconds} s and has been rolled back") from error
+        refuse_after_fork(self._pid)
+        refuse_inside(self)
 
 
 def _one(step: Begin | Commit | Rollback) -> Script[Any]:
