@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from faultproof.engines.sqlite.faults import NotBegun, translated
 from faultproof.engines.sqlite.render import Rendered, bind, render
-from faultproof.errors import Busy, CannotOpen, NotSupported, OutcomeUnknown, StorageFailed
+from faultproof.errors import Busy, CannotOpen, NoTransaction, NotSupported, OutcomeUnknown, StorageFailed
 from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Statement, Step, Wake
 
 Synchronous = Literal["full", "normal"]
@@ -25,6 +25,7 @@ class Connection:
         self.name = name
         self._now = now
         self._woken: dict[str, None] = {}  # bounded: topics of one transaction; a dict keeps their order
+        self._begun = False
 
     def execute(self, step: Step) -> Answer:
         """Run one step."""
@@ -41,6 +42,7 @@ class Connection:
 
     def execute_raw(self, sql: str, parameters: Sequence[Any]) -> Answer:
         """Run the user's own SQL as it is; the driver's errors are the user's and pass through untranslated."""
+        self._check()
         cursor = self.raw.execute(sql, parameters)
         return Answer(cursor.fetchall(), cursor.rowcount)
 
@@ -49,7 +51,17 @@ class Connection:
         with suppress(sqlite3.Error):
             self.raw.close()
 
+    def _check(self) -> None:
+        # After some errors (a full disk, RAISE(ROLLBACK)) SQLite has rolled back by itself. If the error was caught and
+        # the work went on, each further statement would commit alone.
+        if self._begun and not self.raw.in_transaction:
+            raise NoTransaction(
+                f"the transaction in {self.name} has ended before its time: by a COMMIT or ROLLBACK of yours, or SQLite "
+                "rolled it back after an error that was caught; leave the block and begin again"
+            )
+
     def _call(self, call: Call) -> Answer:
+        self._check()
         statement = call.statement
         rendered = _rendered.get(statement)
         if rendered is None:
@@ -68,9 +80,11 @@ class Connection:
         except sqlite3.Error as error:
             problem = translated(error, self.name)
             raise (NotBegun(str(problem)) if isinstance(problem, Busy) else problem) from error
+        self._begun = True
         return NOTHING
 
     def _commit(self) -> Answer:
+        self._check()
         topics = [(topic,) for topic in self._woken]
         try:
             self.raw.execute("COMMIT")
@@ -81,10 +95,12 @@ class Connection:
                 # The WAL frame may have reached the disk although the sync failed.
                 raise OutcomeUnknown(f"the commit to {self.name} may or may not be on disk: {error}") from error
             raise problem from error
+        self._begun = False
         return Answer(topics, 0)
 
     def _rollback(self) -> Answer:
         self._woken.clear()
+        self._begun = False
         if self.raw.in_transaction:
             with suppress(sqlite3.Error):
                 self.raw.execute("ROLLBACK")

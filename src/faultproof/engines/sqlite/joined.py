@@ -64,6 +64,8 @@ class JoinedSqlite:
         if isinstance(step, Wake):  # nobody tells us of the user's commit; the poll of the others will see it
             return NOTHING
         assert isinstance(step, Call)
+        if not self._raw.in_transaction:  # SQLite rolled back after an error which the script has caught
+            raise NoTransaction("SQLite has rolled the transaction back after an error: begin again")
         try:
             return self._connection.execute(step)
         except Busy as busy:
