@@ -129,7 +129,19 @@ class Rollback(NamedTuple):
     """Undo it. Never fails visibly: a connection that cannot roll back is replaced."""
 
 
-Step: TypeAlias = Call | Wake | Begin | Commit | Rollback
+class Savepoint(NamedTuple):
+    """Begin a part of the transaction that can be undone alone."""
+
+
+class Release(NamedTuple):
+    """Keep the part since the last `Savepoint`."""
+
+
+class RollbackTo(NamedTuple):
+    """Undo the part since the last `Savepoint`. Like `Rollback`, it never fails visibly."""
+
+
+Step: TypeAlias = Call | Wake | Begin | Commit | Rollback | Savepoint | Release | RollbackTo
 Script: TypeAlias = Generator[Step, Answer, T]
 
 
@@ -166,6 +178,18 @@ def transaction(script: Script[T]) -> Script[Committed[T]]:
         raise
     committed = yield Commit()
     return Committed(result, tuple(topic for (topic,) in committed.rows))
+
+
+def atomic(script: Script[T]) -> Script[T]:
+    """The script as a part of a transaction that goes on: all of its changes or, after an error, none of them."""
+    yield Savepoint()
+    try:
+        result = yield from script
+    except Exception:
+        yield RollbackTo()
+        raise
+    yield Release()
+    return result
 
 
 def snapshot(script: Script[T]) -> Script[T]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from faultproof.engines.sqlite.faults import NotBegun, translated
 from faultproof.engines.sqlite.render import Rendered, bind, render
 from faultproof.errors import Busy, CannotOpen, NoTransaction, NotSupported, OutcomeUnknown, StorageFailed
-from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Statement, Step, Wake
+from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Rollback, RollbackTo, Savepoint, Statement, Step, Wake
 
 Synchronous = Literal["full", "normal"]
 
@@ -38,7 +38,9 @@ class Connection:
             return self._begin(step)
         if type(step) is Commit:
             return self._commit()
-        return self._rollback()
+        if type(step) is Rollback:
+            return self._rollback()
+        return self._part(step)
 
     def execute_raw(self, sql: str, parameters: Sequence[Any]) -> Answer:
         """Run the user's own SQL as it is; the driver's errors are the user's and pass through untranslated."""
@@ -72,6 +74,15 @@ class Connection:
             return Answer(cursor.fetchall(), cursor.rowcount)
         except sqlite3.Error as error:
             raise translated(error, self.name) from error
+
+    def _part(self, step: Step) -> Answer:
+        if type(step) is not RollbackTo:
+            self._check()
+            self.raw.execute("SAVEPOINT faultproof" if type(step) is Savepoint else "RELEASE faultproof")
+        elif self.raw.in_transaction:
+            self.raw.execute("ROLLBACK TO faultproof")
+            self.raw.execute("RELEASE faultproof")
+        return NOTHING
 
     def _begin(self, begin: Begin) -> Answer:
         self._woken.clear()

@@ -22,7 +22,7 @@ from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
 from faultproof.ports.log import LogTable
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Begin, Commit, Rollback, Script, snapshot, transaction
+from faultproof.ports.script import Begin, Commit, Rollback, Script, atomic, snapshot, transaction
 from faultproof.primitives.install import install
 from faultproof.primitives.retry import full_jitter
 from faultproof.signals import LOCK_WAIT
@@ -44,7 +44,7 @@ class SqliteTransaction:
 
     async def run(self, script: Script[T]) -> T:
         self._scope.check()
-        return await self._lane.drive(script)
+        return await self._lane.drive(atomic(script))
 
     async def execute(self, sql: str, *parameters: Any) -> int:
         self._scope.check()
