@@ -10,7 +10,19 @@ from typing import Any, Literal
 from faultproof.engines.sqlite.faults import NotBegun, translated
 from faultproof.engines.sqlite.render import Rendered, bind, render
 from faultproof.errors import Busy, CannotOpen, NoTransaction, NotSupported, OutcomeUnknown, StorageFailed
-from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Rollback, RollbackTo, Savepoint, Statement, Step, Wake
+from faultproof.ports.script import (
+    NOTHING,
+    Answer,
+    Begin,
+    Call,
+    Commit,
+    Rollback,
+    RollbackTo,
+    Savepoint,
+    Statement,
+    Step,
+    Wake,
+)
 
 Synchronous = Literal["full", "normal"]
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from faultproof.clock import Env
@@ -108,7 +108,8 @@ class SqliteDatabase:
             except BaseException:
                 # The lane runs it after whatever is still under way there, a BEGIN included; after a COMMIT it is
                 # nothing. Shielded, so that a second cancel cannot leave the transaction open.
-                await asyncio.shield(self._writer.drive(_one(Rollback())))
+                with suppress(Closed):  # and with the connection the transaction has ended
+                    await asyncio.shield(self._writer.drive(_one(Rollback())))
                 raise
         self._after_commit(tuple(topic for (topic,) in answer.rows))
 
@@ -126,13 +127,14 @@ class SqliteDatabase:
         return Health(f"SQLite {sqlite3.sqlite_version}", self.durability, tuple(warnings))
 
     async def close(self) -> None:
+        refuse_after_fork(self._pid)  # the sockets and connections are the parent's
         if not self._closed:
             self._closed = True
             self._wakeups.close()
             if self._checkpointer is not None:
                 await self._writer.call(self._checkpointer.close)
-            self._writer.close()
-            self._reader.close()
+            await self._writer.close()
+            await self._reader.close()
 
     async def _locked(self, asked: float, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Repeat `begin` while another connection holds the write lock: SQLite's own waiting is neither fair nor ours.
@@ -154,6 +156,8 @@ class SqliteDatabase:
                 return result
 
     def _after_commit(self, topics: tuple[str, ...]) -> None:
+        if self._closed:  # meanwhile: nothing to wake with any more
+            return
         if topics:
             self._wakeups.send(topics)
         if self._checkpointer is not None:
