@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 from faultproof.engines.sqlite.faults import NotBegun, translated
 from faultproof.engines.sqlite.render import Rendered, bind, render
-from faultproof.errors import Busy, CannotOpen, NoTransaction, NotSupported, OutcomeUnknown, StorageFailed
+from faultproof.errors import Busy, CannotOpen, InvalidInput, NoTransaction, NotSupported, OutcomeUnknown, StorageFailed
 from faultproof.ports.script import (
     NOTHING,
     Answer,
@@ -32,10 +33,13 @@ _rendered: dict[Statement, Rendered] = {}  # bounded: statements are declared at
 class Connection:
     """Executes steps on a `sqlite3` connection, with `busy_timeout=0`: waiting for locks is the caller's policy."""
 
-    def __init__(self, raw: sqlite3.Connection, *, name: str, now: Callable[[], int]) -> None:
+    def __init__(
+        self, raw: sqlite3.Connection, *, name: str, now: Callable[[], int], reads_only: bool = False
+    ) -> None:
         self.raw = raw
         self.name = name
         self._now = now
+        self._reads = reads_only
         self._woken: dict[str, None] = {}  # bounded: topics of one transaction; a dict keeps their order
         self._begun = False
 
@@ -80,12 +84,16 @@ class Connection:
         rendered = _rendered.get(statement)
         if rendered is None:
             rendered = _rendered[statement] = render(statement)
-        values = bind(rendered, call.values, self._now)
         try:
+            values = bind(rendered, call.values, self._now)
             cursor = self.raw.execute(rendered.text, values)
             return Answer(cursor.fetchall(), cursor.rowcount)
         except sqlite3.Error as error:
+            if self._reads and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY:
+                raise InvalidInput("a script that writes was given to `read`: use `transact`") from error
             raise translated(error, self.name) from error
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise InvalidInput(f"a value does not fit into {self.name}: {error}") from error
 
     def _part(self, step: Step) -> Answer:
         if type(step) is not RollbackTo:
@@ -146,8 +154,9 @@ def open_connection(path: str, *, now: Callable[[], int], synchronous: Synchrono
         if reader:
             raw.execute("PRAGMA query_only=ON")
         raw.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
-        if not reader and raw.execute("PRAGMA query_only").fetchone() != (0,):
-            raise CannotOpen(f"{path} is read-only")
+        # SQLite opens a file without the right to write for reading, and says so at the first write only.
+        if not os.access(path, os.W_OK):
+            raise CannotOpen(f"{path} is read-only for this user: check the rights of the file and its directory")
     except sqlite3.Error as error:
         if raw is not None:
             raw.close()
@@ -156,4 +165,4 @@ def open_connection(path: str, *, now: Callable[[], int], synchronous: Synchrono
         assert raw is not None
         raw.close()
         raise
-    return Connection(raw, name=path, now=now)
+    return Connection(raw, name=path, now=now, reads_only=reader)
