@@ -158,10 +158,12 @@ def _delete_trimmed(log: str) -> Changed: ...
 def _spans(log: str) -> list[Span]: ...
 
 
+# An event that was delayed waits since it became due.
 @sql(
-    """SELECT (SELECT count(*) FROM faultproof_intake WHERE log = :log AND due_us = 0),
-              coalesce((SELECT {now} - min(at_us) FROM faultproof_intake WHERE log = :log AND due_us = 0), 0),
-              (SELECT count(*) FROM faultproof_intake WHERE log = :log AND due_us > 0)"""
+    """SELECT count(CASE WHEN due_us <= {now} THEN 1 END),
+              coalesce({now} - min(CASE WHEN due_us = 0 THEN at_us WHEN due_us <= {now} THEN due_us END), 0),
+              count(CASE WHEN due_us > {now} THEN 1 END)
+       FROM faultproof_intake WHERE log = :log"""
 )
 def _intake(log: str) -> Intake: ...
 
