@@ -1,7 +1,7 @@
 """Leased work: who may act, proved by a fencing token.
 
-A claim row is *free* (due and unowned), *held* (an owner until `expires_us`, by the engine's clock) or *dead* (given up).
-Whoever takes a row gets a token higher than every token of that row before; every later call presents it, so a holder
+A claim row is *free* (due and unowned), *held* (an owner until `until_us`, by the engine's clock) or *dead* (given
+up). Whoever takes a row gets a token higher than every token of that row before; every later call presents it, so a holder
 that was paused, partitioned or declared dead (a zombie) cannot change anything once somebody else has taken over. Any
 peer recovers what expired: `take` is the whole recovery procedure.
 """
@@ -21,7 +21,8 @@ class Claim(NamedTuple):
     id: str
     token: int
     attempts: int
-    """How often the row was taken since it last made progress (`finish`, `release` or `renew`), this time included."""
+    """How often the row was taken since it was last given back in good order (`release`), this time included: above 1,
+    whoever had it before failed or died."""
 
 
 class Holder(NamedTuple):
@@ -58,7 +59,7 @@ class ClaimTable(Protocol):
         ...
 
     def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:
-        """Extend the leases; the claims that are still the latest, with `attempts` back at zero."""
+        """Extend the leases; the claims that are still the latest."""
         ...
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:

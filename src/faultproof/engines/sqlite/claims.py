@@ -61,7 +61,7 @@ def _count_held(kind: str, held: Sequence[Held]) -> int: ...
 
 
 @sql(
-    """UPDATE faultproof_claim SET until_us = {now} + :ttl_us, attempts = 0
+    """UPDATE faultproof_claim SET until_us = {now} + :ttl_us
        WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})
        RETURNING id, token, attempts"""
 )
