@@ -41,13 +41,20 @@ class Scope:
 _innermost: ContextVar[Scope | None] = ContextVar("faultproof_open_transaction", default=None)
 
 
-def refuse_inside(database: object) -> None:
-    """Raise `TransactionOpen` if this task, or the one that started it, holds a transaction of `database` open."""
+def is_inside(database: object) -> bool:
+    """Whether this task, or the one that started it, holds a transaction of `database` open."""
     scope = _innermost.get()
     while scope is not None:
         if scope.database is database and not scope.is_over:
-            raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
+            return True
         scope = scope.outer
+    return False
+
+
+def refuse_inside(database: object) -> None:
+    """Raise `TransactionOpen` if this task, or the one that started it, holds a transaction of `database` open."""
+    if is_inside(database):
+        raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
 
 
 def refuse_after_fork(pid: int) -> None:
