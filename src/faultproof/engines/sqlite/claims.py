@@ -22,6 +22,9 @@ SCHEMA = Schema(
                  attempts BIGINT NOT NULL DEFAULT 0, until_us BIGINT NOT NULL, dead BIGINT NOT NULL DEFAULT 0,
                  error TEXT, PRIMARY KEY (kind, id)) WITHOUT ROWID""",
             "CREATE INDEX IF NOT EXISTS faultproof_claim_due ON faultproof_claim (kind, until_us) WHERE dead = 0",
+            # The highest token of each kind's finished rows: an id that is used again goes on above it.
+            """CREATE TABLE IF NOT EXISTS faultproof_claim_floor (
+                 kind TEXT NOT NULL PRIMARY KEY, token BIGINT NOT NULL) WITHOUT ROWID""",
         ]
     ],
     works_from=1,
@@ -37,7 +40,10 @@ class Held(NamedTuple):
 
 
 @sql(
-    """INSERT INTO faultproof_claim (kind, id, until_us) SELECT :kind, value, {now} + :delay_us FROM {ids} WHERE true
+    """INSERT INTO faultproof_claim (kind, id, until_us, token)
+       SELECT :kind, value, {now} + :delay_us,
+              coalesce((SELECT token FROM faultproof_claim_floor WHERE kind = :kind), 0)
+       FROM {ids} WHERE true
        ON CONFLICT (kind, id) DO NOTHING"""
 )
 def _add(kind: str, ids: Sequence[str], delay_us: int) -> Changed: ...
@@ -73,6 +79,13 @@ def _renew(kind: str, held: Sequence[Held], ttl_us: int) -> list[Claim]: ...
        WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})"""
 )
 def _finish(kind: str, held: Sequence[Held]) -> Changed: ...
+
+
+@sql(
+    """INSERT INTO faultproof_claim_floor (kind, token) VALUES (:kind, :token)
+       ON CONFLICT (kind) DO UPDATE SET token = max(token, excluded.token)"""
+)
+def _raise_floor(kind: str, token: int) -> None: ...
 
 
 @sql(
@@ -119,6 +132,8 @@ class SqliteClaims:
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         if (yield from _finish(kind, _held(claims))) != len(claims):
             raise _lost(kind)
+        if claims:
+            yield from _raise_floor(kind, max(claim.token for claim in claims))
 
     def fail(self, kind: str, claim: Claim, *, error: str, retry_in_us: int | None) -> Script[None]:
         dead = int(retry_in_us is None)
