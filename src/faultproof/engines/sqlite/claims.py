@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from faultproof.errors import LeaseLost
+from faultproof.engines.refusals import lease_lost
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, sql
@@ -124,21 +124,21 @@ class SqliteClaims:
 
     def guard(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         if (yield from _count_held(kind, _held(claims))) != len(claims):
-            raise _lost(kind)
+            raise lease_lost(kind)
 
     def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:
         return sorted((yield from _renew(kind, _held(claims), ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         if (yield from _finish(kind, _held(claims))) != len(claims):
-            raise _lost(kind)
+            raise lease_lost(kind)
         if claims:
             yield from _raise_floor(kind, max(claim.token for claim in claims))
 
     def fail(self, kind: str, claim: Claim, *, error: str, retry_in_us: int | None) -> Script[None]:
         dead = int(retry_in_us is None)
         if (yield from _fail(kind, claim.id, claim.token, retry_in_us or 0, dead, error)) != 1:
-            raise _lost(kind)
+            raise lease_lost(kind)
 
     def release(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         yield from _release(kind, _held(claims))
@@ -149,7 +149,3 @@ class SqliteClaims:
 
 def _held(claims: Sequence[Claim]) -> list[Held]:
     return [Held(claim.id, claim.token) for claim in claims]
-
-
-def _lost(kind: str) -> LeaseLost:
-    return LeaseLost(f"another worker has taken over work of kind {kind!r}: what this one did has been undone")

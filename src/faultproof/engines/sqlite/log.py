@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from faultproof.errors import EventsTrimmed, InvalidInput
+from faultproof.engines.refusals import events_trimmed, other_partitions
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, sql
@@ -179,10 +179,7 @@ class SqliteLog:
             yield from _create(log, list(range(partitions)), epoch)
             return epoch
         if existing.partitions != partitions:
-            raise InvalidInput(
-                f"the log {log!r} has {existing.partitions} partitions and keeps them for ever, because a key must "
-                f"stay in its own: ask for {existing.partitions}, not {partitions}, or choose another name"
-            )
+            raise other_partitions(log, existing=existing.partitions, asked=partitions)
         return existing.epoch
 
     def begin_epoch(self, log: str, *, epoch: str) -> Script[None]:
@@ -209,10 +206,7 @@ class SqliteLog:
         if any(cursor not in found for cursor in cursors):
             # At the end of a partition that is as it should be; before its beginning it is not.
             for span in (yield from _behind(log, cursors)):
-                raise EventsTrimmed(
-                    f"partition {span.partition} of {log!r} begins at offset {span.first}: what this reader asks for "
-                    "before it has been removed by retention"
-                )
+                raise events_trimmed(log, span)
         return records
 
     def trim(self, log: str, *, upto: Sequence[Cursor], older_us: int, limit: int) -> Script[int]:
