@@ -57,8 +57,8 @@ class Checkpointer:
                 )
         if sqlite3.sqlite_version_info < FIXED_IN:
             found.append(
-                f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3): faultproof's connections are "
-                "safe; set `PRAGMA wal_autocheckpoint=0` on every other connection that writes to this file"
+                f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3): faultproof's connections "
+                "are safe; set `PRAGMA wal_autocheckpoint=0` on every other connection that writes to this file"
             )
         return found
 

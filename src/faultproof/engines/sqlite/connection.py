@@ -33,9 +33,7 @@ _rendered: dict[Statement, Rendered] = {}  # bounded: statements are declared at
 class Connection:
     """Executes steps on a `sqlite3` connection, with `busy_timeout=0`: waiting for locks is the caller's policy."""
 
-    def __init__(
-        self, raw: sqlite3.Connection, *, name: str, now: Callable[[], int], reads_only: bool = False
-    ) -> None:
+    def __init__(self, raw: sqlite3.Connection, *, name: str, now: Callable[[], int], reads_only: bool = False) -> None:
         self.raw = raw
         self.name = name
         self._now = now
@@ -70,12 +68,12 @@ class Connection:
             self.raw.close()
 
     def _check(self) -> None:
-        # After some errors (a full disk, RAISE(ROLLBACK)) SQLite has rolled back by itself. If the error was caught and
-        # the work went on, each further statement would commit alone.
+        # After some errors (a full disk, RAISE(ROLLBACK)) SQLite has rolled back by itself. If the error was caught
+        # and the work went on, each further statement would commit alone.
         if self._begun and not self.raw.in_transaction:
             raise NoTransaction(
-                f"the transaction in {self.name} has ended before its time: by a COMMIT or ROLLBACK of yours, or SQLite "
-                "rolled it back after an error that was caught; leave the block and begin again"
+                f"the transaction in {self.name} has ended before its time: a COMMIT or ROLLBACK of yours, or because "
+                "SQLite rolled it back after an error that was caught; leave the block and begin again"
             )
 
     def _call(self, call: Call) -> Answer:
