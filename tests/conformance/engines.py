@@ -1,0 +1,109 @@
+"""The engines under test, and the few things that a test must say differently to each."""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+
+import faultproof.engines.postgres as postgres
+import faultproof.engines.sqlite as sqlite
+from faultproof.clock import Env
+from faultproof.ports.database import Database
+from faultproof.ports.script import sql
+from tests.clocks import ShiftedClock
+
+WAIT_S = 20.0
+"""No test waits longer than this for anything."""
+
+
+class Engine(Protocol):
+    """One database that any number of `Database` objects may open."""
+
+    name: str
+    capabilities: frozenset[str]
+    driver_error: type[Exception]
+    """What the user's own wrong SQL raises."""
+
+    async def open(self, env: Env | None = None) -> Database: ...
+
+    async def elapse(self, db: Database, us: int) -> None:
+        """Return when the engine's clock has moved on by so much."""
+
+    async def until_somebody_waits(self) -> None:
+        """Return when a connection waits for a lock, where the engine can tell."""
+
+    def execute(self, text: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run and commit SQL on a connection that has nothing to do with faultproof. `?` is a parameter."""
+
+    def spelled(self, text: str) -> str:
+        """User's SQL with `?` as the driver spells it."""
+
+
+class Sqlite:
+    name = "sqlite"
+    capabilities = sqlite.CAPABILITIES
+    driver_error: type[Exception] = sqlite3.Error
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = ShiftedClock()
+
+    async def open(self, env: Env | None = None) -> Database:
+        return await sqlite.open_database(str(self.path), env=env or Env(clock=self.clock))
+
+    async def elapse(self, db: Database, us: int) -> None:
+        self.clock.shift_us += us
+
+    async def until_somebody_waits(self) -> None:
+        await asyncio.sleep(0)  # waiting for the one write lock is our own polling, and leaves no trace to look for
+
+    def execute(self, text: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        raw = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
+        try:
+            return raw.execute(text, parameters).fetchall()
+        finally:
+            raw.close()
+
+    def spelled(self, text: str) -> str:
+        return text
+
+
+@sql("SELECT {now}")
+def engine_now() -> int: ...
+
+
+class Postgres:
+    name = "postgres"
+    capabilities = postgres.CAPABILITIES
+    driver_error: type[Exception] = psycopg.Error
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def open(self, env: Env | None = None) -> Database:
+        return await postgres.open_database(self.url, env=env or Env())
+
+    async def elapse(self, db: Database, us: int) -> None:
+        until = await db.read(engine_now()) + us
+        async with asyncio.timeout(WAIT_S):
+            while await db.read(engine_now()) <= until:
+                pass
+
+    async def until_somebody_waits(self) -> None:
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        async with asyncio.timeout(WAIT_S):
+            while await asyncio.to_thread(self.execute, waiting) == [(0,)]:
+                pass
+
+    def execute(self, text: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, autocommit=True) as raw:
+            cursor = raw.execute(self.spelled(text).encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def spelled(self, text: str) -> str:
+        return text.replace("?", "%s")
