@@ -65,9 +65,9 @@ async def test_adding_again_adds_only_what_is_new_and_disturbs_nobody(db: Databa
 
 
 async def test_delayed_row_is_taken_when_due_and_not_before(engine: Engine, db: Database) -> None:
-    await add(db, "later", delay_us=MINUTE_US)
-    await add(db, "soon", delay_us=50_000)
-    await engine.elapse(db, 50_000)
+    await add(db, "later", delay_us=2 * MINUTE_US)
+    await add(db, "soon", delay_us=MINUTE_US)
+    engine.elapse(MINUTE_US)
     assert [claim.id for claim in await take(db)] == ["soon"]
 
 
@@ -77,7 +77,7 @@ async def test_delayed_row_is_taken_when_due_and_not_before(engine: Engine, db: 
 async def test_oldest_due_row_is_taken_first_and_no_more_than_the_limit(engine: Engine, db: Database) -> None:
     for id in ("c", "a", "b"):
         await add(db, id)
-        await engine.elapse(db, 1)
+        engine.elapse(1)
     assert [claim.id for claim in await take(db, limit=2)] == ["a", "c"]
     assert [claim.id for claim in await take(db, limit=2)] == ["b"]
     assert await take(db, limit=2) == []
@@ -106,7 +106,7 @@ async def test_expired_claim_is_taken_over_by_any_peer_with_a_higher_token(
 ) -> None:
     await add(db, "a")
     (first,) = await take(db, ttl_us=1_000)
-    await engine.elapse(db, 1_000)
+    engine.elapse(1_000)
     assert await state(db) == "free"
     (second,) = await take(peer, "peer")
     assert second.token > first.token
@@ -146,7 +146,7 @@ async def test_zombie_is_told_that_its_lease_is_lost_and_changes_nothing(
 ) -> None:
     await add(db, "a")
     (zombie,) = await take(db, ttl_us=1)
-    await engine.elapse(db, 1)
+    engine.elapse(1)
     await take(peer, "peer")
     before = await holders(db)
     with pytest.raises(LeaseLost):
@@ -157,7 +157,7 @@ async def test_zombie_is_told_that_its_lease_is_lost_and_changes_nothing(
 async def test_zombie_renews_nothing_and_gives_nothing_back(engine: Engine, db: Database, peer: Database) -> None:
     await add(db, "a")
     (zombie,) = await take(db, ttl_us=1)
-    await engine.elapse(db, 1)
+    engine.elapse(1)
     await take(peer, "peer")
     before = await holders(db)
     assert await db.transact(db.claims.renew(KIND, [zombie], ttl_us=MINUTE_US)) == []
@@ -170,7 +170,7 @@ async def test_zombie_of_finished_work_cannot_touch_what_is_added_under_the_same
 ) -> None:
     await add(db, "a")
     (zombie,) = await take(db, ttl_us=1)
-    await engine.elapse(db, 1)
+    engine.elapse(1)
     (claim,) = await take(peer, "peer")
     await peer.transact(peer.claims.finish(KIND, [claim]))
     await add(db, "a")
@@ -201,7 +201,7 @@ async def test_one_lost_claim_among_several_undoes_the_work_on_all(
 ) -> None:
     await add(db, "a", "b")
     claims = await take(db, ttl_us=1)
-    await engine.elapse(db, 1)
+    engine.elapse(1)
     await take(peer, "peer", limit=1)
     before = await holders(db)
     with pytest.raises(LeaseLost):
@@ -214,7 +214,7 @@ async def test_one_lost_claim_among_several_undoes_the_work_on_all(
 async def test_expired_claim_that_nobody_took_still_proves_the_work(engine: Engine, db: Database) -> None:
     await add(db, "a")
     (claim,) = await take(db, ttl_us=1)
-    await engine.elapse(db, 1)
+    engine.elapse(1)
     await guard(db, claim)
     assert [c.id for c in await db.transact(db.claims.renew(KIND, [claim], ttl_us=MINUTE_US))] == ["a"]
     await db.transact(db.claims.finish(KIND, [claim]))
@@ -226,7 +226,7 @@ async def test_guarded_claim_cannot_be_taken_over_before_the_commit(
 ) -> None:
     await add(db, "a")
     (claim,) = await take(db, ttl_us=1)
-    await engine.elapse(db, 1)
+    engine.elapse(1)
     async with asyncio.timeout(WAIT_S):
         async with db.transaction() as tx:
             await tx.run(db.claims.guard(KIND, [claim]))
@@ -242,7 +242,7 @@ async def test_guard_that_waited_for_a_takeover_knows_that_it_lost(
 ) -> None:
     await add(db, "a")
     (claim,) = await take(db, ttl_us=1)
-    await engine.elapse(db, 1)
+    engine.elapse(1)
     async with asyncio.timeout(WAIT_S):
         async with peer.transaction() as tx:
             assert len(await tx.run(peer.claims.take(KIND, "peer", ttl_us=MINUTE_US, limit=1))) == 1
@@ -255,7 +255,7 @@ async def test_guard_that_waited_for_a_takeover_knows_that_it_lost(
 async def test_takeover_that_was_rolled_back_did_not_happen(engine: Engine, db: Database, peer: Database) -> None:
     await add(db, "a")
     (claim,) = await take(db, ttl_us=1)
-    await engine.elapse(db, 1)
+    engine.elapse(1)
 
     async def take_and_fail() -> None:
         async with peer.transaction() as tx:
@@ -280,10 +280,10 @@ async def test_finished_work_is_gone(db: Database) -> None:
 async def test_failed_work_comes_back_after_its_delay_and_counts_attempts(engine: Engine, db: Database) -> None:
     await add(db, "a")
     (claim,) = await take(db)
-    await db.transact(db.claims.fail(KIND, claim, error="no route", retry_in_us=100_000))
+    await db.transact(db.claims.fail(KIND, claim, error="no route", retry_in_us=MINUTE_US))
     assert await take(db) == []
     assert [(h.state, h.owner, h.error) for h in await holders(db)] == [("free", None, "no route")]
-    await engine.elapse(db, 100_000)
+    engine.elapse(MINUTE_US)
     (again,) = await take(db)
     assert again.attempts == 2
     assert again.token > claim.token
@@ -293,7 +293,7 @@ async def test_dead_work_is_kept_for_people_and_never_taken(engine: Engine, db: 
     await add(db, "a")
     (claim,) = await take(db, ttl_us=1)
     await db.transact(db.claims.fail(KIND, claim, error="poison", retry_in_us=None))
-    await engine.elapse(db, 1_000)
+    engine.elapse(1_000)
     assert await take(db) == []
     assert [(h.state, h.attempts, h.error) for h in await holders(db)] == [("dead", 1, "poison")]
 
@@ -310,9 +310,9 @@ async def test_released_work_is_due_at_once_with_its_attempts_forgotten(db: Data
 
 async def test_renewed_claim_outlives_its_first_lease(engine: Engine, db: Database, peer: Database) -> None:
     await add(db, "a")
-    taken = await take(db, ttl_us=50_000)
-    assert await db.transact(db.claims.renew(KIND, taken, ttl_us=MINUTE_US)) == taken
-    await engine.elapse(db, 50_000)
+    taken = await take(db, ttl_us=MINUTE_US)
+    assert await db.transact(db.claims.renew(KIND, taken, ttl_us=10 * MINUTE_US)) == taken
+    engine.elapse(MINUTE_US)
     assert await take(peer, "peer") == []
     assert await state(db) == "held"
 
@@ -320,7 +320,7 @@ async def test_renewed_claim_outlives_its_first_lease(engine: Engine, db: Databa
 async def test_renewal_keeps_what_it_still_can(engine: Engine, db: Database, peer: Database) -> None:
     await add(db, "a", "b", "c")
     claims = await take(db, ttl_us=1)
-    await engine.elapse(db, 1)
+    engine.elapse(1)
     await take(peer, "peer", limit=1)  # all are due since the same moment, so this is the first
     assert await db.transact(db.claims.renew(KIND, claims, ttl_us=MINUTE_US)) == claims[1:]
 
