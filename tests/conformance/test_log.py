@@ -403,7 +403,7 @@ async def test_young_event_keeps_older_ones_behind_it(engine: Engine, log: Datab
 @pytest.mark.parametrize("field", ["id", "key", "type", "payload", "headers"])
 async def test_nul_is_refused_and_changes_nothing(log: Database, field: str) -> None:
     good = entry("good")
-    bad = Entry(*("cut\0off" if name == field else value for name, value in good._asdict().items()))
+    bad = Entry._make("cut\0off" if name == field else value for name, value in good._asdict().items())
     with pytest.raises(InvalidInput, match="NUL"):
         await append(log, good, bad)
     assert await log.read(log.logs.intake(LOG)) == Intake(0, 0, 0)
