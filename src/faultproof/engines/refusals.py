@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from faultproof.errors import EventsTrimmed, InvalidInput, LeaseLost
+from faultproof.errors import EventsTrimmed, InvalidInput, LeaseLost, SchemaMismatch
 from faultproof.ports.log import Span
 
 
 def lease_lost(kind: str) -> LeaseLost:
     """A claim was presented that is not the latest of its row."""
     return LeaseLost(f"another worker has taken over work of kind {kind!r}: what this one did has been undone")
+
+
+def no_such_log(log: str) -> SchemaMismatch:
+    """A log was used before it was created."""
+    return SchemaMismatch(f"there is no log {log!r} in this database: install it first")
 
 
 def other_partitions(log: str, *, existing: int, asked: int) -> InvalidInput:

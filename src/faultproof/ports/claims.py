@@ -75,6 +75,10 @@ class ClaimTable(Protocol):
         """Give the rows back, due at once; those already taken over by others are left alone."""
         ...
 
+    def remove(self, kind: str) -> Script[None]:
+        """Remove all rows of a kind, held or not; for work that is given up altogether."""
+        ...
+
     def holders(self, kind: str) -> Script[list[Holder]]:
         """All rows of a kind, for operators and for sharing work out."""
         ...

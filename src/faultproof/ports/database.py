@@ -107,6 +107,10 @@ class Database(Protocol):
         """Create or upgrade tables; idempotent, and safe when many processes do it at once."""
         ...
 
+    def in_transaction(self) -> bool:
+        """Whether this task has a transaction of this database open."""
+        ...
+
     def changed(self, topic: str) -> News:
         """Listen for commits that woke `topic`, by any process."""
         ...

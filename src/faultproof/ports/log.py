@@ -83,6 +83,10 @@ class LogTable(Protocol):
         """Create the log unless it exists; its epoch. Raises `InvalidInput` if it exists with other partitions."""
         ...
 
+    def epoch(self, log: str) -> Script[str]:
+        """The name under which offsets of this log may be compared. Raises `SchemaMismatch` if there is no such log."""
+        ...
+
     def begin_epoch(self, log: str, *, epoch: str) -> Script[None]:
         """After a restore from a backup: offsets will be given out again, so they get a new name."""
         ...

@@ -13,7 +13,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, ContextVar
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 
 class Escape(BaseException):
@@ -67,8 +67,11 @@ class Strand:
 STRAND: ContextVar[Strand] = ContextVar("faultproof_strand")
 
 
-class SimLoop(asyncio.AbstractEventLoop):
-    """Just enough of an event loop for tasks, futures, timers and everything in asyncio made of them."""
+class SimLoop:
+    """Just enough of an event loop for tasks, futures, timers and everything in asyncio made of them.
+
+    Not an `AbstractEventLoop`: whatever is not here (threads, sockets, signals, subprocesses) is an escape.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -77,6 +80,11 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.failure: BaseException | None = None
         self._timer_count = 0
         self.steps = 0
+
+    @property
+    def real(self) -> asyncio.AbstractEventLoop:
+        """Itself, as what asyncio takes it for."""
+        return cast(asyncio.AbstractEventLoop, self)
 
     def time(self) -> float:
         return self.now
@@ -98,20 +106,20 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
+        return asyncio.Future(loop=self.real)
 
     def create_task(
         self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any
     ) -> asyncio.Task[Any]:
         strand = STRAND.get() if context is None else context[STRAND]
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or "simulated", context=context)
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # abandoned on purpose when its process dies
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self.real, name=name or "simulated", context=context)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # abandoned when its process dies
         strand.tasks.append(task)
         return task
 
     def run_ready(self, steps_max: int) -> None:
         """Run the callbacks of every process until none is ready."""
-        events._set_running_loop(self)
+        events._set_running_loop(self.real)
         try:
             busy = True
             while busy:
@@ -159,16 +167,8 @@ class SimLoop(asyncio.AbstractEventLoop):
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         self.call_exception_handler(context)
 
-    def _escape(self, *_: Any, **__: Any) -> NoReturn:
-        raise Escape("simulated code used a thread, a socket, a signal or a subprocess of the event loop")
-
-    call_soon_threadsafe = run_in_executor = set_default_executor = _escape
-    add_reader = remove_reader = add_writer = remove_writer = _escape
-    create_connection = create_server = create_datagram_endpoint = _escape  # type: ignore[assignment]
-    create_unix_connection = create_unix_server = _escape  # type: ignore[assignment]
-    getaddrinfo = getnameinfo = subprocess_exec = subprocess_shell = _escape  # type: ignore[assignment]
-    sock_recv = sock_recv_into = sock_sendall = sock_connect = sock_accept = _escape  # type: ignore[assignment]
-    add_signal_handler = remove_signal_handler = _escape
+    def __getattr__(self, name: str) -> NoReturn:
+        raise Escape(f"simulated code used the event loop's `{name}`, which reaches out of the simulation")
 
 
 class StepLimit(Exception):

@@ -307,7 +307,7 @@ def _bury(task: asyncio.Task[Any]) -> None:
     for _ in range(8):  # a `finally` that awaits swallows one close each time
         try:
             if coroutine is not None:
-                coroutine.close()  # type: ignore[union-attr]
+                coroutine.close()
             return
         except BaseException:  # noqa: S112  # there is nobody left to tell
             continue

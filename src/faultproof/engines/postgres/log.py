@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from faultproof.engines.refusals import events_trimmed, other_partitions
+from faultproof.engines.refusals import events_trimmed, no_such_log, other_partitions
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, sql
@@ -199,6 +199,12 @@ class PostgresLog:
             return epoch
         if existing.partitions != partitions:
             raise other_partitions(log, existing=existing.partitions, asked=partitions)
+        return existing.epoch
+
+    def epoch(self, log: str) -> Script[str]:
+        existing = yield from _existing(log)
+        if existing.epoch is None:
+            raise no_such_log(log)
         return existing.epoch
 
     def begin_epoch(self, log: str, *, epoch: str) -> Script[None]:

@@ -111,6 +111,10 @@ def _release(kind: str, held: Sequence[Held]) -> Changed: ...
 def _holders(kind: str) -> list[Holder]: ...
 
 
+@sql("DELETE FROM faultproof_claim WHERE kind = :kind")
+def _remove(kind: str) -> Changed: ...
+
+
 class SqliteClaims:
     """`ClaimTable` on SQLite."""
 
@@ -142,6 +146,9 @@ class SqliteClaims:
 
     def release(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         yield from _release(kind, _held(claims))
+
+    def remove(self, kind: str) -> Script[None]:
+        yield from _remove(kind)
 
     def holders(self, kind: str) -> Script[list[Holder]]:
         return (yield from _holders(kind))

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from faultproof.clock import Env
-from faultproof.engines.scopes import Scope, deadline, refuse_after_fork, refuse_inside
+from faultproof.engines.scopes import Scope, deadline, is_inside, refuse_after_fork, refuse_inside
 from faultproof.engines.sqlite.checkpoint import Checkpointer
 from faultproof.engines.sqlite.claims import SqliteClaims
 from faultproof.engines.sqlite.faults import NotBegun
@@ -116,6 +116,9 @@ class SqliteDatabase:
     async def install(self, *schemas: Schema) -> None:
         for schema in schemas:
             await self.transact(install(schema))
+
+    def in_transaction(self) -> bool:
+        return is_inside(self)
 
     def changed(self, topic: str) -> News:
         self._check()

@@ -1,0 +1,36 @@
+"""faultproof: distributed-systems micro-patterns for Python that bring their own proof.
+
+What users import, and nothing else. Start with `connect` and the pattern you need; errors are in `faultproof.errors`.
+"""
+
+from faultproof.clock import Env
+from faultproof.connect import connect, join
+from faultproof.patterns.outbox import ConsumerOptions, DeadLetter, Event, GroupLag, Lag, Outbox, OutboxOptions
+from faultproof.primitives.batcher import Batcher, BatchLimits
+from faultproof.primitives.group_commit import Err, GroupCommit, Ok
+from faultproof.primitives.retry import Retry, RetryBudget, RetryPolicy
+from faultproof.primitives.worker import Worker
+from faultproof.signals import Signals
+
+__all__ = [
+    "BatchLimits",
+    "Batcher",
+    "ConsumerOptions",
+    "DeadLetter",
+    "Env",
+    "Err",
+    "Event",
+    "GroupCommit",
+    "GroupLag",
+    "Lag",
+    "Ok",
+    "Outbox",
+    "OutboxOptions",
+    "Retry",
+    "RetryBudget",
+    "RetryPolicy",
+    "Signals",
+    "Worker",
+    "connect",
+    "join",
+]

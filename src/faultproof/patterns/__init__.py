@@ -1,0 +1,1 @@
+"""The patterns: one room each, all with the same furniture."""

@@ -1,0 +1,306 @@
+"""Consumers: a named group's way through the log, in order per key, with retries and dead letters.
+
+One cycle: keep the leases, look (one read for all partitions), retry what is due, deliver what is new. The group's
+cursor in a partition moves past an event only in the transaction that settles what becomes of it: its effects commit
+with it (a consumer with inbox), or it has been handed over before (a relay), or it is parked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from faultproof.errors import FaultproofError, InvalidInput, LeaseLost, Misuse
+from faultproof.patterns.outbox import sql
+from faultproof.patterns.outbox.events import Event, EventTypes
+from faultproof.patterns.outbox.poison import Parking, Verdict, error_text, record_of, verdict
+from faultproof.patterns.outbox.sequencer import log_topic
+from faultproof.patterns.outbox.sql import Parked, Progress
+from faultproof.ports.database import Database, News, Transaction
+from faultproof.ports.log import Cursor, Record
+from faultproof.ports.script import Script
+from faultproof.primitives.leases import Leases
+from faultproof.signals import DEAD_LETTER
+
+T = TypeVar("T")
+OnPoison = Literal["key waits", "key goes on"]
+Handler = Callable[[Event[Any], Transaction], Awaitable[None]]
+Sink = Callable[[Event[Any]], Awaitable[None]]
+
+IDLE_S = 1.0
+CRASHES_MAX = 3
+"""After so many processes in a row died holding a partition, its next event is set aside, where each attempt is written
+down before it is made: an event that kills its process ends as a dead letter too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsumerOptions:
+    """How a group consumes. Times in seconds."""
+
+    attempts: int = 5
+    """Failed attempts after which an event becomes a dead letter."""
+    backoff: float = 0.5
+    """After n failed attempts wait up to this times 2**(n-1), with full jitter …"""
+    backoff_max: float = 60.0
+    """… and never more than this."""
+    on_poison: OnPoison = "key waits"
+    """What the later events of a dead letter's key do: wait until it is replayed or discarded, or go on without it."""
+    batch: int = 100
+    """Events that one transaction carries at most."""
+    timeout: float = 30.0
+    """For one event's handler; one that takes longer has failed."""
+    ttl: float = 5.0
+    """Lease on a partition: how long after a crash another process takes over."""
+
+    def __post_init__(self) -> None:
+        if min(self.attempts, self.batch) < 1 or min(self.backoff, self.backoff_max) < 0:
+            raise InvalidInput(f"attempts and batch must be at least 1 and no time negative, got {self}")
+        if self.timeout <= 0 or self.ttl <= 0:
+            raise InvalidInput(f"timeout and ttl must be positive, got {self}")
+        if self.on_poison not in ("key waits", "key goes on"):
+            raise InvalidInput(f"on_poison is 'key waits' or 'key goes on', not {self.on_poison!r}")
+
+
+class Work(NamedTuple):
+    """What one look found."""
+
+    records: list[Record]
+    blocked: frozenset[str]
+    """Keys with a parked event that the new ones must not overtake."""
+    due: list[Parked]
+    next_due_in_us: int | None
+
+
+class Poisoned(Exception):
+    """The handler failed on the record at `index` of a batch; `__cause__` says how."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+class Consumer:
+    """A `Loop` that delivers a log to one group. Run it in any number of processes: they share the partitions.
+
+    Promise: each event reaches the handler at least once; of one key one event at a time, in the order of the log, after
+    any crash too. With an inbox (`handler`), what the handler writes through its transaction commits together with the
+    group's progress, so that the *effect* of each event on this database is there once; what it does elsewhere may be
+    repeated. Without (`sink`), an event may be handed over again after a crash.
+    Proof: `faultproof.patterns.outbox.proof:OUTBOX`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        log: str,
+        group: str,
+        *,
+        types: EventTypes,
+        owner: str,
+        options: ConsumerOptions,
+        handler: Handler | None = None,
+        sink: Sink | None = None,
+    ) -> None:
+        self.name = f"{log}:{group}"
+        self._database = database
+        self._log = log
+        self._group = group
+        self._types = types
+        self._options = options
+        self._handler = handler
+        self._sink = sink
+        self._epoch = ""
+        self._kind = group_kind(log, group)
+        self._parking = Parking(log, group)
+        self._leases = Leases(database, self._kind, owner=owner, ttl=options.ttl, share=True)
+
+    async def open(self) -> News:
+        self._leases.forget()
+        self._epoch = await self._database.transact(self._join())
+        return self._database.changed(log_topic(self._log))
+
+    async def step(self) -> float:
+        try:
+            claims = await self._leases.tend()
+            if not claims:
+                return self._leases.rest_s()
+            work = await self._database.read(self._look([int(claim.id) for claim in claims]))
+            for parked in work.due:
+                await self._retry(parked)
+            if work.records:
+                await self._deliver(work)
+        except LeaseLost:  # another process is at it; what this one had under way is rolled back
+            self._leases.forget()
+            return 0.01
+        if work.records or work.due:
+            return 0.0
+        wait = IDLE_S if work.next_due_in_us is None else work.next_due_in_us / 1_000_000
+        return max(0.001, min(IDLE_S, wait, self._leases.rest_s()))
+
+    async def close(self) -> None:
+        await self._leases.close()
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    def _join(self) -> Script[str]:
+        spans = yield from self._database.logs.spans(self._log)
+        starts = [Cursor(span.partition, span.first) for span in spans]
+        waits = int(self._options.on_poison == "key waits")
+        yield from sql.join_group(self._log, self._group, waits, starts)
+        yield from self._database.claims.add(self._kind, [str(span.partition) for span in spans])
+        return (yield from self._database.logs.epoch(self._log))
+
+    def _look(self, partitions: list[int]) -> Script[Work]:
+        log, group = self._log, self._group
+        cursors = yield from sql.cursors(log, group, partitions)
+        limit = max(1, self._options.batch // len(partitions))
+        records = yield from self._database.logs.read(log, cursors, limit=limit)
+        due = yield from sql.due(log, group, partitions, self._options.batch)
+        keys = sorted({record.key for record in records if record.key is not None})
+        waits = int(self._options.on_poison == "key waits")
+        blocked = (yield from sql.blocked_keys(log, group, partitions, keys, waits)) if keys else []
+        next_due = None if records or due else (yield from sql.next_due_in_us(log, group))
+        return Work(records, frozenset(blocked), due, next_due)
+
+    # -- delivering -------------------------------------------------------------------------------------------------
+
+    async def _deliver(self, work: Work) -> None:
+        """Deliver as many records as can be; the first that fails is parked."""
+        records = work.records
+        suspect = self._suspect(records)
+        if suspect is not None:
+            aside = self._parking.aside(suspect, error=f"more than {CRASHES_MAX} processes died when it was next")
+            await self._transact(self._past([suspect], aside))
+            return
+        try:
+            await self._settle(records, work.blocked)
+        except Poisoned as poisoned:
+            failed, error = records[poisoned.index], error_text(poisoned.__cause__ or poisoned)
+            if poisoned.index:  # what stands before it was rolled back with it, and is not to blame
+                await self._settle(records[: poisoned.index], work.blocked)
+            decision = self._verdict(attempts=1)
+            await self._transact(self._past([failed], self._parking.failed(failed, decision, error)))
+            self._report(decision)
+
+    async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
+        """One transaction: the records' effects (with an inbox), and the cursors past them."""
+        waiting = [record for record in records if record.key in blocked]
+        wanted = [(index, record) for index, record in enumerate(records) if record.key not in blocked]
+        past = self._past(records, self._parking.behind(waiting) if waiting else None)
+        if self._sink is not None:
+            await self._hand_over(wanted)
+            await self._transact(past)
+            return
+        async with self._database.transaction(timeout=self._options.timeout * (len(records) + 1)) as tx:
+            await tx.run(self._guard())
+            for index, record in wanted:
+                await self._handle(index, record, tx)
+            await tx.run(past)
+
+    async def _hand_over(self, wanted: Sequence[tuple[int, Record]]) -> None:
+        """Partitions side by side, each in order. Raises the failure of the first partition, after all have stopped."""
+
+        async def one(partition: list[tuple[int, Record]]) -> None:
+            for index, record in partition:
+                self._leases.held()
+                await self._handle(index, record, None)
+
+        groups = [list(group) for _, group in groupby(wanted, key=lambda pair: pair[1].partition)]
+        for result in await asyncio.gather(*map(one, groups), return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _handle(self, index: int, record: Record, tx: Transaction | None, attempt: int = 1) -> None:
+        """Call the user's code on one event; what is the event's own fault comes out as `Poisoned`."""
+        try:
+            event = self._types.decode(record, epoch=self._epoch, attempt=attempt)
+            async with asyncio.timeout(self._options.timeout):
+                if tx is not None and self._handler is not None:
+                    await self._handler(event, tx)
+                elif self._sink is not None:
+                    await self._sink(event)
+        except Misuse as error:  # an unknown type, an unreadable payload, a wrong call in the handler
+            raise Poisoned(index) from error
+        except FaultproofError:  # the database's trouble, or the handler's word for "later, it is not the event"
+            raise
+        except Exception as error:
+            raise Poisoned(index) from error
+
+    async def _retry(self, parked: Parked) -> None:
+        """Another attempt at a parked event. It is counted before it is made: a crash under way counts too."""
+        attempts = parked.attempts + 1
+        decision = self._verdict(attempts=attempts)
+        # If nothing settles it, because this process dies, it is due again when the attempt would have timed out.
+        again_us = max(decision.retry_in_us or 0, int(self._options.timeout * 1_000_000))
+        if not await self._transact(self._parking.begin(parked, again_in_us=again_us)):
+            return
+        if attempts > self._options.attempts:  # the last attempt was cut off by a crash
+            await self._transact(self._parking.failed_again(parked, decision, parked.error or "its process died"))
+            self._report(decision)
+            return
+        record = record_of(parked)
+        try:
+            if self._sink is not None:
+                await self._handle(0, record, None, attempts)
+                await self._transact(self._parking.settled(parked))
+            else:
+                async with self._database.transaction(timeout=self._options.timeout * 2) as tx:
+                    await tx.run(self._guard())
+                    await self._handle(0, record, tx, attempts)
+                    await tx.run(self._parking.settled(parked))
+        except Poisoned as poisoned:
+            error = error_text(poisoned.__cause__ or poisoned)
+            await self._transact(self._parking.failed_again(parked, decision, error))
+            self._report(decision)
+        else:
+            await self._leases.absolve(str(parked.partition))
+
+    # -- the transactions' frame ------------------------------------------------------------------------------------
+
+    def _guard(self) -> Script[None]:
+        return self._database.claims.guard(self._kind, self._leases.held())
+
+    async def _transact(self, script: Script[T]) -> T:
+        def guarded() -> Script[T]:
+            yield from self._guard()
+            return (yield from script)
+
+        return await self._database.transact(guarded())
+
+    def _past(self, records: Sequence[Record], parking: Script[None] | None) -> Script[None]:
+        """Park what is to be parked, and move the cursors past all; refused if another process has moved them."""
+        if parking is not None:
+            yield from parking
+        moves = []
+        for partition, group in groupby(records, key=lambda record: record.partition):
+            offsets = [record.offset for record in group]
+            moves.append(Progress(partition, offsets[0], offsets[-1] + 1))
+        if (yield from sql.advance(self._log, self._group, moves)) != len(moves):
+            raise LeaseLost(f"another process has moved the cursor of {self._group!r}; this one's work is undone")
+
+    def _suspect(self, records: Sequence[Record]) -> Record | None:
+        """The next event of a partition whose holders keep dying."""
+        partitions = {int(claim.id) for claim in self._leases.held() if claim.attempts > CRASHES_MAX}
+        return next((record for record in records if record.partition in partitions), None)
+
+    def _verdict(self, *, attempts: int) -> Verdict:
+        options = self._options
+        return verdict(
+            attempts=attempts,
+            attempts_max=options.attempts,
+            base_s=options.backoff,
+            cap_s=options.backoff_max,
+            random=self._database.env.rng.random(),
+        )
+
+    def _report(self, decision: Verdict) -> None:
+        if decision.dead:
+            self._database.env.signals.emit(DEAD_LETTER, 1, log=self._log, group=self._group)
+
+
+def group_kind(log: str, group: str) -> str:
+    """The kind of a group's leases: one per partition."""
+    return f"{log}:group:{group}"

@@ -1,0 +1,203 @@
+"""Typed events under stable names: what is stored is a name and JSON, never a class path."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import zlib
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from faultproof.errors import InvalidInput, PayloadTooLarge, UnknownEventType
+from faultproof.ports.log import Entry, Record
+
+E = TypeVar("E")
+
+KEY_BYTES_MAX = 512
+HEADERS_BYTES_MAX = 8_192
+TYPE_BYTES_MAX = 200
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Event(Generic[E]):
+    """An event as a consumer gets it."""
+
+    body: E
+    id: str
+    """The same in every redelivery, for receivers that deduplicate by id."""
+    type: str
+    key: str | None
+    partition: int
+    offset: int
+    """Dense within its partition: n is followed by n+1."""
+    epoch: str
+    """Changes when the log was begun anew (after a restore): offsets of two epochs do not compare."""
+    at: datetime.datetime
+    """When it was published, by the database's clock, in UTC."""
+    headers: Mapping[str, str]
+    attempt: int
+    """1 for the first delivery that this group knows of; a delivery cut off by a crash is not counted."""
+
+
+class EventTypes:
+    """The events an outbox carries: stable name -> msgspec Struct, dataclass or `dict`.
+
+    The name is what old rows carry, so it outlives the class: rename the class and keep the name.
+    """
+
+    def __init__(self, types: Mapping[str, type], *, payload_bytes_max: int) -> None:
+        self._limit = payload_bytes_max
+        self._names: dict[type, str] = {}
+        self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
+        self._timed: set[str] = set()
+        self._encode = msgspec.json.Encoder(order="deterministic").encode
+        for name, kind in types.items():
+            self._register(name, kind)
+
+    def _register(self, name: str, kind: type) -> None:
+        if not name or len(name.encode()) > TYPE_BYTES_MAX or "\0" in name:
+            raise InvalidInput(f"an event type needs a name of 1 to {TYPE_BYTES_MAX} bytes, got {name!r}")
+        known = issubclass(kind, (msgspec.Struct, dict)) or dataclasses.is_dataclass(kind)
+        if not known:
+            raise InvalidInput(f"the event type {name!r} must be a msgspec Struct, a dataclass or dict, not {kind!r}")
+        if kind is not dict and kind in self._names:
+            raise InvalidInput(f"{kind.__qualname__} is registered twice, as {self._names[kind]!r} and {name!r}")
+        self._names.setdefault(kind, name)
+        try:
+            self._decoders[name] = msgspec.json.Decoder(kind)
+        except TypeError as error:
+            raise InvalidInput(f"the event type {name!r} has a field that JSON cannot carry: {error}") from error
+        if kind is dict or _mentions_datetime(kind):
+            self._timed.add(name)
+
+    def name_of(self, event: object, name: str | None) -> str:
+        """The registered name of an event; a dict, which has no class of its own, needs it from the caller."""
+        if name is None:
+            name = None if type(event) is dict else self._names.get(type(event))
+            if name is None:
+                hint = "pass `type=`" if type(event) is dict else "add it to the outbox's `events`"
+                raise UnknownEventType(f"{type(event).__qualname__} is not a registered event: {hint}")
+        if name not in self._decoders:
+            raise UnknownEventType(f"no event is registered as {name!r}: add it to the outbox's `events`")
+        return name
+
+    def encode(self, event: object, name: str) -> str:
+        """The event as JSON. Refuses naive datetimes: nobody could say later which moment they meant."""
+        if name in self._timed:
+            _refuse_naive(event, name)
+        try:
+            payload = self._encode(event)
+        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            raise InvalidInput(f"the event {name!r} cannot be encoded as JSON: {error}") from error
+        if len(payload) > self._limit:
+            raise PayloadTooLarge(
+                f"the event {name!r} has {len(payload)} bytes, the limit is {self._limit}: store the content elsewhere and "
+                "publish a reference to it",
+                size_bytes=len(payload),
+                limit_bytes=self._limit,
+            )
+        return payload.decode()
+
+    def decode(self, record: Record, *, epoch: str, attempt: int) -> Event[Any]:
+        """The event that a record holds. Raises `UnknownEventType` or `InvalidInput`."""
+        decoder = self._decoders.get(record.type)
+        if decoder is None:
+            raise UnknownEventType(f"this process has no event registered as {record.type!r}: add it to `events`")
+        try:
+            body = decoder.decode(record.payload)
+        except msgspec.MsgspecError as error:
+            raise InvalidInput(f"the stored event {record.id} does not fit {record.type!r}: {error}") from error
+        return Event(
+            body=body,
+            id=record.id,
+            type=record.type,
+            key=record.key,
+            partition=record.partition,
+            offset=record.offset,
+            epoch=epoch,
+            at=_EPOCH + datetime.timedelta(microseconds=record.at_us),
+            headers=msgspec.json.decode(record.headers) if record.headers else {},
+            attempt=attempt,
+        )
+
+
+def entry(
+    *,
+    id: str,
+    type: str,
+    payload: str,
+    key: str | None,
+    headers: Mapping[str, str] | None,
+    delay: float,
+    partitions: int,
+) -> Entry:
+    """A validated row for the intake. A key stays in its partition for ever; an event without one goes anywhere."""
+    if key is not None and (not key or len(key.encode("utf-8", "replace")) > KEY_BYTES_MAX):
+        raise InvalidInput(
+            f"a key must be a text of 1 to {KEY_BYTES_MAX} bytes (or None for no order), got {_short(key)}"
+        )
+    for text in (key, *(headers or {}), *(headers or {}).values()):
+        if text is not None and not _storable(text):
+            raise InvalidInput(f"keys and headers must be valid text without NUL characters, got {_short(text)}")
+    if not 0 <= delay <= 10 * 365 * 86_400:
+        raise InvalidInput(f"a delay must be between 0 seconds and ten years, got {delay!r}")
+    encoded = msgspec.json.encode(dict(headers)).decode() if headers else None
+    if encoded is not None and len(encoded) > HEADERS_BYTES_MAX:
+        raise PayloadTooLarge(
+            f"the headers have {len(encoded)} bytes, the limit is {HEADERS_BYTES_MAX}",
+            size_bytes=len(encoded),
+            limit_bytes=HEADERS_BYTES_MAX,
+        )
+    partition = zlib.crc32((key or id).encode()) % partitions
+    return Entry(partition, id, key, type, payload, encoded, int(delay * 1_000_000))
+
+
+def _storable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return "\0" not in text
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _mentions_datetime(kind: type) -> bool:
+    """Whether a naive datetime could be in there; if not, encoding skips the search for one."""
+    information = msgspec.inspect.type_info(kind)
+    seen: set[int] = set()
+
+    def search(node: object) -> bool:
+        if id(node) in seen:
+            return False
+        seen.add(id(node))
+        if isinstance(node, (msgspec.inspect.DateTimeType, msgspec.inspect.TimeType, msgspec.inspect.AnyType)):
+            return True
+        if isinstance(node, (msgspec.inspect.Type, msgspec.inspect.Field)):
+            return any(search(getattr(node, name)) for name in node.__struct_fields__)
+        return isinstance(node, tuple) and any(search(item) for item in node)
+
+    return search(information)
+
+
+def _refuse_naive(event: object, name: str) -> None:
+    try:
+        plain = msgspec.to_builtins(event, builtin_types=(datetime.datetime, datetime.time))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"the event {name!r} cannot be encoded as JSON: {error}") from error
+    left = [plain]
+    while left:
+        value = left.pop()
+        if isinstance(value, (datetime.datetime, datetime.time)) and value.tzinfo is None:
+            raise InvalidInput(f"the event {name!r} has a datetime without a time zone ({value}): use an aware one")
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, (list, tuple)):
+            left.extend(value)

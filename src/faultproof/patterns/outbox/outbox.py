@@ -1,0 +1,223 @@
+"""The outbox: what users make, publish with, and build their workers from."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+from faultproof.errors import InvalidInput
+from faultproof.patterns.outbox import lag, sql
+from faultproof.patterns.outbox.consumer import Consumer, ConsumerOptions, Handler, Sink, group_kind
+from faultproof.patterns.outbox.dead_letters import DeadLetters
+from faultproof.patterns.outbox.events import EventTypes, entry
+from faultproof.patterns.outbox.retention import Retention
+from faultproof.patterns.outbox.sequencer import Sequencer, intake_topic, lease_kind
+from faultproof.ports.database import Database, SyncTx, Tx
+from faultproof.ports.log import Entry
+from faultproof.ports.script import Script, Wake
+from faultproof.primitives.batcher import BatchLimits
+from faultproof.primitives.group_commit import GroupCommit, Ok
+
+NAME_BYTES_MAX = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutboxOptions:
+    """What an outbox is; all processes that use it must agree on `partitions`."""
+
+    partitions: int = 8
+    """Keys are spread over this many; at most as many consumers of a group work at a time. Fixed when first installed."""
+    payload_bytes_max: int = 262_144
+    """One encoded event."""
+    batch: BatchLimits = BatchLimits()  # noqa: RUF009  # frozen
+    """For publications outside a transaction of the caller's: they share transactions."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.partitions <= 1_024 or self.payload_bytes_max < 2:
+            raise InvalidInput(
+                f"an outbox has 1 to 1,024 partitions and a payload limit of 2 bytes or more, got {self}"
+            )
+
+
+class Outbox:
+    """Publishes typed events in the caller's own transaction, and delivers them.
+
+    Promise: an event is published if and only if the transaction it was published in commits. Committed events enter the
+    log once each, per key in the order of their commits if each publication follows the write that locks the key's
+    business row. Delivery from there is at least once; with an inbox the effect is once (see `consumer`).
+    Source: "Transactional outbox", Richardson, *Microservices Patterns* (2018), §3.3; specification, Outbox.
+    Proof: `faultproof.patterns.outbox.proof:OUTBOX`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        events: Mapping[str, type],
+        name: str = "outbox",
+        options: OutboxOptions | None = None,
+    ) -> None:
+        """`events`: stable type name -> msgspec Struct, dataclass or `dict`."""
+        check_name(name, "an outbox")
+        self.name = name
+        self._database = database
+        self._options = options or OutboxOptions()
+        self._types = EventTypes(events, payload_bytes_max=self._options.payload_bytes_max)
+        self._group_commit: GroupCommit[Entry, str] = GroupCommit(
+            database, self._publish_all, limits=self._options.batch, name=f"{name}-publish"
+        )
+        # Who holds a lease is shown to operators, so it names the process.
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{database.env.ids.new()[:6]}"
+
+    async def install(self) -> None:
+        """Create the tables and the log; idempotent, and safe in many processes at once."""
+        database = self._database
+        await database.install(database.claims.schema, database.logs.schema, sql.SCHEMA)
+        await database.transact(self._create())
+
+    @overload
+    def publish(
+        self,
+        event: object,
+        *,
+        key: str | None,
+        tx: SyncTx,
+        type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: float = 0.0,
+    ) -> str: ...
+
+    @overload
+    def publish(
+        self,
+        event: object,
+        *,
+        key: str | None,
+        tx: Tx | None = None,
+        type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: float = 0.0,
+    ) -> Awaitable[str]: ...
+
+    def publish(
+        self,
+        event: object,
+        *,
+        key: str | None,
+        tx: Tx | SyncTx | None = None,
+        type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: float = 0.0,
+    ) -> Awaitable[str] | str:
+        """Publish one event; its id.
+
+        With `tx` it commits or vanishes with that transaction: await the result of an async one, while a joined
+        synchronous handle gives the id directly. Without, it is committed before the call returns, in one transaction
+        with what other callers publish at the same time. `key`: events of one key stay in order (None: no order).
+        `type`: the registered name, needed for a `dict`. `delay`: seconds after which it takes its place in the log;
+        later events do not wait for it.
+
+        Raises `UnknownEventType`, `PayloadTooLarge` or `InvalidInput`, and then nothing was written; `TransactionOpen`
+        for a call without `tx` inside an open transaction; `Overloaded` when too many publications wait.
+        """
+        name = self._types.name_of(event, type)
+        made = entry(
+            id=self._database.env.ids.new(),
+            type=name,
+            payload=self._types.encode(event, name),
+            key=key,
+            headers=headers,
+            delay=delay,
+            partitions=self._options.partitions,
+        )
+        if tx is None:
+            return self._group_commit.submit(made, weight=len(made.payload))
+        return tx.run(self._publish(made))
+
+    def sequencer(self, *, ttl: float = 5.0, batch: int = 2_000) -> Sequencer:
+        """The loop that gives committed events their place in the log; for a `Worker`, in any number of processes."""
+        return Sequencer(self._database, self.name, owner=self._owner, ttl=ttl, batch=batch)
+
+    def consumer(self, group: str, handler: Handler, options: ConsumerOptions | None = None) -> Consumer:
+        """The loop that delivers to `handler(event, tx)`: what it writes through `tx` takes effect once per event.
+
+        Do quick work on this database there; a slow handler keeps the transaction open.
+        """
+        return self._consumer(group, options, handler=handler)
+
+    def relay(self, group: str, sink: Sink, options: ConsumerOptions | None = None) -> Consumer:
+        """The loop that hands events to `sink(event)`, outside any transaction: at least once, in order per key."""
+        return self._consumer(group, options, sink=sink)
+
+    def retention(self, *, keep: float = 86_400.0, every: float = 10.0, batch: int = 1_000) -> Retention:
+        """The loop that removes what every group has settled `keep` seconds after it was published."""
+        return Retention(self._database, self.name, keep=keep, every=every, batch=batch)
+
+    def dead_letters(self, group: str) -> DeadLetters:
+        """What a group has given up: to list, replay or discard."""
+        check_name(group, "a group")
+        return DeadLetters(self._database, self.name, group)
+
+    async def lag(self) -> lag.Lag:
+        """What is committed and not delivered yet, how old, and who is at it; also emitted as signals."""
+        return await lag.measure(self._database, self.name)
+
+    async def forget(self, group: str) -> None:
+        """Remove a group that will not come back, with its progress and its dead letters; retention goes on without it."""
+        await self._database.transact(self._forget(group))
+
+    async def begin_epoch(self) -> str:
+        """After a restore from a backup: offsets will be given out again, under a new epoch; the epoch's name."""
+        epoch = self._database.env.ids.new()
+        await self._database.transact(self._database.logs.begin_epoch(self.name, epoch=epoch))
+        return epoch
+
+    async def close(self) -> None:
+        """Commit publications under way, and refuse new ones outside transactions."""
+        await self._group_commit.close()
+
+    def _consumer(
+        self, group: str, options: ConsumerOptions | None, handler: Handler | None = None, sink: Sink | None = None
+    ) -> Consumer:
+        check_name(group, "a group")
+        return Consumer(
+            self._database,
+            self.name,
+            group,
+            types=self._types,
+            owner=self._owner,
+            options=options or ConsumerOptions(),
+            handler=handler,
+            sink=sink,
+        )
+
+    def _create(self) -> Script[None]:
+        partitions = self._options.partitions
+        yield from self._database.logs.create(self.name, partitions=partitions, epoch=self._database.env.ids.new())
+        yield from self._database.claims.add(lease_kind(self.name), [str(number) for number in range(partitions)])
+
+    def _publish(self, made: Entry) -> Script[str]:
+        yield from self._database.logs.append(self.name, [made])
+        yield Wake(intake_topic(self.name))
+        return made.id
+
+    def _publish_all(self, items: Sequence[Entry], wait: bool) -> Script[list[Any]]:
+        yield from self._database.logs.append(self.name, items)
+        yield Wake(intake_topic(self.name))
+        return [Ok(made.id) for made in items]
+
+    def _forget(self, group: str) -> Script[None]:
+        yield from sql.leave_group(self.name, group)
+        yield from sql.forget_parked(self.name, group)
+        yield from self._database.claims.remove(group_kind(self.name, group))
+
+
+def check_name(name: str, what: str) -> None:
+    """Names end up in keys, topics and logs: keep them short and plain."""
+    if not name or len(name.encode()) > NAME_BYTES_MAX or not all(c.isalnum() or c in "-_." for c in name):
+        raise InvalidInput(
+            f"{what} is named with up to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.', got {name!r}"
+        )

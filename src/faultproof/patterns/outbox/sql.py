@@ -1,0 +1,242 @@
+"""The outbox's own tables: a group's progress (its inbox), and events that wait for another attempt or for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from faultproof.ports.log import Cursor
+from faultproof.ports.schema import Schema
+from faultproof.ports.script import Changed, sql
+
+SCHEMA = Schema(
+    name="outbox",
+    versions=[
+        [
+            """CREATE TABLE IF NOT EXISTS faultproof_inbox (
+                 log TEXT NOT NULL, grp TEXT NOT NULL, "partition" BIGINT NOT NULL, next_offset BIGINT NOT NULL,
+                 key_waits BIGINT NOT NULL, PRIMARY KEY (log, grp, "partition"))""",
+            """CREATE TABLE IF NOT EXISTS faultproof_parked (
+                 log TEXT NOT NULL, grp TEXT NOT NULL, "partition" BIGINT NOT NULL, "offset" BIGINT NOT NULL,
+                 event_id TEXT NOT NULL, key TEXT, type TEXT NOT NULL, payload TEXT NOT NULL, headers TEXT,
+                 at_us BIGINT NOT NULL, attempts BIGINT NOT NULL, due_us BIGINT, dead BIGINT NOT NULL, error TEXT,
+                 PRIMARY KEY (log, grp, "partition", "offset"))""",
+            """CREATE INDEX IF NOT EXISTS faultproof_parked_key
+                 ON faultproof_parked (log, grp, "partition", key, "offset")""",
+            """CREATE INDEX IF NOT EXISTS faultproof_parked_due
+                 ON faultproof_parked (log, grp, due_us) WHERE dead = 0 AND due_us IS NOT NULL""",
+        ]
+    ],
+    works_from=1,
+    works_to=1,
+)
+
+
+class Progress(NamedTuple):
+    """From where to where a group's cursor moves in one partition."""
+
+    partition: int
+    old: int
+    new: int
+
+
+class Parked(NamedTuple):
+    """An event that waits: for its next attempt (`due_us`), behind another of its key (None), or for a person (`dead`)."""
+
+    partition: int
+    offset: int
+    id: str
+    key: str | None
+    type: str
+    payload: str
+    headers: str | None
+    at_us: int
+    attempts: int
+    due_us: int | None
+    dead: int
+    error: str | None
+
+
+class ToPark(NamedTuple):
+    """A row to insert into the parked events; `due_in_us` None: behind another event of its key."""
+
+    partition: int
+    offset: int
+    id: str
+    key: str | None
+    type: str
+    payload: str
+    headers: str | None
+    at_us: int
+    attempts: int
+    due_in_us: int | None
+    dead: int
+    error: str | None
+
+
+class Backlog(NamedTuple):
+    """How far one group is behind in one partition."""
+
+    group: str
+    partition: int
+    events: int
+    oldest_us: int | None
+
+
+class ParkedCount(NamedTuple):
+    """A group's parked events."""
+
+    group: str
+    waiting: int
+    dead: int
+
+
+@sql(
+    """INSERT INTO faultproof_inbox (log, grp, "partition", next_offset, key_waits)
+       SELECT :log, :grp, "partition", "offset", :key_waits FROM {starts} WHERE true
+       ON CONFLICT (log, grp, "partition") DO UPDATE SET key_waits = excluded.key_waits"""
+)
+def join_group(log: str, grp: str, key_waits: int, starts: Sequence[Cursor]) -> None: ...
+
+
+@sql(
+    """SELECT "partition", next_offset FROM faultproof_inbox
+       WHERE log = :log AND grp = :grp AND "partition" IN {partitions} ORDER BY "partition" """
+)
+def cursors(log: str, grp: str, partitions: Sequence[int]) -> list[Cursor]: ...
+
+
+@sql(
+    """UPDATE faultproof_inbox SET next_offset =
+         (SELECT moves.new FROM {moves} WHERE moves."partition" = faultproof_inbox."partition")
+       WHERE log = :log AND grp = :grp AND EXISTS (SELECT 1 FROM {moves}
+         WHERE moves."partition" = faultproof_inbox."partition" AND moves.old = faultproof_inbox.next_offset)"""
+)
+def advance(log: str, grp: str, moves: Sequence[Progress]) -> Changed: ...
+
+
+@sql(
+    """SELECT DISTINCT key FROM faultproof_parked
+       WHERE log = :log AND grp = :grp AND "partition" IN {partitions} AND key IN {keys} AND (dead = 0 OR :key_waits = 1)"""
+)
+def blocked_keys(log: str, grp: str, partitions: Sequence[int], keys: Sequence[str], key_waits: int) -> list[str]: ...
+
+
+@sql(
+    """SELECT "partition", "offset", event_id, key, type, payload, headers, at_us, attempts, due_us, dead, error
+       FROM faultproof_parked WHERE log = :log AND grp = :grp AND dead = 0 AND due_us IS NOT NULL AND due_us <= {now}
+         AND "partition" IN {partitions} ORDER BY due_us, "partition", "offset" LIMIT :limit"""
+)
+def due(log: str, grp: str, partitions: Sequence[int], limit: int) -> list[Parked]: ...
+
+
+@sql(
+    """SELECT min(due_us) - {now} FROM faultproof_parked
+       WHERE log = :log AND grp = :grp AND dead = 0 AND due_us IS NOT NULL"""
+)
+def next_due_in_us(log: str, grp: str) -> int | None: ...
+
+
+@sql(
+    """INSERT INTO faultproof_parked
+         (log, grp, "partition", "offset", event_id, key, type, payload, headers, at_us, attempts, due_us, dead, error)
+       SELECT :log, :grp, "partition", "offset", id, key, type, payload, headers, at_us, attempts, {now} + due_in_us, dead,
+              error
+       FROM {events} WHERE true"""
+)
+def park(log: str, grp: str, events: Sequence[ToPark]) -> None: ...
+
+
+@sql(
+    """UPDATE faultproof_parked SET attempts = attempts + 1, due_us = {now} + :due_in_us
+       WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset
+         AND attempts = :attempts AND dead = 0"""
+)
+def begin_attempt(log: str, grp: str, partition: int, offset: int, attempts: int, due_in_us: int) -> Changed: ...
+
+
+@sql(
+    """UPDATE faultproof_parked SET dead = :dead, error = :error, due_us = {now} + :due_in_us
+       WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset AND dead = 0"""
+)
+def record_failure(
+    log: str, grp: str, partition: int, offset: int, due_in_us: int | None, dead: int, error: str
+) -> Changed: ...
+
+
+@sql(
+    """DELETE FROM faultproof_parked
+       WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset"""
+)
+def unpark(log: str, grp: str, partition: int, offset: int) -> Changed: ...
+
+
+# The next event of the key becomes due, unless one that is dead stands before it and keys wait in this group.
+@sql(
+    """UPDATE faultproof_parked SET due_us = {now}
+       WHERE log = :log AND grp = :grp AND "partition" = :partition AND key = :key AND dead = 0 AND due_us IS NULL
+         AND "offset" = (SELECT min(q."offset") FROM faultproof_parked AS q
+           WHERE q.log = :log AND q.grp = :grp AND q."partition" = :partition AND q.key = :key
+             AND (q.dead = 0 OR (SELECT max(key_waits) FROM faultproof_inbox WHERE log = :log AND grp = :grp) = 1))"""
+)
+def promote(log: str, grp: str, partition: int, key: str) -> Changed: ...
+
+
+@sql(
+    """SELECT "partition", "offset", event_id, key, type, payload, headers, at_us, attempts, due_us, dead, error
+       FROM faultproof_parked WHERE log = :log AND grp = :grp AND dead = 1
+       ORDER BY "partition", "offset" LIMIT :limit"""
+)
+def dead_letters(log: str, grp: str, limit: int) -> list[Parked]: ...
+
+
+@sql(
+    """SELECT "partition", "offset", event_id, key, type, payload, headers, at_us, attempts, due_us, dead, error
+       FROM faultproof_parked WHERE log = :log AND grp = :grp AND dead = 1 AND event_id = :id"""
+)
+def dead_letter(log: str, grp: str, id: str) -> Parked | None: ...
+
+
+@sql(
+    """UPDATE faultproof_parked SET dead = 0, attempts = 0, due_us = {now}
+       WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset AND dead = 1"""
+)
+def revive(log: str, grp: str, partition: int, offset: int) -> Changed: ...
+
+
+@sql("SELECT DISTINCT grp FROM faultproof_inbox WHERE log = :log ORDER BY grp")
+def groups(log: str) -> list[str]: ...
+
+
+@sql("DELETE FROM faultproof_inbox WHERE log = :log AND grp = :grp")
+def leave_group(log: str, grp: str) -> Changed: ...
+
+
+@sql("DELETE FROM faultproof_parked WHERE log = :log AND grp = :grp")
+def forget_parked(log: str, grp: str) -> Changed: ...
+
+
+@sql('SELECT "partition", min(next_offset) FROM faultproof_inbox WHERE log = :log GROUP BY "partition" ')
+def slowest(log: str) -> list[Cursor]: ...
+
+
+@sql(
+    """SELECT i.grp, i."partition", p.next_offset - i.next_offset,
+              (SELECT l.at_us FROM faultproof_log AS l
+               WHERE l.log = i.log AND l."partition" = i."partition" AND l."offset" = i.next_offset)
+       FROM faultproof_inbox AS i
+       JOIN faultproof_log_partition AS p ON p.log = i.log AND p."partition" = i."partition"
+       WHERE i.log = :log ORDER BY i.grp, i."partition" """
+)
+def backlogs(log: str) -> list[Backlog]: ...
+
+
+@sql(
+    """SELECT grp, coalesce(sum(1 - dead), 0), coalesce(sum(dead), 0) FROM faultproof_parked
+       WHERE log = :log GROUP BY grp ORDER BY grp"""
+)
+def parked_counts(log: str) -> list[ParkedCount]: ...
+
+
+@sql("SELECT {now}")
+def engine_now_us() -> int: ...

@@ -1,0 +1,100 @@
+"""Group commit: operations of many callers in one transaction, with a result for each.
+
+The transaction costs one synchronous write however many operations share it; on SQLite with `synchronous=FULL` that is
+most of the price of a small one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from faultproof.errors import OutcomeUnknown, TransactionOpen, TryAgain
+from faultproof.ports.database import Database
+from faultproof.ports.script import Script
+from faultproof.primitives.batcher import Batcher, BatchLimits, for_each_caller
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Ok(Generic[R]):
+    """The operation succeeded, as part of this transaction."""
+
+    value: R
+
+
+@dataclass(frozen=True, slots=True)
+class Err:
+    """The operation was refused; the transaction, and the others in it, go on."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """What the operation needs is locked elsewhere: it leaves the batch for a transaction of its own."""
+
+
+Outcome = Ok[R] | Err | Busy
+Apply = Callable[[Sequence[T], bool], Script[Sequence[Outcome[R]]]]
+"""`apply(items, wait)`: do all items in the caller's transaction, an outcome for each. Without `wait`, an item whose
+lock is held elsewhere is `Busy` instead of holding the others up."""
+
+
+class GroupCommit(Generic[T, R]):
+    """Runs single operations in shared transactions.
+
+    Promise: a caller that gets a result has its operation committed; one that gets an error other than `OutcomeUnknown`
+    does not. An unexpected error rolls the transaction back and splits the batch in halves until the operation that
+    causes it stands alone; the others commit. A lost COMMIT is `OutcomeUnknown` for every operation of the batch.
+    Proof: `faultproof.patterns.batch.proof:BATCH`.
+    """
+
+    def __init__(
+        self, database: Database, apply: Apply[T, R], *, limits: BatchLimits | None = None, name: str = "group-commit"
+    ) -> None:
+        self._database = database
+        self._apply = apply
+        self._batcher: Batcher[T, R] = Batcher(self._commit, env=database.env, limits=limits, name=name)
+
+    async def submit(self, item: T, *, weight: float = 1.0, timeout: float | None = None) -> R:
+        """Commit the operation, alone or with others, and give its result. Errors as for `Batcher.submit`.
+
+        Raises `TransactionOpen` inside an open transaction of this task: it would wait for itself.
+        """
+        if self._database.in_transaction():
+            raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
+        return await self._batcher.submit(item, weight=weight, timeout=timeout)
+
+    async def close(self) -> None:
+        """Commit what was accepted, and refuse the rest."""
+        await self._batcher.close()
+
+    async def _commit(self, items: Sequence[T]) -> list[R | BaseException]:
+        try:
+            outcomes = await self._database.transact(self._apply(items, False))
+        except (OutcomeUnknown, TryAgain) as error:  # says something about the commit, not about any one item
+            return [for_each_caller(error) for _ in items]
+        except Exception as error:
+            if len(items) == 1:
+                return [error]
+            middle = len(items) // 2
+            return [*await self._commit(items[:middle]), *await self._commit(items[middle:])]
+        return [await self._settle(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+
+    async def _settle(self, item: T, outcome: Outcome[R]) -> R | BaseException:
+        if isinstance(outcome, Busy):
+            try:
+                (outcome,) = await self._database.transact(self._apply([item], True))
+            except Exception as error:
+                return error
+        if isinstance(outcome, Ok):
+            return outcome.value
+        return (
+            outcome.error
+            if isinstance(outcome, Err)
+            else TryAgain("what the operation needs is still locked elsewhere")
+        )
