@@ -1,15 +1,11 @@
-"""What every engine checks around a transaction that a user holds open: who is inside, and for how long."""
+"""What every engine checks around a transaction that a user holds open: who is inside, and in which process."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from types import TracebackType
 
-from faultproof.errors import Closed, DeadlineExceeded, TransactionOpen, UsedAfterFork
+from faultproof.errors import Closed, TransactionOpen, UsedAfterFork
 
 
 class Scope:
@@ -20,14 +16,13 @@ class Scope:
         self.is_over = False
         self.outer: Scope | None = None
 
-    def __enter__(self) -> Scope:
+    def begin(self) -> None:
+        """From here on this task, and those that it starts, are inside."""
         self.outer = _innermost.get()
         _innermost.set(self)
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def end(self) -> None:
+        """Nothing may run in the transaction any more."""
         # Tasks that were started inside keep a copy of the context for ever; `is_over` is what tells them.
         self.is_over = True
         _innermost.set(self.outer)
@@ -61,15 +56,3 @@ def refuse_after_fork(pid: int) -> None:
     """Raise `UsedAfterFork` unless this still is the process `pid`."""
     if os.getpid() != pid:
         raise UsedAfterFork("this database was connected before a fork: connect in the child process instead")
-
-
-@asynccontextmanager
-async def deadline(seconds: float) -> AsyncIterator[None]:
-    """Cancel what runs inside after so many seconds, and say so."""
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            yield
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise DeadlineExceeded(f"the transaction was open for {seconds} s and has been rolled back") from error

@@ -92,6 +92,10 @@ def _fail(kind: str, id: str, token: int, delay_us: int, dead: int, error: str) 
 def _release(kind: str, ids: Sequence[str]) -> None: ...
 
 
+@sql("DELETE FROM faultproof_claim WHERE kind = :kind")
+def _remove(kind: str) -> Changed: ...
+
+
 @sql(
     """SELECT id,
               CASE WHEN dead = 1 THEN 'dead' WHEN owner IS NOT NULL AND until_us > {now} THEN 'held' ELSE 'free' END,
@@ -132,6 +136,9 @@ class PostgresClaims:
     def release(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         ids = yield from _lock(kind, _held(claims))
         yield from _release(kind, ids)
+
+    def remove(self, kind: str) -> Script[None]:
+        yield from _remove(kind)
 
     def holders(self, kind: str) -> Script[list[Holder]]:
         return (yield from _holders(kind))

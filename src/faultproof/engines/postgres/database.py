@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,8 +18,8 @@ from faultproof.engines.postgres.faults import NotBegun, translated
 from faultproof.engines.postgres.log import PostgresLog
 from faultproof.engines.postgres.news import PolledNews
 from faultproof.engines.postgres.pool import SIZE, Pool
-from faultproof.engines.scopes import Scope, deadline, is_inside, refuse_after_fork, refuse_inside
-from faultproof.errors import CannotOpen, Closed, InvalidInput, NotSupported, TryAgain
+from faultproof.engines.scopes import Scope, is_inside, refuse_after_fork, refuse_inside
+from faultproof.errors import CannotOpen, Closed, DeadlineExceeded, InvalidInput, NotSupported, TryAgain
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
 from faultproof.ports.log import LogTable
@@ -79,15 +80,24 @@ class PostgresDatabase:
     @asynccontextmanager
     async def transaction(self, *, timeout: float = 30.0) -> AsyncIterator[PostgresTransaction]:
         self._check()
+        scope = Scope(self)
+
+        def check() -> None:
+            scope.check()
+            self._check_open()
+
         async with self._open() as connection:
-            async with deadline(timeout):
-                with Scope(self) as scope:
-
-                    def check() -> None:
-                        scope.check()
-                        self._check_open()
-
-                    yield PostgresTransaction(connection, check)
+            try:
+                async with asyncio.timeout(timeout) as limit:
+                    scope.begin()
+                    try:
+                        yield PostgresTransaction(connection, check)
+                    finally:
+                        scope.end()
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                raise DeadlineExceeded(f"the transaction was open for {timeout} s and has been rolled back") from error
             self._check_open()
             await connection.execute(Commit())
 

@@ -89,6 +89,14 @@ def _raise_floor(kind: str, token: int) -> None: ...
 
 
 @sql(
+    """INSERT INTO faultproof_claim_floor (kind, token)
+       SELECT :kind, max(token) FROM faultproof_claim WHERE kind = :kind HAVING count(*) > 0
+       ON CONFLICT (kind) DO UPDATE SET token = max(token, excluded.token)"""
+)
+def _raise_floor_above_all(kind: str) -> None: ...
+
+
+@sql(
     """UPDATE faultproof_claim SET owner = NULL, until_us = {now} + :delay_us, dead = :dead, error = :error
        WHERE kind = :kind AND id = :id AND token = :token AND owner IS NOT NULL"""
 )
@@ -148,6 +156,7 @@ class SqliteClaims:
         yield from _release(kind, _held(claims))
 
     def remove(self, kind: str) -> Script[None]:
+        yield from _raise_floor_above_all(kind)
         yield from _remove(kind)
 
     def holders(self, kind: str) -> Script[list[Holder]]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
 from typing import Any, TypeVar
 
 from faultproof.clock import Env
-from faultproof.engines.scopes import Scope, deadline, is_inside, refuse_after_fork, refuse_inside
+from faultproof.engines.scopes import Scope, is_inside, refuse_after_fork, refuse_inside
 from faultproof.engines.sqlite.checkpoint import Checkpointer
 from faultproof.engines.sqlite.claims import SqliteClaims
 from faultproof.engines.sqlite.faults import NotBegun
 from faultproof.engines.sqlite.lane import Lane
 from faultproof.engines.sqlite.log import SqliteLog
 from faultproof.engines.sqlite.wake import Wakeups
-from faultproof.errors import Busy, Closed
+from faultproof.errors import Busy, Closed, DeadlineExceeded
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
 from faultproof.ports.log import LogTable
@@ -94,24 +95,9 @@ class SqliteDatabase:
         self._check()
         return await self._reader.drive(snapshot(script))
 
-    @asynccontextmanager
-    async def transaction(self, *, timeout: float = 30.0) -> AsyncIterator[SqliteTransaction]:
+    def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[SqliteTransaction]:
         self._check()
-        asked = self.env.clock.monotonic()
-        async with self._gate:
-            try:
-                await self._locked(asked, lambda: self._writer.drive(_one(Begin(writes=True))))
-                async with deadline(timeout):
-                    with Scope(self) as scope:
-                        yield SqliteTransaction(self._writer, scope)
-                answer = await self._writer.drive(_one(Commit()))
-            except BaseException:
-                # The lane runs it after whatever is still under way there, a BEGIN included; after a COMMIT it is
-                # nothing. Shielded, so that a second cancel cannot leave the transaction open.
-                with suppress(Closed):  # and with the connection the transaction has ended
-                    await asyncio.shield(self._writer.drive(_one(Rollback())))
-                raise
-        self._after_commit(tuple(topic for (topic,) in answer.rows))
+        return _Opened(self, timeout)
 
     async def install(self, *schemas: Schema) -> None:
         for schema in schemas:
@@ -171,6 +157,61 @@ class SqliteDatabase:
             raise Closed("the database is closed: connect again")
         refuse_after_fork(self._pid)
         refuse_inside(self)
+
+
+class _Opened:
+    """A transaction while it is open. A class and not a generator: one that is abandoned must not run on."""
+
+    def __init__(self, database: SqliteDatabase, timeout: float) -> None:
+        self._database = database
+        self._seconds = timeout
+        self._limit = asyncio.timeout(timeout)
+        self._scope = Scope(database)
+
+    async def __aenter__(self) -> SqliteTransaction:
+        database = self._database
+        asked = database.env.clock.monotonic()
+        await database._gate.acquire()
+        try:
+            await database._locked(asked, lambda: database._writer.drive(_one(Begin(writes=True))))
+            await self._limit.__aenter__()
+        except BaseException:
+            await self._roll_back()
+            raise
+        self._scope.begin()
+        return SqliteTransaction(database._writer, self._scope)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        database = self._database
+        self._scope.end()
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError as expired:
+            await self._roll_back()
+            raise DeadlineExceeded(
+                f"the transaction was open for {self._seconds} s and has been rolled back"
+            ) from expired
+        if error is not None:
+            await self._roll_back()
+            return
+        try:
+            answer = await database._writer.drive(_one(Commit()))
+        except BaseException:
+            await self._roll_back()
+            raise
+        database._gate.release()
+        database._after_commit(tuple(topic for (topic,) in answer.rows))
+
+    async def _roll_back(self) -> None:
+        """The lane runs it after whatever is still under way there, a BEGIN or COMMIT included; after a COMMIT it does
+        nothing. It is in the lane before the await, so that no second cancel can leave the transaction open."""
+        try:
+            with suppress(Closed):  # with the connection the transaction has ended
+                await self._database._writer.drive(_one(Rollback()))
+        finally:
+            self._database._gate.release()
 
 
 def _one(step: Begin | Commit | Rollback) -> Script[Any]:
