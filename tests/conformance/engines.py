@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psycopg
+import pytest
 
 import faultproof.engines.postgres as postgres
+import faultproof.engines.postgres.database as postgres_database
 import faultproof.engines.sqlite as sqlite
+import faultproof.engines.sqlite.database as sqlite_database
 from faultproof.clock import Env
 from faultproof.ports.database import Database
 from tests.clocks import ShiftedClock
@@ -33,6 +36,9 @@ class Engine(Protocol):
 
     async def until_somebody_waits(self) -> None:
         """Return when a connection waits for a lock, where the engine can tell."""
+
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """`Database` objects opened from now on give up on locks after a moment."""
 
     def execute(self, text: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run and commit SQL on a connection that has nothing to do with faultproof. `?` is a parameter."""
@@ -58,6 +64,9 @@ class Sqlite:
 
     async def until_somebody_waits(self) -> None:
         await asyncio.sleep(0)  # waiting for the one write lock is our own polling, and leaves no trace to look for
+
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sqlite_database, "LOCK_TIMEOUT_S", 0.05)
 
     def execute(self, text: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         raw = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
@@ -95,6 +104,9 @@ class Postgres:
         async with asyncio.timeout(WAIT_S):
             while await asyncio.to_thread(self.execute, waiting) == [(0,)]:
                 pass
+
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(postgres_database, "LOCK_TIMEOUT_S", 0.05)
 
     def execute(self, text: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as raw:

@@ -45,6 +45,7 @@ class Connection:
         self.raw = raw
         self.name = name
         self._woken: dict[str, None] = {}  # bounded: topics of one transaction; a dict keeps their order
+        self._begun = False
 
     @property
     def is_idle(self) -> bool:
@@ -70,6 +71,7 @@ class Connection:
 
     async def execute_raw(self, sql: str, parameters: Sequence[Any]) -> Answer:
         """Run the user's own SQL as it is; the driver's errors are the user's and pass through untranslated."""
+        self._check()
         # Without parameters psycopg leaves a % alone, as users expect of SQL that takes none.
         cursor = await self.raw.execute(sql.encode(), parameters or None)
         return Answer(await cursor.fetchall() if cursor.description else (), cursor.rowcount)
@@ -78,7 +80,15 @@ class Connection:
         """Close; the server rolls back what is open."""
         await self.raw.close()
 
+    def _check(self) -> None:
+        # On an idle connection the server would commit each further statement alone, and answer COMMIT with a warning.
+        if self._begun and self.is_idle:
+            raise NoTransaction(
+                f"the transaction in {self.name} was ended by a COMMIT or ROLLBACK of yours: begin again"
+            )
+
     async def _call(self, call: Call) -> Answer:
+        self._check()
         rendered = _rendered.get(call.statement)
         if rendered is None:
             rendered = _rendered[call.statement] = render(call.statement)
@@ -99,9 +109,12 @@ class Connection:
         except psycopg.Error as error:
             problem = translated(error, self.name)
             raise (NotBegun(str(problem)) if connection_lost(error) else problem) from error
+        self._begun = True
         return NOTHING
 
     async def _commit(self) -> Answer:
+        self._check()
+        self._begun = False
         try:
             cursor = await self.raw.execute(b"COMMIT", prepare=False)
         except psycopg.Error as error:
@@ -110,15 +123,13 @@ class Connection:
             raise translated(error, self.name) from error
         # The server answers COMMIT with ROLLBACK, and no error, where a statement before has failed.
         if cursor.statusmessage != "COMMIT":
-            raise NoTransaction(
-                f"the transaction in {self.name} was rolled back, not committed: a statement in it had failed, or it "
-                "had been ended by a COMMIT or ROLLBACK of yours"
-            )
+            raise NoTransaction(f"the transaction in {self.name} was rolled back: a statement in it had failed before")
         return Answer([(topic,) for topic in self._woken], 0)
 
     async def _plain(self, step: Step) -> Answer:
         if type(step) is Rollback:
             self._woken.clear()
+            self._begun = False
         try:
             await self.raw.execute(_PLAIN[type(step)], prepare=False)
         except psycopg.Error as error:
