@@ -77,7 +77,7 @@ class JoinedSqlite:
             raise UsedAfterFork("this connection was joined before a fork: connect in the child process instead")
         try:
             in_transaction, autocommits = self._raw.in_transaction, self._autocommits()
-            self._raw.execute("SELECT 1").fetchone()
+            self._raw.execute("SELECT 1").close()  # not fetched: the row would go to the user's factory
         except sqlite3.Error as error:
             raise translated(error, "the joined database") from error
         if autocommits and not in_transaction:
