@@ -45,7 +45,7 @@ REFUSED: dict[str, Callable[[Engine], Any]] = {
 }
 
 
-def tests_in(module: ModuleType) -> list[Callable[..., object]]:
+def functions_of(module: ModuleType) -> list[Callable[..., object]]:
     return [value for name, value in vars(module).items() if name.startswith("test_")]
 
 
@@ -53,7 +53,7 @@ def tests_in(module: ModuleType) -> list[Callable[..., object]]:
 def test_every_claim_is_exercised_by_the_suites(name: str) -> None:
     for capability in CLAIMED[name]:
         assert capability in EXERCISED, f"{name} claims {capability}, and no suite exercises it"
-        assert all(tests_in(module) for module in EXERCISED[capability])
+        assert all(functions_of(module) for module in EXERCISED[capability])
 
 
 def test_nothing_is_exercised_that_no_engine_claims() -> None:
