@@ -70,7 +70,7 @@ class SimLane:
     async def call(self, function: Callable[[Connection], T]) -> T:
         return await self._operate("user SQL", lambda: self._store.call(self, function))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         pass
 
     async def _stepwise(self, script: Script[T]) -> T:
