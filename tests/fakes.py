@@ -1,4 +1,4 @@
-"""What a test puts into an `Env` to own time, chance and signals, and the two ways it waits: bounded, and never by the clock."""
+"""What a test puts into an `Env` to own time, chance and signals; and how it waits: bounded, and never for a while."""
 
 import asyncio
 import heapq

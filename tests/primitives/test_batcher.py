@@ -296,6 +296,37 @@ def test_limits_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
 # --- closing ----------------------------------------------------------------------------------------------------------
 
 
+async def test_close_waits_for_what_was_accepted_and_refuses_the_rest() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    tasks = await behind_a_leader(gate, batcher, 1, 2)
+    closing = asyncio.create_task(batcher.close())
+    await settle()
+    with pytest.raises(Closed):
+        await batcher.submit(3)
+    assert not closing.done()
+    gate.let()
+    await settle()
+    assert not closing.done()
+    gate.let()
+    await within(closing)
+    assert all(task.done() for task in tasks)
+    assert await outcomes(tasks) == [0, 2, 4]
+
+
+async def test_close_waits_for_a_lone_caller_too() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    (task,) = submitting(batcher, 1)
+    await settle()
+    closing = asyncio.create_task(batcher.close())
+    await settle()
+    assert not closing.done()
+    gate.let()
+    await within(closing)
+    assert await task == 2
+
+
 # --- a storm ----------------------------------------------------------------------------------------------------------
 
 CANCELS = 100_000
@@ -324,8 +355,8 @@ async def test_a_hundred_thousand_cancels_lose_no_item_and_leak_no_slot() -> Non
         while victims:
             for _ in range(rng.randrange(1, 4)):
                 await asyncio.sleep(0)
-            for victim in victims[: rng.randrange(1, 400)]:
-                victims.remove(victim)
+            for _ in range(min(len(victims), rng.randrange(1, 400))):
+                victim = victims.pop()
                 if not alive[victim].done():
                     if applied[victim]:
                         taken_before_cancel.add(victim)

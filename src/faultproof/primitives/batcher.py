@@ -71,6 +71,7 @@ class Batcher(Generic[T, R]):
         self._pending: OrderedDict[int, _Item[T, R]] = OrderedDict()  # by arrival; a cancelled one leaves at once
         self._arrivals = 0
         self._leading = False
+        self._led: asyncio.Future[None] | None = None  # whoever closes waits on it for the one who leads
         self._loop: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -98,8 +99,12 @@ class Batcher(Generic[T, R]):
     async def close(self) -> None:
         """Refuse new items, and wait until those accepted have been applied."""
         self._closed = True
-        while self._loop is not None and not self._loop.done():
-            await asyncio.wait([self._loop])  # unbounded: each batch is bounded by what `apply` bounds
+        while self._busy():
+            if self._leading:
+                self._led = self._led or asyncio.get_running_loop().create_future()
+            running = self._led if self._leading else self._loop
+            assert running is not None
+            await asyncio.wait([running])  # unbounded: each batch is bounded by what `apply` bounds
 
     async def _lead(self, item: T, seconds: float) -> R:
         """Nobody is ahead: run the item as a batch of its own, at once, without another task in between."""
@@ -113,6 +118,9 @@ class Batcher(Generic[T, R]):
             raise
         finally:
             self._leading = False
+            if self._led is not None:
+                self._led.set_result(None)
+                self._led = None
             self._start()
         if isinstance(result, BaseException):
             raise result
