@@ -155,6 +155,20 @@ async def test_an_error_reaches_every_caller_of_its_batch_as_an_object_of_its_ow
     assert one is not two
 
 
+@pytest.mark.parametrize("answer", [[], [1], [1, 2, 3], None, 5], ids=repr)
+async def test_the_wrong_number_of_results_is_an_unknown_outcome_for_all(answer: Any) -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    tasks = await behind_a_leader(gate, batcher, 1, 2)
+    gate.answer = lambda items: answer if 1 in items else list(items)
+    gate.let(3)
+    zero, one, two = await outcomes(tasks)
+    assert zero == 0
+    assert (type(one), type(two)) == (OutcomeUnknown, OutcomeUnknown)
+    gate.let()
+    assert await within(batcher.submit(9)) == 9
+
+
 async def test_a_cancel_inside_the_function_is_a_failure_and_cancels_nobody() -> None:
     gate = Gate()
     batcher = Batcher(gate, env=env_of())
@@ -167,6 +181,18 @@ async def test_a_cancel_inside_the_function_is_a_failure_and_cancels_nobody() ->
     gate.let(2)
     assert [type(got) for got in await outcomes(tasks)] == [Failed] * 3
     assert not any(task.cancelled() for task in tasks)
+
+
+async def test_a_cancel_or_stop_handed_back_as_a_result_is_a_failure_and_ends_no_loop() -> None:
+    # `asyncio.gather(…, return_exceptions=True)` inside the function hands such things back.
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    tasks = await behind_a_leader(gate, batcher, 1, 2, 3)
+    gate.answer = lambda items: [asyncio.CancelledError(), StopIteration(), 6] if 1 in items else list(items)
+    gate.let(2)
+    zero, one, two, three = await outcomes(tasks)
+    assert (zero, three) == (0, 6)
+    assert (type(one), type(two)) == (Failed, Failed)
 
 
 async def test_the_batcher_goes_on_after_every_kind_of_failure() -> None:

@@ -123,7 +123,7 @@ class Batcher(Generic[T, R]):
                 self._led = None
             self._start()
         if isinstance(result, BaseException):
-            raise result
+            raise _raisable(self._name, result)
         return result
 
     async def _follow(self, item: T, weight: float, seconds: float) -> R:
@@ -167,9 +167,9 @@ class Batcher(Generic[T, R]):
                 results = await self._run([item.value for item in batch])
             except asyncio.CancelledError:  # the event loop is shutting down
                 results = [OutcomeUnknown(f"the batcher {self._name!r} was cancelled amid a batch") for _ in batch]
-                _answer(batch, results)
+                self._answer(batch, results)
                 raise
-            _answer(batch, results)
+            self._answer(batch, results)
             # Callers that were answered just now may come straight back: let them, so that they share the next batch.
             await self._env.clock.sleep(0)
 
@@ -219,24 +219,29 @@ class Batcher(Generic[T, R]):
             return [_failed(self._name, asyncio.CancelledError("cancelled inside")) for _ in values]
         except Exception as error:
             return [error] if len(values) == 1 else [for_each_caller(error) for _ in values]
-        if len(results) != len(values):
-            wrong = f"the function of batcher {self._name!r} returned {len(results)} results for {len(values)} items"
+        if not isinstance(results, Sequence) or len(results) != len(values):
+            count = len(results) if isinstance(results, Sequence) else type(results).__qualname__
+            wrong = f"the function of batcher {self._name!r} returned {count} for {len(values)} results"
             return [OutcomeUnknown(wrong + ": whether an item took effect is unknown") for _ in values]
         return results
 
+    def _answer(self, batch: Sequence[_Item[T, R]], results: Sequence[R | BaseException]) -> None:
+        for item, result in zip(batch, results, strict=True):
+            if item.future.done():  # its caller was cancelled or ran out of time
+                continue
+            if isinstance(result, BaseException):
+                item.future.set_exception(_raisable(self._name, result))
+            else:
+                item.future.set_result(result)
 
-def _answer(batch: Sequence[_Item[T, R]], results: Sequence[R | BaseException]) -> None:
-    for item, result in zip(batch, results, strict=True):
-        if item.future.done():  # its caller was cancelled or ran out of time
-            continue
-        if isinstance(result, BaseException):
-            item.future.set_exception(result)
-        else:
-            item.future.set_result(result)
+
+def _raisable(name: str, error: BaseException) -> BaseException:
+    """What a caller may be given: a cancel would look like its own, and no future takes a StopIteration."""
+    return _failed(name, error) if isinstance(error, (asyncio.CancelledError, StopIteration)) else error
 
 
 def _failed(name: str, cause: BaseException) -> Failed:
-    failed = Failed(f"the function of batcher {name!r} was cancelled: {cause}")
+    failed = Failed(f"the function of batcher {name!r} was cut short by {cause!r}")
     failed.__cause__ = cause
     return failed
 
