@@ -155,6 +155,42 @@ async def test_an_error_reaches_every_caller_of_its_batch_as_an_object_of_its_ow
     assert one is not two
 
 
+class Unusual(Exception):
+    """Cannot be made from its `args`."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__(f"code {code}")
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left", "/data"),
+        ExceptionGroup("several", [ValueError("a"), KeyError("b")]),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        Unusual(code=7),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_an_error_of_any_shape_reaches_every_caller_whole(error: Exception) -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+
+    def fail(items: Sequence[int]) -> list[int]:
+        raise error
+
+    tasks = await behind_a_leader(gate, batcher, 1, 2)
+    gate.answer = fail
+    gate.let(2)
+    got = (await outcomes(tasks))[1:]
+    assert [(type(e), str(e)) for e in got] == [(type(error), str(error))] * 2
+    assert [vars(e) for e in got] == [vars(error)] * 2
+    if isinstance(error, OSError):
+        assert [e.errno for e in got] == [28, 28]
+    assert got[0] is not got[1]
+
+
 @pytest.mark.parametrize("answer", [[], [1], [1, 2, 3], None, 5], ids=repr)
 async def test_the_wrong_number_of_results_is_an_unknown_outcome_for_all(answer: Any) -> None:
     gate = Gate()

@@ -9,6 +9,7 @@ waiting items, and how long one may wait.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -248,7 +249,9 @@ def _failed(name: str, cause: BaseException) -> Failed:
 
 def for_each_caller(error: Exception) -> Exception:
     """An exception of the same kind for each caller: one object raised in many tasks would mix up their tracebacks."""
-    twin = error.__class__.__new__(error.__class__)
+    kind = type(error)
+    # Python's own keep facts outside `args`, and know how to be copied. The others may not be made from their `args`.
+    twin: Exception = copy.copy(error) if kind.__module__ == "builtins" else kind.__new__(kind, *error.args)
     twin.args = error.args
     twin.__dict__.update(error.__dict__)
     twin.__cause__ = error
