@@ -115,6 +115,18 @@ async def test_a_window_is_counted_from_the_oldest_item() -> None:
     assert await outcomes(tasks) == [0, 2, 4, 6]
 
 
+@pytest.mark.parametrize("limits", [BatchLimits(window=1.0, items=2), BatchLimits(window=1.0, weight=2)], ids=str)
+async def test_a_full_batch_does_not_wait_for_its_window(limits: BatchLimits) -> None:
+    clock, gate = ManualClock(), Gate(is_open=True)
+    batcher = Batcher(gate, env=env_of(clock=clock), limits=limits)
+    tasks = submitting(batcher, 1, 2)
+    await settle()
+    clock.advance(0.25)
+    await settle()
+    assert gate.batches == [[1, 2]]
+    await outcomes(tasks)
+
+
 # --- what each caller is told -----------------------------------------------------------------------------------------
 
 

@@ -178,12 +178,16 @@ class Batcher(Generic[T, R]):
         """With a window: wait for company, counted from the arrival of the oldest, no longer than a full batch needs."""
         if self._limits.window == 0:
             return
-        while self._pending and len(self._pending) < self._limits.items and not self._closed:
+        while self._pending and not self._full() and not self._closed:
             oldest = next(iter(self._pending.values()))
             left = oldest.arrived + self._limits.window - self._env.clock.monotonic()
             if left <= 0:
                 return
             await self._env.clock.sleep(min(left, self._limits.window / 4))
+
+    def _full(self) -> bool:
+        weight = sum(item.weight for item in self._pending.values())
+        return len(self._pending) >= self._limits.items or weight >= self._limits.weight
 
     def _next(self) -> list[_Item[T, R]]:
         """The next batch: the oldest items that are still wanted, within the limits."""
