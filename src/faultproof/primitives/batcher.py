@@ -216,7 +216,7 @@ class Batcher(Generic[T, R]):
     async def _run(self, values: Sequence[T]) -> Sequence[R | BaseException]:
         """One batch. Nothing that `apply` does can end the loop."""
         try:
-            results = await self._apply(values)
+            answer: object = await self._apply(values)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -224,11 +224,11 @@ class Batcher(Generic[T, R]):
             return [_failed(self._name, asyncio.CancelledError("cancelled inside")) for _ in values]
         except Exception as error:
             return [error] if len(values) == 1 else [for_each_caller(error) for _ in values]
-        if not isinstance(results, Sequence) or len(results) != len(values):
-            count = len(results) if isinstance(results, Sequence) else type(results).__qualname__
-            wrong = f"the function of batcher {self._name!r} returned {count} for {len(values)} results"
-            return [OutcomeUnknown(wrong + ": whether an item took effect is unknown") for _ in values]
-        return results
+        if isinstance(answer, Sequence) and len(answer) == len(values):
+            return answer
+        count = len(answer) if isinstance(answer, Sequence) else type(answer).__qualname__
+        wrong = f"the function of batcher {self._name!r} returned {count} for {len(values)} results"
+        return [OutcomeUnknown(wrong + ": whether an item took effect is unknown") for _ in values]
 
     def _answer(self, batch: Sequence[_Item[T, R]], results: Sequence[R | BaseException]) -> None:
         for item, result in zip(batch, results, strict=True):
