@@ -158,6 +158,22 @@ async def test_a_lost_commit_is_unknown_to_every_caller_and_is_not_repeated(tabl
     assert await within(commit.submit(20)) == 40
 
 
+@pytest.mark.parametrize("extra", [-1, 1])
+async def test_the_wrong_number_of_outcomes_commits_nothing(table: Database, extra: int) -> None:
+    """Found: it was noticed after the commit, and callers were told of a failure that had not happened."""
+    calls = []
+
+    def apply(items: Sequence[int], wait: bool) -> Script[list[Outcome[int]]]:
+        calls.append(len(items))
+        for item in items:
+            yield from write(item)
+        return [Ok(0)] * (len(items) + extra)
+
+    results = await submit_all(GroupCommit(table, apply), range(5))
+    assert all(isinstance(result, FaultproofError) and not isinstance(result, OutcomeUnknown) for result in results)
+    assert await written(table) == Counter()
+
+
 async def test_inside_an_open_transaction_it_says_what_to_pass(table: Database) -> None:
     commit: GroupCommit[int, int] = GroupCommit(table, Journal())
     async with table.transaction():
