@@ -158,6 +158,19 @@ async def test_a_lost_commit_is_unknown_to_every_caller_and_is_not_repeated(tabl
     assert await within(commit.submit(20)) == 40
 
 
+@pytest.mark.parametrize("error", [DiskFull("full"), LockedElsewhere("locked"), OutcomeUnknown("lost")], ids=repr)
+async def test_what_is_wrong_with_the_database_is_not_asked_again_for_each_item(
+    table: Database, error: FaultproofError
+) -> None:
+    journal = Journal()
+    journal.special = {5: fails(error)}
+    results = await submit_all(GroupCommit(table, journal), range(40))
+    assert results[0] == 0
+    assert [(type(result), str(result)) for result in results[1:]] == [(type(error), str(error))] * 39
+    assert len(journal.calls) == 2
+    assert await written(table) == Counter({0})
+
+
 @pytest.mark.parametrize("extra", [-1, 1])
 async def test_the_wrong_number_of_outcomes_commits_nothing(table: Database, extra: int) -> None:
     """Found: it was noticed after the commit, and callers were told of a failure that had not happened."""

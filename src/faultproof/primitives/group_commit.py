@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from faultproof.errors import Misuse, OutcomeUnknown, TransactionOpen, TryAgain
+from faultproof.errors import Closed, Misuse, OutcomeUnknown, Repair, TransactionOpen, TryAgain
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
 from faultproof.primitives.batcher import Batcher, BatchLimits, for_each_caller
@@ -76,7 +76,7 @@ class GroupCommit(Generic[T, R]):
     async def _commit(self, items: Sequence[T]) -> list[R | BaseException]:
         try:
             outcomes = await self._database.transact(self._counted(items, False))
-        except (OutcomeUnknown, TryAgain) as error:  # says something about the commit, not about any one item
+        except (OutcomeUnknown, TryAgain, Repair, Closed) as error:  # about the database, not about any one item
             return [for_each_caller(error) for _ in items]
         except Exception as error:
             if len(items) == 1:
