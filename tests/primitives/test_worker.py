@@ -105,6 +105,18 @@ async def test_a_loop_that_cannot_be_opened_is_opened_again() -> None:
     await running.stop()
 
 
+async def test_a_cancel_that_a_step_brings_on_itself_is_a_failure_like_another() -> None:
+    """Found: it ended the whole worker. A handler may well await a task that somebody cancelled."""
+    loop, other = Scripted("weak", failing(asyncio.CancelledError())), Scripted("strong", rest)
+    running = Running(loop, other)
+    await until(lambda: loop.news.waits)
+    assert not running.task.done()
+    assert running.health("weak")[1:4] == (True, 1, "CancelledError: ")
+    assert loop.diary == ["open", "step", "CancelledError", "open", "step", "done"]
+    await running.stop()
+    assert other.diary[-1] == "close"
+
+
 async def test_health_says_how_long_ago_a_step_went_well() -> None:
     clock = ManualClock()
     loop = Scripted("idle", rest)

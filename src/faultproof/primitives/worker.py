@@ -136,10 +136,12 @@ class Worker:
         while not self._stopping:
             try:
                 await self._serve(state, healthy)
-            except asyncio.CancelledError:
-                if not self._stopping:
-                    raise
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _cancelled():
+                    if not self._stopping:
+                        raise
+                    break
+                # A cancel that nobody asked of this task is the step's own: it awaited something that was cancelled.
                 state.error = f"{type(error).__name__}: {error}"
                 state.restarts += 1
                 self._env.signals.emit(LOOP_RESTART, 1, loop=state.loop.name, error=state.error)
@@ -195,3 +197,8 @@ class Worker:
                 await state.loop.close()
         except Exception as error:  # its leases will expire instead
             state.error = f"{type(error).__name__}: {error}"
+
+
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
