@@ -105,6 +105,24 @@ async def test_a_loop_that_cannot_be_opened_is_opened_again() -> None:
     await running.stop()
 
 
+async def test_a_failing_loop_harms_no_other() -> None:
+    clock = ManualClock()
+
+    async def work() -> float:
+        return 0.0
+
+    weak, strong = Scripted("weak", failing(*[ValueError("no")] * 50)), Scripted("strong", work)
+    running = Running(weak, strong, clock=clock)
+    await settle()
+    assert not running.health("weak").running
+    before = len(strong.diary)
+    await settle()
+    assert len(strong.diary) > before
+    assert running.health("strong")[1:4] == (True, 0, None)
+    await running.stop()
+    assert (weak.diary[-1], strong.diary[-1]) == ("close", "close")
+
+
 async def test_a_cancel_that_a_step_brings_on_itself_is_a_failure_like_another() -> None:
     """Found: it ended the whole worker. A handler may well await a task that somebody cancelled."""
     loop, other = Scripted("weak", failing(asyncio.CancelledError())), Scripted("strong", rest)

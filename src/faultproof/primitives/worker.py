@@ -152,8 +152,6 @@ class Worker:
                     ),
                 )
                 failures += 1
-            finally:
-                state.running = False
         await self._close(state)
 
     async def _serve(self, state: _State, healthy: Callable[[], None]) -> None:
@@ -172,6 +170,7 @@ class Worker:
                 else:
                     await clock.sleep(0)  # a loop with endless work must not starve the others
         finally:
+            state.running = False
             news.close()
 
     async def _rest(self, state: _State, wait: Callable[[], Awaitable[object]]) -> None:
