@@ -233,6 +233,16 @@ async def test_a_close_that_hangs_or_fails_is_left_behind() -> None:
     assert running.health("well").error is None
 
 
+async def test_a_worker_stopped_before_it_ran_does_nothing_and_leaves_nothing() -> None:
+    loop = Scripted("late", rest)
+    worker = Worker(env_of(clock=ManualClock()), loop)
+    before = asyncio.all_tasks()
+    worker.stop()
+    await within(worker.run())
+    assert loop.diary == ["close"]
+    assert asyncio.all_tasks() == before
+
+
 async def test_cancelling_the_run_ends_every_loop() -> None:
     loops = [Scripted("one", rest), Scripted("two", rest)]
     running = Running(*loops, clock=ManualClock())

@@ -111,7 +111,8 @@ class Worker:
         for task, state in zip(self._tasks, self._states, strict=False):
             if state.resting:
                 task.cancel()
-        self._tasks.append(asyncio.create_task(self._cut_short(), name="faultproof-drain"))
+        if self._tasks:  # or it has not begun to run, and will not
+            self._tasks.append(asyncio.create_task(self._cut_short(), name="faultproof-drain"))
 
     def health(self) -> list[LoopHealth]:
         """How each loop is doing."""
