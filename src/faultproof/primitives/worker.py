@@ -139,7 +139,7 @@ class Worker:
                 await self._serve(state, healthy)
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and _cancelled():
-                    if not self._stopping:
+                    if not self._being_stopped():
                         raise
                     break
                 # A cancel that nobody asked of this task is the step's own: it awaited something that was cancelled.
