@@ -131,6 +131,14 @@ Step: TypeAlias = Call | Wake | Begin | Commit | Rollback
 Script: TypeAlias = Generator[Step, Answer, T]
 
 
+class Inline:
+    """As `tx` of a durable call inside a script: the call is then a part of that script, for `yield from`."""
+
+    def run(self, script: Script[T]) -> Script[T]:
+        """The script itself."""
+        return script
+
+
 def drive(script: Script[T], execute: Callable[[Step], Answer]) -> T:
     """Run a script to its end with a synchronous executor; errors are thrown into it, so that it may handle them."""
     try:

@@ -25,6 +25,10 @@ class Store(Protocol):
     owner: Process | None
     """Who holds the write lock, where the store knows."""
 
+    def reset(self, now: Callable[[], int]) -> None:
+        """Back to the state that this store began with, for another run on another clock."""
+        ...
+
     def execute(self, lane: SimLane, step: Step) -> Answer:
         """Run one step for a lane."""
         ...
@@ -93,6 +97,18 @@ class SimLane:
         return self._store.execute(self, step)
 
 
+class NestedConnection(Connection):
+    """Transactions as savepoints inside one that is never committed: undoing that one is the cheapest way back to the
+    start, because the prepared statements stay valid."""
+
+    begin, commit = "SAVEPOINT world", "RELEASE world"
+
+    def _rollback(self) -> Answer:
+        self.raw.execute("ROLLBACK TO world")
+        self.raw.execute("RELEASE world")
+        return NOTHING
+
+
 class MemoryStore:
     """One in-memory database for all processes; the write lock is played, everything else is SQLite.
 
@@ -105,20 +121,27 @@ class MemoryStore:
         self.commits = 0
         self.owner: Process | None = None
         self.now: Callable[[], int] = lambda: 0
-        self._connection = Connection(self.raw, name="the simulated database", now=lambda: self.now())
+        self._connection = NestedConnection(self.raw, name="the simulated database", now=lambda: self.now())
         if image is not None:
             self.raw.deserialize(image)
+        self.raw.execute("BEGIN")
 
-    def reset(self, image: bytes, now: Callable[[], int]) -> None:
-        """Begin another run from a saved state."""
-        if self.raw.in_transaction:
-            self.raw.execute("ROLLBACK")
-        self.raw.deserialize(image)
+    def reset(self, now: Callable[[], int]) -> None:
+        """Back to the state that this store began with, for another run."""
+        self.raw.execute("ROLLBACK")
+        self.raw.execute("BEGIN")
         self.commits, self.owner, self.now = 0, None, now
 
+    def image(self) -> bytes:
+        """The state as it is now, to begin other stores with."""
+        self.raw.execute("COMMIT")
+        return self.raw.serialize()
+
     def execute(self, lane: SimLane, step: Step) -> Answer:
+        if type(step) is Call:
+            return self._connection.execute(step)
         if lane.role == "reader":
-            return self._connection.execute(step) if type(step) is Call else NOTHING
+            return NOTHING
         if type(step) is Begin:
             if self.owner is not None:
                 raise NotBegun("the simulated database is locked by another process")
@@ -153,14 +176,25 @@ class MemoryStore:
 class FileStore:
     """Real WAL files: each process has connections of its own, and SQLite itself keeps them apart."""
 
-    def __init__(self, path: Path, image: bytes, now: Callable[[], int]) -> None:
+    def __init__(self, directory: Path, image: bytes) -> None:
         self.commits = 0
         self.owner: Process | None = None
-        self._path = path
-        self._now = now
-        path.write_bytes(image)
+        self._path = directory / "world.db"
+        self._image = image
+        self._now: Callable[[], int] = lambda: 0
         self._connections: dict[tuple[int, str], Connection] = {}
-        self._own = open_connection(str(path), now=now, synchronous="normal")
+        self._own = self._begin()
+
+    def reset(self, now: Callable[[], int]) -> None:
+        self.close()
+        self.commits, self._now = 0, now
+        self._own = self._begin()
+
+    def _begin(self) -> Connection:
+        for leftover in ("-wal", "-shm"):
+            self._path.with_name(self._path.name + leftover).unlink(missing_ok=True)
+        self._path.write_bytes(self._image)
+        return open_connection(str(self._path), now=lambda: self._now(), synchronous="normal")
 
     def execute(self, lane: SimLane, step: Step) -> Answer:
         answer = self._connection(lane).execute(step)
@@ -188,12 +222,13 @@ class FileStore:
         """Close all connections."""
         for connection in (*self._connections.values(), self._own):
             connection.close()
+        self._connections.clear()
 
     def _connection(self, lane: SimLane) -> Connection:
         key = (id(lane.process), lane.role)
         if key not in self._connections:
             self._connections[key] = open_connection(
-                str(self._path), now=self._now, synchronous="normal", reader=lane.role == "reader"
+                str(self._path), now=lambda: self._now(), synchronous="normal", reader=lane.role == "reader"
             )
         return self._connections[key]
 

@@ -11,7 +11,8 @@ import asyncio
 import heapq
 from asyncio import events
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, ContextVar
 from typing import Any, NoReturn, cast
 
@@ -80,11 +81,8 @@ class SimLoop:
         self.failure: BaseException | None = None
         self._timer_count = 0
         self.steps = 0
-
-    @property
-    def real(self) -> asyncio.AbstractEventLoop:
+        self.real = cast(asyncio.AbstractEventLoop, self)
         """Itself, as what asyncio takes it for."""
-        return cast(asyncio.AbstractEventLoop, self)
 
     def time(self) -> float:
         return self.now
@@ -117,27 +115,32 @@ class SimLoop:
         strand.tasks.append(task)
         return task
 
-    def run_ready(self, steps_max: int) -> None:
-        """Run the callbacks of every process until none is ready."""
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Be the running loop of this thread."""
         events._set_running_loop(self.real)
         try:
-            busy = True
-            while busy:
-                busy = False
-                for strand in self.strands:
-                    if strand.frozen:
-                        continue
-                    ready = strand.ready
-                    while ready:
-                        busy = True
-                        self.steps += 1
-                        if self.steps > steps_max:
-                            raise StepLimit(f"{steps_max} steps without an end; {strand.name} was running")
-                        ready.popleft().run()
-                        if self.failure is not None:
-                            raise self.failure
+            yield
         finally:
             events._set_running_loop(None)
+
+    def run_ready(self, steps_max: int) -> None:
+        """Run the callbacks of every process until none is ready."""
+        busy = True
+        while busy:
+            busy = False
+            for strand in self.strands:
+                if not strand.ready or strand.frozen:
+                    continue
+                busy = True
+                ready = strand.ready
+                while ready:
+                    self.steps += 1
+                    if self.steps > steps_max:
+                        raise StepLimit(f"{steps_max} steps without an end; {strand.name} was running")
+                    ready.popleft().run()
+                    if self.failure is not None:
+                        raise self.failure
 
     def advance(self) -> bool:
         """Go to the next timer of a living process, and make it ready; False if there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from faultproof.engines.sqlite.wake import Bells
@@ -12,18 +12,17 @@ from faultproof.ports.database import News
 if TYPE_CHECKING:
     from faultproof.prove.world import Process, World
 
-_EPOCH_US = 1_700_000_000_000_000
 _GRAIN = 8
 
 
 class SimClock:
     """Virtual time; both clocks are the loop's."""
 
+    wall_us: Callable[[], int]
+
     def __init__(self, world: World) -> None:
         self._loop = world.loop
-
-    def wall_us(self) -> int:
-        return _EPOCH_US + int(self._loop.now * 1_000_000)
+        self.wall_us = world.wall_us
 
     def monotonic(self) -> float:
         return self._loop.now

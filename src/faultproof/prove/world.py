@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -34,6 +34,7 @@ Granularity = Literal["commit", "statement"]
 Main = Callable[["Process"], Coroutine[Any, Any, None]]
 
 NO_FAULT, CRASH, FREEZE = 0, 1, 2
+EPOCH_US = 1_700_000_000_000_000
 FAULTS = ("none", "crash", "freeze")
 
 
@@ -44,16 +45,25 @@ class Limits:
     steps: int = 200_000
     seconds: float = 600.0
     restart_s: float = 0.05
-    freeze_s: float = 45.0
-    """Longer than every lease in use."""
+    freeze_s: float = 6.0
+    """Longer than every lease in use: a proof sets its leases accordingly."""
 
 
 class Point(NamedTuple):
-    """A place where a fault could strike: its position on the tape, and what makes two places equivalent."""
+    """A place where a fault could strike, and what makes two places equivalent for it."""
 
     position: int
+    """On the tape."""
+    when: str
     label: str
-    key: tuple[Any, ...]
+    process: str
+    keys: tuple[Hashable, Hashable]
+    """By fault, from CRASH. A crash leaves the same world behind if nothing durable, no answer to the outside and no
+    virtual time lies between two places; a frozen process also keeps what it knows, so every operation counts."""
+
+    def key(self, fault: int) -> Hashable:
+        """Equal for places at which this fault has the same effect."""
+        return self.keys[fault - CRASH]
 
 
 class Operation:
@@ -88,6 +98,8 @@ class Process:
         self.env = Env(clock=SimClock(world), rng=SimRng(world), ids=SimIds(world), signals=world.signals)
         self.wakeups = SimWakeups(self)
         self.notes = 0
+        self.operations = 0
+        """Completed so far."""
 
     def database(self) -> SqliteDatabase:
         """The production database class, on this world's store."""
@@ -105,7 +117,7 @@ class Process:
         """Tell the outside world something that cannot be taken back: an answer to a client, an e-mail sent."""
         self.notes += 1
         self.world.notes.append((kind, *facts))
-        self.world.trace.append(f"{self.strand.name} notes {kind} {facts!r}")
+        self.world.trace.append((self.world.loop.now, self.strand.name, "notes", (kind, *facts)))
 
 
 class World:
@@ -128,7 +140,8 @@ class World:
         self.signals = Signals(sinks=())
         self.processes: list[Process] = []
         self.notes: list[tuple[Any, ...]] = []
-        self.trace: list[str] = []
+        self.trace: list[tuple[Any, ...]] = []
+        """What happened, as facts; put into words only when somebody asks (`lines`, `hash`)."""
         self.points: list[Point] = []
         self.faults: list[str] = []
         self.deaths: list[tuple[str, BaseException]] = []
@@ -141,6 +154,10 @@ class World:
         self._root_context = Context()
         self._root_context.run(STRAND.set, self._root)
         self.ids = 0
+
+    def wall_us(self) -> int:
+        """The wall clock: microseconds since 1970, from the virtual time."""
+        return EPOCH_US + int(self.loop.now * 1_000_000)
 
     # -- what processes do ------------------------------------------------------------------------------------------
 
@@ -175,22 +192,28 @@ class World:
     def run(self, until: Callable[[], bool]) -> None:
         """Run until nothing is under way and `until` holds. Raises `StepLimit` if that never comes."""
         loop, limits = self.loop, self.limits
-        while True:
-            loop.run_ready(limits.steps)
-            operation = self._pick()
-            if operation is not None:
-                self._perform(operation)
-            elif until():
-                return
-            elif not loop.advance():
-                raise StepLimit("every process waits for something that cannot happen")
-            elif loop.now > limits.seconds:
-                raise StepLimit(f"not finished after {limits.seconds:.0f} virtual seconds")
+        with loop.running():
+            while True:
+                loop.run_ready(limits.steps)
+                operation = self._pick()
+                if operation is not None:
+                    self._perform(operation)
+                elif until():
+                    return
+                elif not loop.advance():
+                    raise StepLimit("every process waits for something that cannot happen")
+                elif loop.now > limits.seconds:
+                    raise StepLimit(f"not finished after {limits.seconds:.0f} virtual seconds")
+
+    def lines(self) -> Iterator[str]:
+        """What happened, a line each."""
+        for now, who, what, outcome in self.trace:
+            yield f"{now:.6f} {who}: {what} {outcome!r}"
 
     def hash(self) -> str:
         """A digest of everything that happened, in order, and of the database at the end."""
         digest = hashlib.blake2b(digest_size=16)
-        for line in self.trace:
+        for line in self.lines():
             digest.update(line.encode())
             digest.update(b"\n")
         for line in self.store.dump():
@@ -209,15 +232,16 @@ class World:
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _pick(self) -> Operation | None:
+        operations = self._operations
         eligible = [
             operation
-            for operation in self._operations
+            for operation in operations
             if not operation.process.strand.frozen and (operation.eligible is None or operation.eligible())
         ]
         if not eligible:
             return None
         chosen = eligible[0] if len(eligible) == 1 else eligible[self.tape.choose(len(eligible))]
-        self._operations.remove(chosen)
+        operations.remove(chosen)
         return chosen
 
     def _perform(self, operation: Operation) -> None:
@@ -226,7 +250,7 @@ class World:
             if self._faults_left and self.tape.fault(2):
                 self._spend(f"drop {operation.label} to {process.strand.name}")
             else:
-                self.trace.append(f"{self.loop.now:.6f} {process.strand.name} hears {operation.label}")
+                self.trace.append((self.loop.now, process.strand.name, "hears", operation.label))
                 operation.action()
             return
         if self._strike(process, "before", operation.label):
@@ -238,7 +262,8 @@ class World:
             result, error = operation.action(), None
         except Exception as raised:
             result, error = None, raised
-        self.trace.append(f"{self.loop.now:.6f} {process.strand.name} {operation.label} -> {error or result!r}")
+        process.operations += 1
+        self.trace.append((self.loop.now, process.strand.name, operation.label, error or result))
         if self._strike(process, "after", operation.label) and process.strand.dead:
             return
         if not future.cancelled():
@@ -250,8 +275,12 @@ class World:
     def _strike(self, process: Process, when: str, label: str) -> bool:
         if not self._faults_left:
             return False
-        key = (process.strand.name, process.notes, self.store.commits, self.loop.now, self.store.owner is process)
-        self.points.append(Point(self.tape.position, f"{when} {label} in {process.strand.name}", key))
+        name, commits = process.strand.name, self.store.commits
+        holds_lock = self.store.owner is process
+        crash: Hashable = (name, process.notes, commits, self.loop.now, holds_lock)
+        # Frozen with the lock, it stops all writers until it wakes, wherever in its transaction it is.
+        freeze: Hashable = (name, commits) if holds_lock else (name, process.operations, when, commits, self.loop.now)
+        self.points.append(Point(self.tape.position, when, label, name, (crash, freeze)))
         fault = self.tape.fault(3)
         if fault == NO_FAULT:
             return False
@@ -265,7 +294,7 @@ class World:
     def _spend(self, what: str) -> None:
         self._faults_left -= 1
         self.faults.append(what)
-        self.trace.append(f"{self.loop.now:.6f} FAULT {what}")
+        self.trace.append((self.loop.now, "world", "FAULT", what))
 
     def _crash(self, process: Process) -> None:
         self._remove(process)
@@ -290,7 +319,7 @@ class World:
             self.loop.failure = error
             return
         self.deaths.append((process.strand.name, error))
-        self.trace.append(f"{self.loop.now:.6f} {process.strand.name} died of {error!r}")
+        self.trace.append((self.loop.now, process.strand.name, "died of", error))
         self._crash(process)
 
     def _later(self, seconds: float, action: Callable[[], Any]) -> None:

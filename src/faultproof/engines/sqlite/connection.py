@@ -20,6 +20,8 @@ _rendered: dict[Statement, Rendered] = {}  # bounded: statements are declared at
 class Connection:
     """Executes steps on a `sqlite3` connection, with `busy_timeout=0`: waiting for locks is the caller's policy."""
 
+    begin, commit, rollback = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
+
     def __init__(self, raw: sqlite3.Connection, *, name: str, now: Callable[[], int]) -> None:
         self.raw = raw
         self.name = name
@@ -64,7 +66,7 @@ class Connection:
     def _begin(self, begin: Begin) -> Answer:
         self._woken.clear()
         try:
-            self.raw.execute("BEGIN IMMEDIATE" if begin.writes else "BEGIN")
+            self.raw.execute(self.begin if begin.writes else "BEGIN")
         except sqlite3.Error as error:
             problem = translated(error, self.name)
             raise (NotBegun(str(problem)) if isinstance(problem, Busy) else problem) from error
@@ -73,7 +75,7 @@ class Connection:
     def _commit(self) -> Answer:
         topics = [(topic,) for topic in self._woken]
         try:
-            self.raw.execute("COMMIT")
+            self.raw.execute(self.commit)
         except sqlite3.Error as error:
             problem = translated(error, self.name)
             self._rollback()
@@ -87,7 +89,7 @@ class Connection:
         self._woken.clear()
         if self.raw.in_transaction:
             with suppress(sqlite3.Error):
-                self.raw.execute("ROLLBACK")
+                self.raw.execute(self.rollback)
         return NOTHING
 
 

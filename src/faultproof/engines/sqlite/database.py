@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar, Token
+from types import TracebackType
 from typing import Any, TypeVar
 
 from faultproof.clock import Env
@@ -104,28 +105,9 @@ class SqliteDatabase:
         self._check()
         return await self._reader.drive(snapshot(script))
 
-    @asynccontextmanager
-    async def transaction(self, *, timeout: float = 30.0) -> AsyncIterator[SqliteTransaction]:
+    def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[SqliteTransaction]:
         self._check()
-        asked = self.env.clock.monotonic()
-        tx = SqliteTransaction(self._writer)
-        async with self._gate:
-            token = _open.set(self)
-            try:
-                await self._locked(asked, lambda: self._writer.drive(_one(Begin(writes=True))))
-                async with _deadline(timeout):
-                    yield tx
-                tx.end()
-                answer = await self._writer.drive(_one(Commit()))
-            except BaseException:
-                tx.end()
-                # The lane runs it after whatever is still under way there, a BEGIN included; after a COMMIT it is
-                # nothing. Shielded, so that a second cancel cannot leave the transaction open.
-                await asyncio.shield(self._writer.drive(_one(Rollback())))
-                raise
-            finally:
-                _open.reset(token)
-        self._after_commit(tuple(topic for (topic,) in answer.rows))
+        return _Opened(self, timeout)
 
     async def install(self, *schemas: Schema) -> None:
         for schema in schemas:
@@ -186,15 +168,61 @@ class SqliteDatabase:
             raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
 
 
-@asynccontextmanager
-async def _deadline(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            yield
-    except TimeoutError as error:
-        if not limit.expired():
+class _Opened:
+    """A transaction while it is open. A class and not a generator: one that is abandoned must not run on."""
+
+    def __init__(self, database: SqliteDatabase, timeout: float) -> None:
+        self._database = database
+        self._seconds = timeout
+        self._limit = asyncio.timeout(timeout)
+        self._tx = SqliteTransaction(database._writer)
+        self._token: Token[SqliteDatabase | None] | None = None
+
+    async def __aenter__(self) -> SqliteTransaction:
+        database = self._database
+        asked = database.env.clock.monotonic()
+        await database._gate.acquire()
+        try:
+            await database._locked(asked, lambda: database._writer.drive(_one(Begin(writes=True))))
+            await self._limit.__aenter__()
+        except BaseException:
+            await self._roll_back()
             raise
-        raise DeadlineExceeded(f"the transaction was open for {seconds} s and has been rolled back") from error
+        self._token = _open.set(database)
+        return self._tx
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        database = self._database
+        assert self._token is not None
+        _open.reset(self._token)
+        self._tx.end()
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError as expired:
+            await self._roll_back()
+            raise DeadlineExceeded(
+                f"the transaction was open for {self._seconds} s and has been rolled back"
+            ) from expired
+        if error is not None:
+            await self._roll_back()
+            return
+        try:
+            answer = await database._writer.drive(_one(Commit()))
+        except BaseException:
+            await self._roll_back()
+            raise
+        database._gate.release()
+        database._after_commit(tuple(topic for (topic,) in answer.rows))
+
+    async def _roll_back(self) -> None:
+        """The lane runs it after whatever is still under way there, a BEGIN or COMMIT included; after a COMMIT it does
+        nothing. It is in the lane before the await, so that no second cancel can leave the transaction open."""
+        try:
+            await self._database._writer.drive(_one(Rollback()))
+        finally:
+            self._database._gate.release()
 
 
 def _one(step: Begin | Commit | Rollback) -> Script[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import zlib
+from functools import lru_cache
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
@@ -169,6 +170,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+@lru_cache(maxsize=1_024)
 def _mentions_datetime(kind: type) -> bool:
     """Whether a naive datetime could be in there; if not, encoding skips the search for one."""
     information = msgspec.inspect.type_info(kind)

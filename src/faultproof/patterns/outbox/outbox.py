@@ -17,7 +17,7 @@ from faultproof.patterns.outbox.retention import Retention
 from faultproof.patterns.outbox.sequencer import Sequencer, intake_topic, lease_kind
 from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.log import Entry
-from faultproof.ports.script import Script, Wake
+from faultproof.ports.script import Inline, Script, Wake
 from faultproof.primitives.batcher import BatchLimits
 from faultproof.primitives.group_commit import GroupCommit, Ok
 
@@ -96,6 +96,18 @@ class Outbox:
         event: object,
         *,
         key: str | None,
+        tx: Inline,
+        type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        delay: float = 0.0,
+    ) -> Script[str]: ...
+
+    @overload
+    def publish(
+        self,
+        event: object,
+        *,
+        key: str | None,
         tx: Tx | None = None,
         type: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -107,15 +119,15 @@ class Outbox:
         event: object,
         *,
         key: str | None,
-        tx: Tx | SyncTx | None = None,
+        tx: Tx | SyncTx | Inline | None = None,
         type: str | None = None,
         headers: Mapping[str, str] | None = None,
         delay: float = 0.0,
-    ) -> Awaitable[str] | str:
+    ) -> Awaitable[str] | Script[str] | str:
         """Publish one event; its id.
 
-        With `tx` it commits or vanishes with that transaction: await the result of an async one, while a joined
-        synchronous handle gives the id directly. Without, it is committed before the call returns, in one transaction
+        With `tx` it commits or vanishes with that transaction: await the result of an async one; a joined synchronous
+        handle gives the id directly; inside a script of your own, `yield from` it with `Inline()`. Without, it is committed before the call returns, in one transaction
         with what other callers publish at the same time. `key`: events of one key stay in order (None: no order).
         `type`: the registered name, needed for a `dict`. `delay`: seconds after which it takes its place in the log;
         later events do not wait for it.

@@ -1,0 +1,273 @@
+"""The outbox's proof: three producers, a sequencer and a consumer with inbox, under crashes and frozen processes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from faultproof.patterns.outbox import sql as tables
+from faultproof.patterns.outbox.consumer import Consumer, ConsumerOptions
+from faultproof.patterns.outbox.events import Event
+from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
+from faultproof.ports.database import Database, Transaction
+from faultproof.ports.log import Record
+from faultproof.ports.script import Inline, Script, sql
+from faultproof.primitives.worker import Worker
+from faultproof.prove.proof import Plant, Proof
+from faultproof.prove.world import Main, Process, World
+
+TTL_S = 2.0
+ORDERS = {"api-1": ("a", "b", "a"), "api-2": ("a", "b", "b"), "api-3": ("a", "c", "b", "a")}
+"""Producer -> the item of each of its orders: ten orders, two hot keys."""
+FAILS_TWICE = ("a", 2)
+"""In the proof of poison: the event whose handler fails on its first two attempts."""
+
+
+class Ordered(msgspec.Struct, frozen=True):
+    """An order was placed; `version` is that of the item's row, written in the same transaction."""
+
+    order: str
+    item: str
+    version: int
+
+
+@sql("INSERT INTO orders (id, item) VALUES (:id, :item) ON CONFLICT (id) DO NOTHING RETURNING id")
+def _insert_order(id: str, item: str) -> str | None: ...
+
+
+@sql(
+    """INSERT INTO item (name, version) VALUES (:name, 1)
+       ON CONFLICT (name) DO UPDATE SET version = item.version + 1 RETURNING version"""
+)
+def _bump(name: str) -> int: ...
+
+
+def _outbox(database: Database) -> Outbox:
+    return Outbox(database, events={"ordered": Ordered}, options=OutboxOptions(partitions=2))
+
+
+async def _prepare(database: Database) -> None:
+    await _outbox(database).install()
+    async with database.transaction() as tx:
+        await tx.execute("CREATE TABLE orders (id TEXT PRIMARY KEY, item TEXT NOT NULL)")
+        await tx.execute("CREATE TABLE item (name TEXT PRIMARY KEY, version INTEGER NOT NULL)")
+        await tx.execute("CREATE TABLE effect (n INTEGER PRIMARY KEY, item TEXT NOT NULL, version INTEGER NOT NULL)")
+
+
+class _Run:
+    """One run: producers place orders, the consumer writes each event's effect."""
+
+    def __init__(self, world: World, plant: str | None, *, orders: dict[str, Sequence[str]], poison: bool) -> None:
+        self._world = world
+        self._plant = plant
+        self._poison = poison
+        self._accepted: list[str] = []
+        self._finished: set[str] = set()
+        self._orders = orders
+        for name, items in orders.items():
+            world.spawn(name, self._producer(items))
+        world.spawn("sequencer", self._sequencer)
+        world.spawn("consumer", self._consumer)
+
+    # -- the processes ----------------------------------------------------------------------------------------------
+
+    def _producer(self, items: Sequence[str]) -> Main:
+        async def main(process: Process) -> None:
+            database = process.database()
+            outbox = _outbox(database)
+            for number, item in enumerate(items):
+                id = f"{process.name}/{number}"
+                if self._plant == "split transaction":
+                    version = await database.transact(self._business(id, item))
+                    if version is not None:
+                        await outbox.publish(Ordered(id, item, version), key=item)
+                else:
+                    await database.transact(self._place(outbox, id, item))
+                process.note("accepted", id)
+                self._accepted.append(id)
+            self._finished.add(process.name)
+
+        return main
+
+    def _business(self, id: str, item: str) -> Script[int | None]:
+        """Placing an order again changes nothing: a client that got no answer asks again."""
+        if (yield from _insert_order(id, item)) is None:
+            return None
+        return (yield from _bump(item))
+
+    def _place(self, outbox: Outbox, id: str, item: str) -> Script[None]:
+        version = yield from self._business(id, item)
+        if version is not None:
+            key = None if self._plant == "no key" else item
+            yield from outbox.publish(Ordered(id, item, version), key=key, tx=Inline())
+
+    async def _sequencer(self, process: Process) -> None:
+        await Worker(process.env, _outbox(process.database()).sequencer(ttl=TTL_S)).run()
+
+    async def _consumer(self, process: Process) -> None:
+        failures = 0
+
+        async def effect(event: Event[Ordered], tx: Transaction) -> None:
+            nonlocal failures
+            body = event.body
+            if self._poison and (body.item, body.version) == FAILS_TWICE and failures < 2:
+                failures += 1
+                raise ValueError("not yet")
+            await tx.execute("INSERT INTO effect (item, version) VALUES (?, ?)", body.item, body.version)
+
+        outbox = _outbox(process.database())
+        consumer = outbox.consumer("summary", effect, ConsumerOptions(ttl=TTL_S, backoff=0.2, timeout=2.0, attempts=20))
+        broken = _BROKEN.get(self._plant or "")
+        if broken is not None:
+            consumer.__class__ = broken
+        await Worker(process.env, consumer).run()
+
+    # -- the verdict ------------------------------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        if len(self._finished) < len(self._orders):
+            return False
+        left = self._world.store.fetch(
+            """SELECT 1 FROM faultproof_intake UNION ALL SELECT 1 FROM faultproof_parked UNION ALL
+               SELECT 1 FROM faultproof_log_partition p LEFT JOIN faultproof_inbox i
+                 ON i.log = p.log AND i."partition" = p."partition"
+               WHERE p.next_offset > coalesce(i.next_offset, 0) LIMIT 1"""
+        )
+        return not left
+
+    def violations(self) -> list[str]:
+        fetch = self._world.store.fetch
+        wrong = [f"{name} died of {error!r}" for name, error in self._world.deaths]
+        orders = dict(fetch("SELECT id, item FROM orders"))
+        wrong += [f"order {id} was accepted and is not there" for id in self._accepted if id not in orders]
+        stream: dict[str, list[int]] = defaultdict(list)
+        published: list[str] = []
+        for (payload,) in fetch('SELECT payload FROM faultproof_log ORDER BY "partition", "offset"'):
+            event = msgspec.json.decode(payload, type=Ordered)
+            stream[event.item].append(event.version)
+            published.append(event.order)
+        if sorted(published) != sorted(orders):
+            wrong.append(f"the stream has {sorted(published)}, committed were {sorted(orders)}")
+        effects: dict[str, list[int]] = defaultdict(list)
+        for item, version in fetch("SELECT item, version FROM effect ORDER BY n"):
+            effects[item].append(version)
+        for item, last in fetch("SELECT name, version FROM item"):
+            expected = list(range(1, last + 1))
+            if stream[item] != expected:
+                wrong.append(f"the stream of {item} has the versions {stream[item]}, not {expected}")
+            if effects[item] != expected:
+                wrong.append(f"the effects on {item} have the versions {effects[item]}, not {expected}")
+        return wrong
+
+
+# -- planted bugs: what a consumer looks like that somebody simplified ------------------------------------------------
+
+
+class _AcknowledgesEarly(Consumer):
+    async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
+        await self._transact(self._past(records, None))
+        async with self._database.transaction() as tx:
+            for index, record in enumerate(records):
+                await self._handle(index, record, tx)
+
+
+class _WithoutInbox(Consumer):
+    async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
+        async with self._database.transaction() as tx:
+            await tx.run(self._guard())
+            for index, record in enumerate(records):
+                await self._handle(index, record, tx)
+        await self._transact(self._past(records, None))
+
+
+class _WithoutFence(Consumer):
+    """Neither the claim's token nor the cursor's old value is checked; each alone would do."""
+
+    def _guard(self) -> Script[None]:
+        yield from ()
+
+    def _past(self, records: Sequence[Record], parking: Script[None] | None) -> Script[None]:
+        partitions = sorted({record.partition for record in records})
+        for cursor in (yield from tables.cursors(self._log, self._group, partitions)):
+            last = max(record.offset for record in records if record.partition == cursor.partition)
+            move = tables.Progress(cursor.partition, cursor.offset, max(cursor.offset, last + 1))
+            yield from tables.advance(self._log, self._group, [move])
+
+
+class _Overtakes(Consumer):
+    """New events do not look whether an earlier one of their key is parked."""
+
+    async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
+        await super()._settle(records, frozenset())
+
+
+_BROKEN: dict[str, type[Consumer]] = {
+    "early acknowledgement": _AcknowledgesEarly,
+    "missing inbox row": _WithoutInbox,
+    "dropped fence": _WithoutFence,
+    "overtaking": _Overtakes,
+}
+
+
+def _start(world: World, plant: str | None) -> _Run:
+    return _Run(world, plant, orders=dict(ORDERS), poison=False)
+
+
+def _start_poisoned(world: World, plant: str | None) -> _Run:
+    return _Run(world, plant, orders={"api-1": ("a", "b"), "api-2": ("a", "a"), "api-3": ("b", "a")}, poison=True)
+
+
+OUTBOX = Proof(
+    name="faultproof.patterns.outbox.proof:OUTBOX",
+    claim=(
+        "Every committed order has its event in the stream once, and no other is there; per item the stream and the "
+        "consumer's effects follow the versions of the item's row without a gap, a repetition or a swap."
+    ),
+    faults=(
+        "a process dies before or after any commit, message or answer, and is started again",
+        "a process is frozen there for longer than its leases, replaced, and wakes up",
+        "wake-ups are late or lost (in random runs)",
+    ),
+    assumptions=(
+        "a commit that was acknowledged survives (the database's durability setting)",
+        "each publication follows the write that locks its key's business row, in the same transaction",
+        "the consumer's effects go through the transaction it is given",
+    ),
+    not_tested=(
+        "two writers at the same time, and two snapshots: simulated SQLite has one of each",
+        "power loss: a killed process does not test what the disk keeps",
+        "clocks that jump: in simulation all processes share one",
+    ),
+    prepare=_prepare,
+    start=_start,
+    plants=(
+        Plant(name="split transaction", breaks="order and event commit apart: a crash between loses the event"),
+        Plant(
+            name="missing inbox row", breaks="effects and progress commit apart: a crash between repeats the effects"
+        ),
+        Plant(name="early acknowledgement", breaks="progress commits before the effects: a crash between loses them"),
+        Plant(name="dropped fence", breaks="a frozen consumer that wakes up repeats what its successor has done"),
+        Plant(name="no key", breaks="events of one item go through several partitions and lose their order"),
+    ),
+)
+
+POISON = Proof(
+    name="faultproof.patterns.outbox.proof:POISON",
+    claim=(
+        "An event whose handler fails is attempted again, and later events of its key wait for it: per item the effects "
+        "follow the versions of the item's row, once each, whatever crashes meanwhile; other keys go on."
+    ),
+    faults=OUTBOX.faults,
+    assumptions=(*OUTBOX.assumptions, "the handler succeeds before its attempts are used up"),
+    not_tested=OUTBOX.not_tested,
+    prepare=_prepare,
+    start=_start_poisoned,
+    plants=(
+        Plant(name="overtaking", breaks="a later event of the key is delivered while the failed one waits"),
+        Plant(
+            name="missing inbox row", breaks="effects and progress commit apart: a crash between repeats the effects"
+        ),
+    ),
+)

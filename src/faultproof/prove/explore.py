@@ -1,0 +1,223 @@
+"""Exploring a proof in simulation: every point once, every pair of points, then at random.
+
+Depth 1 strikes with each fault at each point of the undisturbed run. Depth 2 takes each of those runs and strikes again
+at each point that it passes afterwards: also while the first crash is being recovered from. Equivalent points (see
+`world.Point`) are tried once; both counts are reported. Work is split over processes by the first point.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from faultproof.prove.escapes import no_escapes
+from faultproof.prove.lanes import FileStore, MemoryStore, Store
+from faultproof.prove.loop import StepLimit
+from faultproof.prove.proof import Proof
+from faultproof.prove.tape import Tape, shrink
+from faultproof.prove.world import CRASH, FREEZE, Granularity, Point, World
+
+
+class Violation(NamedTuple):
+    """A run whose outcome was wrong: what was wrong, which faults struck, and the tape that repeats it."""
+
+    sentences: tuple[str, ...]
+    faults: tuple[str, ...]
+    answers: dict[int, int]
+
+
+@dataclass
+class Report:
+    """What an exploration did."""
+
+    schedules: int = 0
+    """Runs made: crash (or freeze), recover, check."""
+    points: int = 0
+    """Faults that could strike: places times kinds, summed over the runs that were branched from."""
+    distinct: int = 0
+    """Those left when equivalent ones are counted once; each was tried (in random runs: the faults that struck)."""
+    seconds: float = 0.0
+    violations: list[Violation] = field(default_factory=list)
+
+    def add(self, other: Report) -> None:
+        """Count another part of the same exploration."""
+        self.schedules += other.schedules
+        self.points += other.points
+        self.distinct += other.distinct
+        self.violations.extend(other.violations)
+
+    @property
+    def rate(self) -> float:
+        """Schedules a second."""
+        return self.schedules / self.seconds if self.seconds else 0.0
+
+
+VIOLATIONS_MAX = 20
+
+
+class Explorer:
+    """Runs one proof, or one of its planted bugs, again and again in one operating-system process."""
+
+    def __init__(self, proof: Proof, plant: str | None = None, *, granularity: Granularity = "commit") -> None:
+        self._proof = proof
+        self._plant = plant
+        self._granularity = granularity
+        self.image = prepared(proof)
+        self._store = MemoryStore(self.image)
+
+    def run(self, tape: Tape, *, faults_max: int, files: Path | None = None) -> tuple[World, list[str]]:
+        """One run; the world as it ended, and what is wrong with it. With `files`, on real WAL files there."""
+        store: Store
+        if files is None:
+            store = self._store
+        else:
+            store = FileStore(files, self.image)
+        world = World(store, tape, granularity=self._granularity, faults_max=faults_max)
+        store.reset(world.wall_us)
+        try:
+            scenario = self._proof.start(world, self._plant)
+            try:
+                world.run(scenario.done)
+            except StepLimit as error:
+                return world, [f"not finished: {error}"]
+            return world, scenario.violations()
+        finally:
+            world.close()
+            if isinstance(store, FileStore):
+                store.close()
+
+    def strike(self, report: Report, answers: Mapping[int, int], *, faults_max: int) -> World:
+        """One run from given answers, counted."""
+        world, wrong = self.run(Tape(dict(answers)), faults_max=faults_max)
+        report.schedules += 1
+        if wrong and len(report.violations) < VIOLATIONS_MAX:
+            report.violations.append(Violation(tuple(wrong), tuple(world.faults), world.tape.answers))
+        return world
+
+    def depth(self, depth: int, *, part: int, parts: int, faults: Iterable[int]) -> Report:
+        """Every point up to `depth` faults deep, of which this process takes each `parts`-th first point."""
+        report, faults = Report(), tuple(faults)
+        world = self.strike(report, {}, faults_max=1)
+        strikes = list(_strikes(world.points, faults))
+        if part == 0:
+            report.points, report.distinct = len(world.points) * len(faults), len(strikes)
+        else:
+            report.schedules = 0  # the undisturbed run is counted once
+        for position, fault in strikes[part::parts]:
+            self._deeper(report, {position: fault}, depth, faults)
+        return report
+
+    def _deeper(self, report: Report, answers: dict[int, int], depth: int, faults: tuple[int, ...]) -> None:
+        world = self.strike(report, answers, faults_max=depth)
+        if len(answers) == depth:
+            return
+        last = max(answers)
+        points = [point for point in world.points if point.position > last]
+        strikes = list(_strikes(points, faults))
+        report.points += len(points) * len(faults)
+        report.distinct += len(strikes)
+        for position, fault in strikes:
+            self._deeper(report, {**answers, position: fault}, depth, faults)
+
+    def sample(self, seeds: Iterable[int], *, faults_max: int = 3, chance: float = 0.02) -> Report:
+        """Random schedules, random faults."""
+        report = Report()
+        for seed in seeds:
+            tape = Tape(rng=random.Random(seed), chance=chance)  # noqa: S311  # a schedule, not a secret
+            world, wrong = self.run(tape, faults_max=faults_max)
+            report.schedules += 1
+            report.points += len(world.points)
+            report.distinct += len(world.faults)
+            if wrong and len(report.violations) < VIOLATIONS_MAX:
+                report.violations.append(Violation(tuple(wrong), tuple(world.faults), dict(tape.answers)))
+        return report
+
+    def shrunk(self, violation: Violation, *, faults_max: int = 8) -> Violation:
+        """The same kind of violation from the smallest tape found."""
+
+        def fails(answers: Mapping[int, int]) -> bool:
+            return bool(self.run(Tape(dict(answers)), faults_max=faults_max)[1])
+
+        if not fails(violation.answers):  # it depended on how many faults were allowed
+            return violation
+        answers = shrink(violation.answers, fails)
+        world, wrong = self.run(Tape(answers), faults_max=faults_max)
+        return Violation(tuple(wrong), tuple(world.faults), answers)
+
+
+def prepared(proof: Proof) -> bytes:
+    """The database that every run begins with."""
+    store = MemoryStore()
+    world = World(store, Tape())
+    store.now = world.wall_us
+    ready: list[bool] = []
+
+    async def main(process: object) -> None:
+        await proof.prepare(process.database())  # type: ignore[attr-defined]
+        ready.append(True)
+
+    world.spawn("prepare", main)
+    world.run(lambda: bool(ready) or bool(world.deaths))
+    world.close()
+    if world.deaths:
+        raise world.deaths[0][1]
+    return store.image()
+
+
+def explore(
+    proof: Proof,
+    *,
+    depth: int = 1,
+    seeds: range | None = None,
+    plant: str | None = None,
+    granularity: Granularity = "commit",
+    faults: Iterable[int] = (CRASH, FREEZE),
+    processes: int | None = None,
+) -> Report:
+    """Explore exhaustively to `depth`, or the given seeds at random, on all cores."""
+    parts = processes or min(2, os.cpu_count() or 1)
+    began = time.perf_counter()
+    jobs = [(proof, depth, seeds, plant, granularity, tuple(faults), part, parts) for part in range(parts)]
+    report = Report()
+    if parts == 1:
+        report = _job(jobs[0])
+    else:
+        with multiprocessing.get_context("fork").Pool(parts) as pool:
+            for result in pool.imap_unordered(_job, jobs):
+                report.add(result)
+    report.seconds = time.perf_counter() - began
+    return report
+
+
+def _job(
+    job: tuple[Proof, int, range | None, str | None, Granularity, tuple[int, ...], int, int],
+) -> Report:
+    proof, depth, seeds, plant, granularity, faults, part, parts = job
+    explorer = Explorer(proof, plant, granularity=granularity)
+    gc.collect()
+    gc.freeze()  # what is here now stays; collections need not look at it again for each schedule
+    try:
+        with no_escapes():
+            if seeds is not None:
+                return explorer.sample(seeds[part::parts])
+            return explorer.depth(depth, part=part, parts=parts, faults=faults)
+    finally:
+        gc.unfreeze()
+
+
+def _strikes(points: Iterable[Point], faults: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Tape position and fault, once for each set of equivalent places."""
+    seen = set()
+    for point in points:
+        for fault in faults:
+            key = (fault, point.key(fault))
+            if key not in seen:
+                seen.add(key)
+                yield point.position, fault
