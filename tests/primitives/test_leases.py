@@ -182,3 +182,26 @@ async def test_to_absolve_a_partition_forgets_who_failed_before(team: Team) -> N
     attempts = {claim.id: claim.attempts for claim in member.held()}
     assert attempts[partition] == 1
     assert sorted(attempts.values()) == [1] * 5 + [2] * 3
+
+
+async def test_what_is_doubted_is_ours_again_at_the_next_look(team: Team) -> None:
+    """Found: after each failed step a member waited for its own leases to run out, and counted as having died."""
+    await team.join("a", "b")
+    await team.pass_time(TTL)
+    member = team.members["a"]
+    before = member.held()
+    member.doubt()
+    assert member.held() == []
+    assert await member.tend() == before
+    assert team.recorder.values(STUCK) == []
+
+
+async def test_what_is_doubted_and_was_taken_over_is_not_ours_again(team: Team) -> None:
+    await team.join("a", "b")
+    await team.pass_time(TTL)
+    member = team.members.pop("a")
+    member.doubt()
+    await team.pass_time(2 * TTL)
+    assert await member.tend() == []
+    assert team.recorder.values(LOOP_LAG) == []  # it knew, and did nothing on their strength
+    assert team.held() == {"b": list(range(8))}
