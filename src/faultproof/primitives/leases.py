@@ -35,6 +35,7 @@ class Leases:
         self._ttl = ttl
         self._share = share
         self._claims: list[Claim] = []
+        self._doubted: list[Claim] = []
         self._until = 0.0
         self._due = 0.0
 
@@ -47,7 +48,7 @@ class Leases:
             self._database.env.signals.emit(LOOP_LAG, asked - self._until, kind=self._kind)
             self._claims = []
         if asked >= self._due:
-            self._claims = await self._database.transact(self._tend())
+            self._claims, self._doubted = await self._database.transact(self._tend()), []
             self._until = asked + self._ttl
             jitter = 0.9 + 0.2 * self._database.env.rng.random()
             self._due = asked + self._ttl / 3 * jitter
@@ -65,9 +66,9 @@ class Leases:
         """Seconds until `tend` has something to do."""
         return max(0.001, self._due - self._database.env.clock.monotonic())
 
-    def forget(self) -> None:
-        """Trust nothing that was held, and look anew at the next `tend`."""
-        self._claims, self._due = [], 0.0
+    def doubt(self) -> None:
+        """Hold nothing until the next `tend` has asked what is still ours: nobody need wait for a lease of our own to end."""
+        self._claims, self._doubted, self._due = [], [*self._claims, *self._doubted], 0.0
 
     async def absolve(self, id: str) -> None:
         """The work goes well again: forget how many holders failed before, by giving the claim back and taking it anew."""
@@ -79,13 +80,13 @@ class Leases:
 
     async def close(self) -> None:
         """Give everything back, for others to take at once."""
-        claims, self._claims = self._claims, []
+        claims, self._claims, self._doubted = [*self._claims, *self._doubted], [], []
         await self._database.transact(self._leave(claims))
 
     def _tend(self) -> Script[list[Claim]]:
         table, ttl_us = self._database.claims, int(self._ttl * 1_000_000)
         members = yield from self._join(ttl_us)
-        claims = yield from table.renew(self._kind, self._claims, ttl_us=ttl_us)
+        claims = yield from table.renew(self._kind, [*self._claims, *self._doubted], ttl_us=ttl_us)
         total = len((yield from table.holders(self._kind)))
         quota = ceil(total / max(1, members)) if self._share else total
         if len(claims) < quota:

@@ -118,7 +118,7 @@ class Consumer:
         self._leases = Leases(database, self._kind, owner=owner, ttl=options.ttl, share=True)
 
     async def open(self) -> News:
-        self._leases.forget()
+        self._leases.doubt()
         self._epoch = await self._database.transact(self._join())
         return self._database.changed(log_topic(self._log))
 
@@ -133,7 +133,7 @@ class Consumer:
             if work.records:
                 await self._deliver(work)
         except LeaseLost:  # another process is at it; what this one had under way is rolled back
-            self._leases.forget()
+            self._leases.doubt()
             return 0.01
         if work.records or work.due:
             return 0.0
