@@ -70,7 +70,7 @@ def _proved(proof: Proof, options: Options) -> Outcome:
 
 def _try(outcome: Outcome, options: Options, *, depths: tuple[int, ...]) -> None:
     proof, plant = outcome.proof, outcome.plant
-    with _Progress(f"{proof.name.partition(':')[2]} {plant or ''}".strip()) as progress:
+    with Progress(f"{proof.name.partition(':')[2]} {plant or ''}".strip()) as progress:
         for depth in depths:
             outcome.exhaustive = explore(proof, depth=depth, plant=plant, progress=progress)
             if outcome.exhaustive.violations:
@@ -91,7 +91,7 @@ def _try(outcome: Outcome, options: Options, *, depths: tuple[int, ...]) -> None
         outcome.tape = kept(outcome.violation, proof=proof, plant=plant, directory=options.save or Path())
 
 
-class _Progress:
+class Progress:
     """One line on a terminal that is rewritten, from the first second on. Call it with the schedules run so far."""
 
     def __init__(self, what: str) -> None:

@@ -1,0 +1,225 @@
+"""`faultproof prove` and `faultproof replay`, through the real executable."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from faultproof.cli import prove
+from faultproof.cli.proofs import proofs_of
+from tests.cli.executable import EXECUTABLE, faultproof, refusals
+
+ROOT = Path(__file__).resolve().parents[2]
+LITTLE = "tests.cli.little_proofs:"
+ENV = {"PYTHONPATH": str(ROOT)}
+
+
+def proved(name: str, *args: str, status: int) -> subprocess.CompletedProcess[str]:
+    """`faultproof prove` on one of the little proofs."""
+    return faultproof("prove", LITTLE + name, *args, status=status, env=ENV)
+
+
+def test_claim_that_holds_is_reported_with_all_that_was_not_tried() -> None:
+    printed = proved("HELD", "--plants", "--random", "7", "--seed", "3", status=0).stdout
+    lines = printed.splitlines()
+    assert lines[0] == LITTLE + "HELD"
+    text = " ".join(printed.split())
+    for part in (
+        "claim Each mark is made once.",
+        "faults the process dies, or freezes, anywhere",
+        "assuming what was committed stays",
+        "not tested more than two marks",
+        "planted bugs marks blindly: caught, freeze before writer in marker.0",
+    ):
+        assert part in text
+    # Before and after two commits, crash and freeze: a crash between the two is one place.
+    assert "result every one of 8 points (7 distinct), 8 schedules in " in text
+    assert "/s), held random from seed 3, " in text
+    assert "7 schedules in" in text.split("random from seed 3")[1]
+    assert len(lines) <= 25
+
+
+def test_pattern_s_name_stands_for_all_of_its_proofs() -> None:
+    rooms = "faultproof.patterns."
+    assert [proof.name for proof in proofs_of(["outbox"])] == [
+        rooms + "outbox.proof:OUTBOX",
+        rooms + "outbox.proof:POISON",
+    ]
+    assert [proof.name for proof in proofs_of([rooms + "outbox.proof:POISON", "Batch", "batch"])] == [
+        rooms + "outbox.proof:POISON",
+        rooms + "batch.proof:BATCH",
+    ]
+    assert [proof.name for proof in proofs_of([])] == [proof.name for proof in proofs_of(["outbox", "batch"])]
+
+
+def test_ready_pattern_s_planted_bugs_are_caught_within_25_lines() -> None:
+    lines = faultproof("prove", "Batch", "--plants").stdout.splitlines()
+    assert sum(": caught, " in line for line in lines) == 5
+    assert len(lines) <= 25
+
+
+def test_violation_is_shrunk_saved_and_replayed(tmp_path: Path) -> None:
+    printed = proved("VIOLATED", "--save", str(tmp_path), status=1).stdout
+    text = " ".join(printed.split())
+    assert ": VIOLATED" in text
+    assert "struck by freeze before writer in marker.0 seen the marks are [1, 1, 2, 2], not [1, 2]" in text
+    (tape,) = tmp_path.iterdir()
+    command = f"faultproof replay {tape}"
+    assert printed.splitlines()[-2:] == [f"replay        {command}", ""]
+
+    got = faultproof(*command.split()[1:], status=1, env=ENV)
+    assert "seen       the marks are [1, 1, 2, 2], not [1, 2]\n" in got.stdout
+    assert "world: FAULT 'freeze before writer in marker.0'" in got.stdout
+    assert got.stdout.splitlines()[-1] == f"{LITTLE}VIOLATED: VIOLATED"
+
+
+def test_tape_of_a_planted_bug_holds_without_it(tmp_path: Path) -> None:
+    got = json.loads(proved("HELD", "--plants", "--save", str(tmp_path), "--json", status=0).stdout)
+    (plant,) = got[0]["plants"]
+    violation = plant["violation"]
+    assert (plant["plant"], plant["caught"]) == ("marks blindly", True)
+    assert violation["seen"] == ["the marks are [1, 1, 2, 2], not [1, 2]"]
+    tape = violation["tape"]
+    assert violation["replay"] == f"faultproof replay {tape} --plant 'marks blindly'"
+
+    again = json.loads(faultproof("replay", tape, "--plant", "marks blindly", "--json", status=1, env=ENV).stdout)
+    assert (again["seen"], again["faults"]) == (violation["seen"], violation["faults"])
+    assert faultproof("replay", tape, env=ENV).stdout.splitlines()[-1] == f"{LITTLE}HELD: holds"
+
+
+def test_planted_bug_that_survives_is_a_failure() -> None:
+    printed = proved("BLIND", "--plants", status=1).stdout
+    assert "harmless: SURVIVED 8 schedules" in printed
+    assert ", held" in printed
+
+
+def test_pairs_of_faults() -> None:
+    (got,) = json.loads(proved("HELD", "--depth", "2", "--json", status=0).stdout)
+    assert got["exhaustive"]["schedules"] == 1 + got["exhaustive"]["distinct"] > 30
+
+
+def test_nothing_that_could_strike_is_inconclusive() -> None:
+    assert "no fault could strike anywhere, so nothing was shown" in proved("VACUOUS", status=3).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("FAILING", "ZeroDivisionError: no tables today"),
+        ("ESCAPING", "simulated code called time.time: take it from the Env instead"),
+        ("DYING", "a process that was exploring has been killed"),
+    ],
+)
+def test_proof_that_fails_itself_is_neither_held_nor_violated(name: str, reason: str) -> None:
+    got = proved(name, status=4)
+    assert reason in got.stderr
+    assert got.stderr.splitlines()[-1] == f"{LITTLE}{name} could not be carried out, so it shows nothing."
+    assert "held" not in got.stdout
+    assert "VIOLATED" not in got.stdout
+
+
+def test_worst_of_several_proofs_decides() -> None:
+    got = faultproof("prove", LITTLE + "VACUOUS", LITTLE + "BLIND", "--plants", "--json", status=1, env=ENV)
+    assert [outcome["outcome"] for outcome in json.loads(got.stdout)] == ["inconclusive", "violated"]
+
+
+def test_module_that_fails_when_imported_is_the_proof_s_own_failure(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
+    got = faultproof("prove", "broken:PROOF", status=4, env={"PYTHONPATH": str(tmp_path)})
+    assert got.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'nothing_of_this_name'"
+
+
+def test_ctrl_c_ends_every_process_in_silence(tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        [EXECUTABLE, "prove", LITTLE + "HANGING"],
+        env={**os.environ, **ENV, "HANGING": str(tmp_path / "hanging")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "hanging").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGINT)
+    # A process that was left would hold these pipes open.
+    assert running.communicate(timeout=20) == (b"", b"")
+    assert running.returncode == 130
+
+
+def test_progress_is_shown_on_a_terminal_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, terminal = 100.0, io.StringIO()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    with prove.Progress("OUTBOX") as progress:
+        progress(20)
+        assert terminal.getvalue() == ""
+        now = 103.0
+        progress(4_000)
+        assert terminal.getvalue().endswith("OUTBOX: 4,000 schedules, 3 s")
+    assert terminal.getvalue().endswith("\r\x1b[K")
+    monkeypatch.setattr(terminal, "isatty", lambda: False)
+    shown = terminal.getvalue()
+    with prove.Progress("OUTBOX") as progress:
+        now = 110.0
+        progress(1)
+    assert terminal.getvalue() == shown
+
+
+PROVE: dict[str, tuple[str, ...]] = {
+    "There is no pattern named 'outbx'; did you mean Outbox?": ("outbx",),
+    "Saga has no proof yet; ready are Outbox, Batch": ("saga",),
+    "there is no proof 'nowhere.at_all:X': no module 'nowhere.at_all' is installed": ("nowhere.at_all:X",),
+    "there is no proof ':X': no module '' is installed": (":X",),
+    "there is no proof 'faultproof.cli:app': the module has no Proof of that name": ("faultproof.cli:app",),
+    "--depth is 1 (every fault) or 2 (every pair of faults), not 3": ("batch", "--depth", "3"),
+    "--random is a number of schedules, not -1": ("batch", "--random", "-1"),
+    "tapes cannot be saved in '/nowhere': name a directory that exists and is writable": (
+        "batch",
+        "--save",
+        "/nowhere",
+    ),
+}
+TAPES = {
+    "": "Expecting value",
+    "[" * 100_000: "recursion",
+    "\x00\x01": "Expecting value",
+    '{"format": "faultproof-tape-2"}': "this release replays 'faultproof-tape-1'",
+    '{"format": "faultproof-tape-1"}': "'proof'",
+    '{"format": "faultproof-tape-1", "proof": "a:B", "answers": [[1, Infinity]]}': "infinity",
+    '{"format": "faultproof-tape-1", "proof": "a.b:C", "answers": []}': "there is no proof 'a.b:C'",
+    '{"format": "faultproof-tape-1", "proof": "outbox", "answers": []}': "there is no proof 'outbox'",
+}
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
+    assert refusals(*(["prove", *args] for args in PROVE.values())) == list(PROVE)
+    paths = []
+    for number, text in enumerate(TAPES):
+        paths.append(tmp_path / f"{number}.tape")
+        paths[-1].write_text(text)
+    said = refusals(*(["replay", str(path)] for path in paths))
+    assert [part for sentence, part in zip(said, TAPES.values(), strict=True) if part not in sentence] == []
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == list(TAPES)
+    good = tmp_path / "good.tape"
+    good.write_text('{"format": "faultproof-tape-1", "proof": "faultproof.patterns.batch.proof:BATCH", "answers": []}')
+    missing, directory, plant = refusals(
+        ["replay", str(tmp_path / "none")], ["replay", str(tmp_path)], ["replay", str(good), "--plant", "x"]
+    )
+    assert "No such file" in missing
+    assert "Is a directory" in directory
+    assert plant.startswith("faultproof.patterns.batch.proof:BATCH has no planted bug 'x'; its planted bugs are: ")
+
+
+def test_proof_under_another_name_is_refused() -> None:
+    got = proved("MISNAMED", status=2)
+    assert got.stderr == (
+        f"the proof at '{LITTLE}MISNAMED' must be named so, not 'elsewhere:HELD': its tapes are found by that name\n"
+    )
