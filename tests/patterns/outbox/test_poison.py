@@ -1,0 +1,264 @@
+"""Events whose handler fails: attempts, pauses, dead letters, and an order per key that holds through all of it."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+import faultproof as fp
+from faultproof.errors import (
+    Busy,
+    ConstraintViolated,
+    InvalidInput,
+    OutcomeUnknown,
+    RetriesExhausted,
+    StorageFailed,
+    TransactionOpen,
+)
+from faultproof.patterns.outbox.consumer import CRASHES_MAX
+from faultproof.ports.database import Database, Transaction
+from faultproof.signals import DEAD_LETTER, LOOP_LAG, RETRY, STUCK
+from tests.fakes import Recorder, ShiftedClock, until
+from tests.patterns.outbox.conftest import OpenOutbox
+from tests.patterns.outbox.shop import Paid, Placed, Running, Seen, count, rows, running
+
+pytestmark = pytest.mark.anyio
+
+AN_HOUR = 3_600.0
+"""Longer than every pause."""
+
+
+async def publish(outbox: fp.Outbox, key: str | None, *ns: int) -> list[str]:
+    return [await outbox.publish(Placed(key or "", n), key=key) for n in ns]
+
+
+async def shop_of(outbox: fp.Outbox, seen: Seen, *, relay: bool = False, **options: Any) -> Running:
+    if relay:
+        return await running(outbox, outbox.relay("g", seen.sink, fp.ConsumerOptions(**options)))
+    return await running(outbox, outbox.consumer("g", seen, fp.ConsumerOptions(**options)))
+
+
+def parked(outbox: fp.Outbox, db: Database) -> Any:
+    return rows(db, "SELECT attempts, dead, error FROM faultproof_parked ORDER BY partition, offset")
+
+
+# --- attempts and pauses ----------------------------------------------------------------------------------------------
+
+
+async def test_an_event_that_recovers_leaves_nothing_behind(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock, recorder: Recorder
+) -> None:
+    seen = Seen(fails={1: ValueError("not yet")})
+    shop = await shop_of(outbox, seen)
+    await publish(outbox, "k", 1)
+    await shop.pump()
+    seen.fails.clear()
+    clock.advance(AN_HOUR)
+    await shop.pump()
+    assert await seen.effects(db) == [1]
+    assert await count(db, "faultproof_parked") == 0
+    assert recorder.values(DEAD_LETTER) == []
+
+
+async def test_one_attempt_is_allowed_where_the_options_say_so(db: Database, outbox: fp.Outbox) -> None:
+    seen = Seen(fails={1: ValueError("no")})
+    await publish(outbox, "k", 1)
+    await (await shop_of(outbox, seen, attempts=1)).pump()
+    assert len(seen.events) == 1
+    assert len(await outbox.dead_letters("g").list()) == 1
+
+
+async def test_what_a_failed_attempt_wrote_is_undone(db: Database, outbox: fp.Outbox, clock: ShiftedClock) -> None:
+    tries = []
+
+    async def write_then_fail(event: fp.Event[Any], tx: Transaction) -> None:
+        await tx.execute("INSERT INTO orders (id, n) VALUES ('half', ?)", event.body.n)
+        tries.append(event.attempt)
+        if len(tries) < 3:
+            raise ValueError("after writing")
+
+    shop = await running(outbox, outbox.consumer("g", write_then_fail))
+    await publish(outbox, "k", 1)
+    for _ in range(3):
+        await shop.pump()
+        clock.advance(AN_HOUR)
+    assert tries == [1, 2, 3]
+    assert await count(db, "orders") == 1
+
+
+# --- the key waits ----------------------------------------------------------------------------------------------------
+
+
+async def test_the_events_behind_a_dead_letter_wait_for_a_person_and_go_on_in_order_after_replay(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    seen = Seen(fails={1: ValueError("no")})
+    shop = await shop_of(outbox, seen, attempts=2)
+    id, *_ = await publish(outbox, "k", 1, 2)
+    await shop.pump()
+    clock.advance(AN_HOUR)
+    await shop.pump()
+    await publish(outbox, "k", 3)
+    clock.advance(AN_HOUR)
+    await shop.pump()
+    assert seen.ns == [1, 1]
+    seen.fails.clear()
+    letters = outbox.dead_letters("g")
+    assert await letters.replay(id)
+    await publish(outbox, "k", 4)
+    await shop.pump()
+    await publish(outbox, "k", 5)
+    await shop.pump()
+    assert await seen.effects(db) == [1, 2, 3, 4, 5]
+    assert seen.events[2].attempt == 1  # replay begins the count anew
+    assert await letters.list() == []
+    assert not await letters.replay(id)
+
+
+async def test_a_replayed_event_that_fails_again_is_dead_again_and_its_key_waits_on(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    seen = Seen(fails={1: ValueError("no")})
+    shop = await shop_of(outbox, seen, attempts=2)
+    id, *_ = await publish(outbox, "k", 1, 2)
+    for _ in range(4):
+        await shop.pump()
+        clock.advance(AN_HOUR)
+    await outbox.dead_letters("g").replay(id)
+    for _ in range(4):
+        await shop.pump()
+        clock.advance(AN_HOUR)
+    assert seen.ns == [1] * 4
+    assert [letter.attempts for letter in await outbox.dead_letters("g").list()] == [2]
+
+
+async def test_after_a_discard_its_key_goes_on_without_it(db: Database, outbox: fp.Outbox, clock: ShiftedClock) -> None:
+    seen = Seen(fails={1: ValueError("no")})
+    shop = await shop_of(outbox, seen, attempts=1)
+    id, *_ = await publish(outbox, "k", 1, 2, 3)
+    await shop.pump()
+    letters = outbox.dead_letters("g")
+    assert await letters.discard(id)
+    assert not await letters.discard(id)
+    await publish(outbox, "k", 4)
+    await shop.pump()
+    assert await seen.effects(db) == [2, 3, 4]
+    assert await count(db, "faultproof_parked") == 0
+
+
+# --- the key goes on --------------------------------------------------------------------------------------------------
+
+
+async def test_an_event_without_a_key_holds_nobody_up(db: Database, outbox: fp.Outbox) -> None:
+    seen = Seen(fails={3: ValueError("no")})
+    shop = await shop_of(outbox, seen, attempts=1)
+    await publish(outbox, None, *range(10))
+    await shop.pump()
+    assert sorted(await seen.effects(db)) == [n for n in range(10) if n != 3]
+    (letter,) = await outbox.dead_letters("g").list()
+    assert letter.key is None
+    assert await outbox.dead_letters("g").discard(letter.id)
+
+
+# --- dead letters -----------------------------------------------------------------------------------------------------
+
+
+async def test_dead_letters_are_listed_oldest_first_and_by_group(outbox: fp.Outbox) -> None:
+    seen = Seen(fails={n: ValueError(str(n)) for n in range(5)})
+    shop = await shop_of(outbox, seen, attempts=1, on_poison="key goes on")
+    ids = await publish(outbox, "k", *range(5))
+    await shop.pump()
+    letters = outbox.dead_letters("g")
+    assert [letter.id for letter in await letters.list()] == ids
+    assert [letter.id for letter in await letters.list(limit=2)] == ids[:2]
+    assert await outbox.dead_letters("other").list() == []
+    assert not await outbox.dead_letters("other").replay(ids[0])
+    for limit in (0, -1, 10_001):
+        with pytest.raises(InvalidInput):
+            await letters.list(limit=limit)
+
+
+async def test_a_dead_letter_outlives_the_log_s_retention(db: Database, outbox: fp.Outbox, clock: ShiftedClock) -> None:
+    seen = Seen(fails={1: ValueError("no")})
+    shop = await shop_of(outbox, seen, attempts=1)
+    (id,) = await publish(outbox, "k", 1)
+    await shop.pump()
+    clock.advance(AN_HOUR)
+    await outbox.retention(keep=1.0).step()
+    assert await count(db, "faultproof_log") == 0
+    seen.fails.clear()
+    await outbox.dead_letters("g").replay(id)
+    await shop.pump()
+    assert await seen.effects(db) == [1]
+
+
+# --- whose fault it is ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [Busy("later"), OutcomeUnknown("lost"), StorageFailed("disk")], ids=repr)
+async def test_what_is_not_the_event_s_fault_is_not_counted(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock, recorder: Recorder, error: Exception
+) -> None:
+    seen = Seen(fails={1: error})
+    shop = await shop_of(outbox, seen, attempts=2)
+    await publish(outbox, "k", 1)
+    consumer = shop.loops[1]
+    await shop.loops[0].step()
+    for _ in range(8):
+        with pytest.raises(type(error)):
+            await consumer.step()
+        await consumer.open()  # as its worker does
+    assert await count(db, "faultproof_parked") == 0
+    seen.fails.clear()
+    await shop.pump()
+    assert await seen.effects(db) == [1]
+    assert {event.attempt for event in seen.events} == {1}
+    # Nor does it look as if processes had died; found: each time the partition was at rest for a lease time.
+    assert recorder.values(STUCK) == []
+
+
+async def test_a_bare_call_in_a_handler_is_told_what_to_pass_and_ends_as_a_dead_letter(outbox: fp.Outbox) -> None:
+    async def publishes_bare(event: fp.Event[Any], tx: Transaction) -> None:
+        await outbox.publish(Placed("k", 2), key="k")
+
+    shop = await running(outbox, outbox.consumer("g", publishes_bare, fp.ConsumerOptions(attempts=1)))
+    await publish(outbox, "k", 1)
+    await shop.pump()
+    (letter,) = await outbox.dead_letters("g").list()
+    assert letter.error is not None
+    assert letter.error.startswith(TransactionOpen.__name__)
+    assert "pass `tx=`" in letter.error
+
+
+class Noted(msgspec.Struct):
+    """What a process of another release makes of a "noted"."""
+
+    n: int
+
+
+async def test_an_event_that_this_process_does_not_know_or_cannot_read_becomes_a_dead_letter_and_is_replayed_later(
+    db: Database, outbox: fp.Outbox
+) -> None:
+    await publish(outbox, "a", 1)
+    unknown = await outbox.publish(Paid("b", 2), key="b")
+    unreadable = await outbox.publish({"n": "three"}, key="c", type="noted")
+    other_release = fp.Outbox(db, events={"placed": Placed, "noted": Noted}, options=fp.OutboxOptions(partitions=4))
+    seen = Seen()
+    options = fp.ConsumerOptions(attempts=1)
+    await (await running(other_release, other_release.consumer("g", seen, options))).pump()
+    assert seen.ns == [1]
+    letters = {letter.id: str(letter.error) for letter in await outbox.dead_letters("g").list()}
+    assert set(letters) == {unknown, unreadable}
+    assert "no event registered as 'paid'" in letters[unknown]
+    assert "does not fit 'noted'" in letters[unreadable]
+    for id in letters:
+        await outbox.dead_letters("g").replay(id)
+    await (await running(outbox, outbox.consumer("g", seen, options))).pump()
+    assert {event.id for event in seen.events[1:]} == set(letters)
+
+
+# --- processes that die -----------------------------------------------------------------------------------------------
+
+
+# --- slow, and not dead -----------------------------------------------------------------------------------------------
