@@ -90,6 +90,31 @@ async def test_what_a_failed_attempt_wrote_is_undone(db: Database, outbox: fp.Ou
 # --- the key waits ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("relay", [False, True], ids=["inbox", "relay"])
+async def test_later_events_of_a_failed_one_s_key_wait_and_keep_their_order(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock, relay: bool
+) -> None:
+    seen = Seen(fails={2: ValueError("no")})
+    shop = await shop_of(outbox, seen, relay=relay)
+    await publish(outbox, "k", 1, 2, 3)
+    await publish(outbox, "other", 100)
+    await shop.pump()
+    await publish(outbox, "k", 4)
+    await publish(outbox, "other", 101)
+    await shop.pump()
+    delivered = seen.ns if relay else await seen.effects(db)
+    assert sorted(n for n in delivered if n != 2) == [1, 100, 101]
+    seen.events.clear()
+    seen.fails.clear()
+    clock.advance(AN_HOUR)
+    await publish(outbox, "k", 5)  # found: new, while the one before it is tried again and settled, it stayed for ever
+    await shop.pump()
+    await publish(outbox, "k", 6)
+    await shop.pump()
+    assert seen.ns == [2, 3, 4, 5, 6]
+    assert await count(db, "faultproof_parked") == 0
+
+
 async def test_the_events_behind_a_dead_letter_wait_for_a_person_and_go_on_in_order_after_replay(
     db: Database, outbox: fp.Outbox, clock: ShiftedClock
 ) -> None:
@@ -147,7 +172,50 @@ async def test_after_a_discard_its_key_goes_on_without_it(db: Database, outbox: 
     assert await count(db, "faultproof_parked") == 0
 
 
+async def test_a_discard_between_the_look_and_the_delivery_leaves_nobody_waiting(
+    db: Database, outbox: fp.Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found: the key's next event was parked behind one that was no longer there, and waited for ever."""
+    seen = Seen(fails={1: ValueError("no")})
+    shop = await shop_of(outbox, seen, attempts=1)
+    (id,) = await publish(outbox, "k", 1)
+    await shop.pump()
+    consumer: Any = shop.loops[1]
+    deliver = consumer._deliver
+
+    async def discard_first(work: Any) -> None:
+        await outbox.dead_letters("g").discard(id)
+        await deliver(work)
+
+    await publish(outbox, "k", 2)
+    monkeypatch.setattr(consumer, "_deliver", discard_first)
+    await shop.pump()
+    assert await seen.effects(db) == [2]
+    assert await count(db, "faultproof_parked") == 0
+
+
 # --- the key goes on --------------------------------------------------------------------------------------------------
+
+
+async def test_where_keys_go_on_later_events_wait_for_attempts_but_not_for_a_person(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    seen = Seen(fails={1: ValueError("no")})
+    shop = await shop_of(outbox, seen, attempts=2, on_poison="key goes on")
+    id, *_ = await publish(outbox, "k", 1, 2)
+    await shop.pump()
+    assert seen.ns == [1]
+    clock.advance(AN_HOUR)
+    await publish(outbox, "k", 3)  # found: new, in the step in which the one before it died, it stayed for ever
+    await shop.pump()
+    await publish(outbox, "k", 4)
+    await shop.pump()
+    assert seen.ns == [1, 1, 2, 3, 4]
+    assert await seen.effects(db) == [2, 3, 4]
+    seen.fails.clear()
+    await outbox.dead_letters("g").replay(id)
+    await shop.pump()
+    assert await seen.effects(db) == [2, 3, 4, 1]
 
 
 async def test_an_event_without_a_key_holds_nobody_up(db: Database, outbox: fp.Outbox) -> None:

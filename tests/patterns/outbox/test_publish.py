@@ -177,6 +177,28 @@ async def test_offsets_are_dense_in_every_partition(outbox: fp.Outbox, shop: Run
 # --- from a handler ---------------------------------------------------------------------------------------------------
 
 
+async def test_what_a_handler_publishes_through_its_transaction_does_not_double(
+    db: Database, outbox: fp.Outbox
+) -> None:
+    tries = []
+
+    async def forward(event: fp.Event[Any], tx: Transaction) -> None:
+        if isinstance(event.body, Paid):
+            await write_effect(event, tx, group="paid")
+            return
+        await outbox.publish(Paid(event.body.key, event.body.n), key=event.key, tx=tx)
+        tries.append(event.body.n)
+        if len(tries) == 1:
+            raise RuntimeError("after publishing: the attempt and its event are undone")
+
+    shop = await running(outbox, outbox.consumer("g", forward, fp.ConsumerOptions(backoff=0.0)))
+    for n in range(3):
+        await outbox.publish(Placed("k", n), key="k")
+    await shop.pump()
+    assert tries == [0, 0, 1, 2]
+    assert await rows(db, "SELECT n FROM effect WHERE grp = 'paid' ORDER BY seq") == [(0,), (1,), (2,)]
+
+
 # --- later ------------------------------------------------------------------------------------------------------------
 
 

@@ -55,8 +55,10 @@ class Parking:
         self._group = group
 
     def behind(self, records: Sequence[Record]) -> Script[None]:
-        """Park events behind an earlier one of their key."""
+        """Park events behind an earlier one of their key; if that one has been settled meanwhile, the next is due."""
         yield from sql.park(self._log, self._group, [_row(record, 0, None, dead=0, error=None) for record in records])
+        for partition, key in sorted({(record.partition, record.key) for record in records if record.key is not None}):
+            yield from sql.promote(self._log, self._group, partition, key)
 
     def aside(self, record: Record, *, error: str) -> Script[None]:
         """Park an event that has not been attempted, due at once: its attempts will be counted before they are made."""
