@@ -329,4 +329,32 @@ async def test_an_event_that_this_process_does_not_know_or_cannot_read_becomes_a
 # --- processes that die -----------------------------------------------------------------------------------------------
 
 
+async def test_an_event_on_which_processes_die_is_set_aside_behind_those_of_its_key_that_wait(
+    db: Database, outbox: fp.Outbox, open_outbox: OpenOutbox, clock: ShiftedClock
+) -> None:
+    """Found: set aside, it was due at once and overtook an earlier event of its key."""
+    seen = Seen(fails={1: ValueError("no")})
+    shop = await shop_of(outbox, seen)
+    await publish(outbox, "k", 1)
+    await shop.pump()
+    await shop.loops[1].close()
+    await shop.loops[0].close()
+    for _ in range(CRASHES_MAX):  # processes that take the partitions and are never heard of again
+        dying = await open_outbox()
+        consumer = dying.consumer("g", Seen())
+        await consumer.open()
+        await consumer._leases.tend()
+        clock.advance(30.0)
+    await publish(outbox, "k", 2, 3)
+    survivor = await open_outbox()
+    seen.fails.clear()
+    seen.events.clear()
+    shop = await running(survivor, survivor.consumer("g", seen))
+    for _ in range(10):
+        await shop.pump()
+        clock.advance(1.0)
+    assert seen.ns == [1, 2, 3]
+    assert await count(db, "faultproof_parked") == 0
+
+
 # --- slow, and not dead -----------------------------------------------------------------------------------------------
