@@ -286,6 +286,27 @@ async def test_what_is_not_the_event_s_fault_is_not_counted(
     assert recorder.values(STUCK) == []
 
 
+@pytest.mark.parametrize(
+    "error",
+    [ConstraintViolated("x"), RetriesExhausted("x", attempts=3), InvalidInput("x"), asyncio.CancelledError()],
+    ids=repr,
+)
+@pytest.mark.parametrize("relay", [False, True], ids=["inbox", "relay"])
+async def test_what_repeating_cannot_help_is_the_event_s_fault(
+    db: Database, outbox: fp.Outbox, error: Exception, relay: bool
+) -> None:
+    """Found: a `Failed` that the handler met, or a cancel of its own doing, stopped the loop again and again for ever."""
+    seen = Seen(fails={1: error})
+    shop = await shop_of(outbox, seen, relay=relay, attempts=1)
+    await publish(outbox, "k", 1)
+    await publish(outbox, "other", 2)
+    await shop.pump()
+    assert 2 in seen.ns
+    (letter,) = await outbox.dead_letters("g").list()
+    assert letter.error is not None
+    assert letter.error.startswith(type(error).__name__)
+
+
 async def test_a_bare_call_in_a_handler_is_told_what_to_pass_and_ends_as_a_dead_letter(outbox: fp.Outbox) -> None:
     async def publishes_bare(event: fp.Event[Any], tx: Transaction) -> None:
         await outbox.publish(Placed("k", 2), key="k")
@@ -297,6 +318,25 @@ async def test_a_bare_call_in_a_handler_is_told_what_to_pass_and_ends_as_a_dead_
     assert letter.error is not None
     assert letter.error.startswith(TransactionOpen.__name__)
     assert "pass `tx=`" in letter.error
+
+
+@pytest.mark.parametrize("relay", [False, True], ids=["inbox", "relay"])
+async def test_a_handler_that_hangs_has_failed_when_its_time_is_over(
+    db: Database, outbox: fp.Outbox, relay: bool
+) -> None:
+    async def hang(event: fp.Event[Any], tx: Transaction | None = None) -> None:
+        if tx is not None:
+            await tx.execute("INSERT INTO orders (id, n) VALUES ('half', 1)")
+        await asyncio.get_running_loop().create_future()
+
+    options = fp.ConsumerOptions(attempts=1, timeout=0.05)
+    consumer = outbox.relay("g", hang, options) if relay else outbox.consumer("g", hang, options)
+    shop = await running(outbox, consumer)
+    await publish(outbox, "k", 1)
+    await shop.pump()
+    (letter,) = await outbox.dead_letters("g").list()
+    assert letter.error == "TimeoutError: the handler took longer than 0.05 s"
+    assert await count(db, "orders") == 0
 
 
 class Noted(msgspec.Struct):

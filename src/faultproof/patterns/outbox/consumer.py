@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from faultproof.errors import FaultproofError, InvalidInput, LeaseLost, Misuse
+from faultproof.errors import InvalidInput, LeaseLost, OutcomeUnknown, Repair, TryAgain
 from faultproof.patterns.outbox import sql
 from faultproof.patterns.outbox.events import Event, EventTypes
 from faultproof.patterns.outbox.poison import Parking, Verdict, error_text, record_of, verdict
@@ -217,17 +217,27 @@ class Consumer:
         """Call the user's code on one event; what is the event's own fault comes out as `Poisoned`."""
         try:
             event = self._types.decode(record, epoch=self._epoch, attempt=attempt)
-            async with asyncio.timeout(self._options.timeout):
+            await self._call(event, tx)
+        except (TryAgain, OutcomeUnknown, Repair):  # the database's trouble, or the handler's word for "later, not its fault"
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise Poisoned(index) from error  # nobody cancelled us: the handler awaited something that was cancelled
+        except Exception as error:
+            raise Poisoned(index) from error
+
+    async def _call(self, event: Event[Any], tx: Transaction | None) -> None:
+        seconds = self._options.timeout
+        try:
+            async with asyncio.timeout(seconds) as limit:
                 if tx is not None and self._handler is not None:
                     await self._handler(event, tx)
                 elif self._sink is not None:
                     await self._sink(event)
-        except Misuse as error:  # an unknown type, an unreadable payload, a wrong call in the handler
-            raise Poisoned(index) from error
-        except FaultproofError:  # the database's trouble, or the handler's word for "later, it is not the event"
-            raise
-        except Exception as error:
-            raise Poisoned(index) from error
+        except TimeoutError as error:
+            raise TimeoutError(f"the handler took longer than {seconds} s") if limit.expired() else error from error
 
     async def _retry(self, parked: Parked) -> None:
         """Another attempt at a parked event. It is counted before it is made: a crash under way counts too."""
