@@ -46,6 +46,33 @@ def parked(outbox: fp.Outbox, db: Database) -> Any:
 # --- attempts and pauses ----------------------------------------------------------------------------------------------
 
 
+async def test_a_failed_event_is_tried_again_after_growing_pauses_and_then_dead(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock, recorder: Recorder
+) -> None:
+    seen = Seen(fails={1: ValueError("no such thing")})
+    shop = await shop_of(outbox, seen, attempts=4, backoff=100.0, backoff_max=300.0)
+    (id,) = await publish(outbox, "k", 1)
+    await shop.pump()
+    assert len(seen.events) == 1
+    for attempts, pause in ((2, 100.0), (3, 200.0), (4, 300.0)):  # jitter is nearly all of it here
+        clock.advance(0.9 * pause)
+        await shop.pump()
+        assert len(seen.events) == attempts - 1
+        clock.advance(0.1 * pause)
+        await shop.pump()
+        assert len(seen.events) == attempts
+    clock.advance(AN_HOUR)
+    await shop.pump()
+    assert [event.attempt for event in seen.events] == [1, 2, 3, 4]
+    (letter,) = await outbox.dead_letters("g").list()
+    assert (letter.id, letter.type, letter.key, letter.attempts) == (id, "placed", "k", 4)
+    assert letter.payload == '{"key":"k","n":1}'
+    assert letter.error == "ValueError: no such thing"
+    assert recorder.values(DEAD_LETTER, log="outbox", group="g") == [1]
+    assert recorder.values(RETRY, log="outbox", group="g") == [1, 1, 1]
+    assert await seen.effects(db) == []
+
+
 async def test_an_event_that_recovers_leaves_nothing_behind(
     db: Database, outbox: fp.Outbox, clock: ShiftedClock, recorder: Recorder
 ) -> None:
@@ -284,6 +311,35 @@ async def test_what_is_not_the_event_s_fault_is_not_counted(
     assert {event.attempt for event in seen.events} == {1}
     # Nor does it look as if processes had died; found: each time the partition was at rest for a lease time.
     assert recorder.values(STUCK) == []
+
+
+@pytest.mark.parametrize("relay", [False, True], ids=["inbox", "relay"])
+async def test_try_again_from_an_event_that_is_tried_again_is_not_counted_and_holds_nobody_up(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock, relay: bool
+) -> None:
+    """Found: its attempts were counted before they were made, and it ended as a dead letter."""
+    seen = Seen(fails={1: ValueError("once")})
+    shop = await shop_of(outbox, seen, relay=relay, attempts=2)
+    await publish(outbox, "k", 1)
+    await shop.pump()
+    seen.fails[1] = Busy("later", retry_after=10.0)
+    clock.advance(AN_HOUR)
+    await shop.pump()
+    for n in range(2, 9):
+        clock.advance(9.0)
+        await publish(outbox, f"other-{n}", n)
+        await shop.pump()
+        assert seen.ns[-1] == n
+        before = len(seen.events)
+        clock.advance(2.0)
+        await shop.pump()
+        assert len(seen.events) == before + 1
+    assert [(attempts, dead) for attempts, dead, _ in await parked(outbox, db)] == [(1, 0)]
+    seen.fails.clear()
+    clock.advance(AN_HOUR)
+    await shop.pump()
+    assert seen.ns[-1] == 1
+    assert await count(db, "faultproof_parked") == 0
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from faultproof.ports.database import Database, News, Transaction
 from faultproof.ports.log import Cursor, Record
 from faultproof.ports.script import Script
 from faultproof.primitives.leases import Leases
-from faultproof.signals import DEAD_LETTER
+from faultproof.signals import DEAD_LETTER, RETRY
 
 T = TypeVar("T")
 OnPoison = Literal["key waits", "key goes on"]
@@ -244,6 +244,7 @@ class Consumer:
         attempts = parked.attempts + 1
         decision = self._verdict(attempts=attempts)
         # If nothing settles it, because this process dies, it is due again when the attempt would have timed out.
+        self._database.env.signals.emit(RETRY, 1, log=self._log, group=self._group)
         again_us = max(decision.retry_in_us or 0, int(self._options.timeout * 1_000_000))
         if not await self._transact(self._parking.begin(parked, again_in_us=again_us)):
             return
@@ -265,6 +266,9 @@ class Consumer:
             error = error_text(poisoned.__cause__ or poisoned)
             await self._transact(self._parking.failed_again(parked, decision, error))
             self._report(decision)
+        except TryAgain as later:
+            seconds = self._options.backoff if later.retry_after is None else later.retry_after
+            await self._transact(self._parking.not_counted(parked, again_in_us=int(seconds * 1_000_000)))
         else:
             await self._leases.absolve(str(parked.partition))
 
