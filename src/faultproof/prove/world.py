@@ -97,7 +97,13 @@ class Process:
         self.main = main
         self.incarnation = incarnation
         self.strand = Strand(f"{name}.{incarnation}")
-        self.env = Env(clock=SimClock(world), rng=SimRng(world), ids=SimIds(world), signals=world.signals)
+        self.env = Env(
+            clock=SimClock(world),
+            rng=SimRng(world),
+            ids=SimIds(world),
+            signals=world.signals,
+            process=self.strand.name,
+        )
         self.wakeups = SimWakeups(self)
         self.notes = 0
         self.operations = 0
