@@ -1,0 +1,90 @@
+"""Taking an order: its rows and its events, in one transaction, once for each idempotency key."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import msgspec
+
+from faultproof.errors import KeyReused
+from faultproof.patterns.outbox import Outbox
+from faultproof.ports.database import Database
+from faultproof.ports.script import Script
+from faultproof.shop import sql
+from faultproof.shop.baskets import Basket
+from faultproof.shop.board import Flag, State
+from faultproof.shop.sql import Sold
+
+LOG = "shop"
+"""The outbox's name."""
+
+
+class ItemSold(msgspec.Struct, frozen=True):
+    """One line of an order was sold. `version`: of the item's row, counted by the same transaction."""
+
+    order: str
+    item: str
+    quantity: int
+    version: int
+
+
+class Taken(NamedTuple):
+    """The order's answer, the first time and every time after."""
+
+    id: str
+    sold: list[Sold]
+    """What this call has sold; empty if an earlier one did."""
+
+
+def outbox(database: Database) -> Outbox:
+    """The shop's outbox, the same in every process."""
+    return Outbox(database, events={"item.sold": ItemSold}, name=LOG)
+
+
+class Orders:
+    """Takes orders.
+
+    Promise: an order that was answered is committed with its events; the same key again gets the same answer and sells
+    nothing; per item the events are published in the order of its versions, because each publication follows the write
+    that locks the item's row. Raises `KeyReused` for a key with other content.
+    """
+
+    def __init__(self, database: Database, flag: Flag) -> None:
+        self._database = database
+        self._flag = flag
+        self._outbox = outbox(database)
+
+    async def take(self, key: str, basket: Basket) -> Taken:
+        """Take the order, or find that it was taken before."""
+        async with self._database.transaction() as tx:
+            taken = await tx.run(taking(self._database.env.ids.new(), key, basket))
+            self._flag.show(State.WROTE)
+            for event in sold_by(taken):
+                await self._outbox.publish(event, key=event.item, tx=tx)
+        return taken
+
+
+def sold_by(taken: Taken) -> list[ItemSold]:
+    """The events of an order."""
+    return [ItemSold(taken.id, line.item, line.quantity, line.version) for line in taken.sold]
+
+
+def taking(id: str, key: str, basket: Basket) -> Script[Taken]:
+    """The business rows of an order, unless its key was used before."""
+    fingerprint = fingerprint_of(basket)
+    if not (yield from sql.add_order(id, key, fingerprint)):
+        first = yield from sql.stored(key)
+        assert first is not None  # the conflict above names a row, and no order is ever deleted
+        if first.fingerprint != fingerprint:
+            raise KeyReused(f"the key {key!r} was used for an order with other content: use a new one")
+        return Taken(first.id, [])
+    versions = {row.item: row.version for row in (yield from sql.sell(basket))}
+    sold = [Sold(line.item, line.quantity, versions[line.item]) for line in basket]
+    yield from sql.add_lines(id, sold)
+    return Taken(id, sold)
+
+
+def fingerprint_of(basket: Basket) -> str:
+    """The same for the same content, whatever order the items came in."""
+    return hashlib.sha256(msgspec.json.encode(basket)).hexdigest()

@@ -1,0 +1,197 @@
+"""One run of the shop: take all orders under fire, let the consumers catch up, end every process, audit."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import sqlite3
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote
+
+from faultproof.connect import connect
+from faultproof.errors import Busy, InvalidInput
+from faultproof.patterns.outbox import Outbox
+from faultproof.ports.database import Database
+from faultproof.shop import sql
+from faultproof.shop.audit import Audit, audit
+from faultproof.shop.baskets import Basket
+from faultproof.shop.customers import Customers, Progress, Unanswered
+from faultproof.shop.effects import GROUPS
+from faultproof.shop.journal import Journal, read_journal
+from faultproof.shop.messages import Command, Fleet
+from faultproof.shop.options import ShopOptions
+from faultproof.shop.orders import outbox
+from faultproof.shop.processes import Processes, listen, started
+
+T = TypeVar("T")
+
+_STUCK_S = 20.0
+"""Consumers that have not come closer to the end for this long will not."""
+_LOOK_S = 0.1
+
+
+@dataclass
+class Status:
+    """What a display shows of a run under way."""
+
+    began: float = field(default_factory=time.monotonic)
+    progress: Progress = field(default_factory=lambda: Progress(0))
+    processes: Processes | None = None
+    lag: int = 0
+    """Events that some group has not settled yet."""
+
+
+class Outcome(NamedTuple):
+    """A run that came to its end."""
+
+    audit: Audit
+    unfinished: str | None
+    """Why the run did not get to the end of its work; None if it did."""
+    processes: Processes
+    progress: Progress
+    database: str
+    durability: str
+    orders_s: float
+    """From the first order to the last answer."""
+    seconds: float
+    """The whole run, its audit included."""
+
+
+async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, status: Status) -> Outcome:
+    """Run the shop. Raises what keeps it from being run at all, and `ProcessDied`."""
+    async with connect(options.url) as database:
+        shop = await _opened(database)
+        path, journal = await _path(database), Journal(directory / "journal", database.env)
+        fleet, listeners = _fleet(options, directory)
+        urls = [f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in listeners]
+        customers = Customers(database.env, urls, baskets, journal, seed=options.seed, count=options.clients)
+        status.progress = customers.progress
+        async with started(fleet, listeners) as processes:
+            status.processes = processes
+            for listener in listeners:
+                listener.close()  # the keeper has its own
+            looking = asyncio.create_task(_looking(shop, status))
+            began = time.monotonic()
+            try:
+                unfinished = await _load(customers, journal, processes)
+                orders_s = time.monotonic() - began
+                unfinished = unfinished or await _until(_drained(shop, status), processes)
+            finally:
+                looking.cancel()
+        durability = database.durability
+    audited = await asyncio.to_thread(audited_files, path, directory / "journal")
+    seconds = time.monotonic() - status.began
+    return Outcome(audited, unfinished, processes, customers.progress, path, durability, orders_s, seconds)
+
+
+async def _opened(database: Database) -> Outbox:
+    """The tables, made if they are missing, and empty of earlier runs."""
+    shop = outbox(database)
+    await database.install(sql.SCHEMA)
+    await shop.install()
+    for group in GROUPS:
+        await shop.consumer(group, GROUPS[group]).open()
+    if await database.read(sql.rows()):
+        raise InvalidInput(
+            "this database holds orders of an earlier run, and an audit needs to know all: name a new one"
+        )
+    return shop
+
+
+async def _path(database: Database) -> str:
+    """The database's file, for the audit's own connection."""
+    async with database.transaction() as tx:
+        return str((await tx.fetch("PRAGMA database_list"))[0][2])
+
+
+def _fleet(options: ShopOptions, directory: Path) -> tuple[Fleet, list[socket.socket]]:
+    listeners = listen(options.workers)
+    if len(listeners) < options.workers:
+        raise InvalidInput(f"only {len(listeners)} ports are free on 127.0.0.1 for {options.workers} API processes")
+    fleet = Fleet(
+        url=options.url,
+        directory=str(directory),
+        listeners=[listener.fileno() for listener in listeners],
+        sequencers=options.sequencers,
+        consumers=options.consumers,
+        ttl=options.ttl,
+        seed=options.seed,
+        kill_every=options.kill_every,
+        planted=options.planted,
+        aim=options.aim,
+    )
+    return fleet, listeners
+
+
+async def _load(customers: Customers, journal: Journal, processes: Processes) -> str | None:
+    """Take all orders, with kills from the first to the last of them."""
+    await processes.say(Command("kill"))
+    try:
+        await _until(customers.run(), processes)
+    except ExceptionGroup as group:
+        return _unanswered(group)
+    finally:
+        await processes.say(Command("spare"))
+        await journal.close()
+    return None
+
+
+def _unanswered(group: ExceptionGroup[Exception]) -> str:
+    """The sentence of a customer that got no answer. Raises what else went wrong."""
+    first = group.exceptions[0]
+    if not isinstance(first, Unanswered):
+        raise first
+    if first.said is not None:  # the shop said why it cannot take the order, and that is not a matter of crashes
+        raise Busy(first.said)
+    return str(first)
+
+
+async def _drained(shop: Outbox, status: Status) -> str | None:
+    """Wait until every group has settled every event; if that does not come closer any more, say so."""
+    least, since = math.inf, time.monotonic()
+    await _look(shop, status)
+    while status.lag:
+        if status.lag < least:
+            least, since = status.lag, time.monotonic()
+        if time.monotonic() - since > _STUCK_S:
+            return f"{status.lag} events were not settled, and got no fewer for {_STUCK_S:.0f} s"
+        await asyncio.sleep(_LOOK_S)
+        await _look(shop, status)
+    return None
+
+
+async def _looking(shop: Outbox, status: Status) -> None:
+    while True:
+        await _look(shop, status)
+        await asyncio.sleep(0.5)
+
+
+async def _look(shop: Outbox, status: Status) -> None:
+    lag = await shop.lag()
+    status.lag = max((lag.events + group.events + group.parked for group in lag.groups), default=0)
+
+
+async def _until(work: Coroutine[Any, Any, T], processes: Processes) -> T:
+    """The result of the work, unless a process ends by itself or needs repair before."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task, processes.failure}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            processes.failure.result()
+        return await task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+def audited_files(database: str, journal: Path) -> Audit:
+    """The audit of a database file and a journal, on a connection that cannot write."""
+    with closing(sqlite3.connect(f"file:{quote(database)}?mode=ro", uri=True, isolation_level=None)) as connection:
+        return audit(connection, read_journal(journal))
