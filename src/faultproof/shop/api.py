@@ -35,6 +35,10 @@ class Service(Protocol):
         """Take the order, or find that it was taken before."""
         ...
 
+    async def close(self) -> None:
+        """Finish what was accepted."""
+        ...
+
 
 class NewOrder(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /orders`. An item named twice is sold twice."""

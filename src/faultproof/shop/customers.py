@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-import httpx
 import msgspec
 
 from faultproof.clock import Env
 from faultproof.errors import Failed
 from faultproof.primitives.retry import full_jitter
 from faultproof.shop.baskets import Basket
+from faultproof.shop.http import Connection, Unreachable
 from faultproof.shop.journal import Answered, Journal
 
 PATIENCE_S = 60.0
@@ -56,11 +57,11 @@ class Customers:
     """A fixed number of customers who share a list of orders, each waiting for its answer before it takes the next."""
 
     def __init__(
-        self, env: Env, urls: Sequence[str], baskets: Sequence[Basket], journal: Journal, *, seed: int, count: int
+        self, env: Env, ports: Sequence[int], baskets: Sequence[Basket], journal: Journal, *, seed: int, count: int
     ) -> None:
         self.progress = Progress(len(baskets))
         self._env = env
-        self._urls = urls
+        self._ports = ports
         self._orders: Iterator[tuple[int, Basket]] = enumerate(baskets)
         self._journal = journal
         self._seed = seed
@@ -69,35 +70,37 @@ class Customers:
 
     async def run(self) -> None:
         """Until every order is answered. Raises `Unanswered` for the first that is not, however often it was sent."""
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
-        async with httpx.AsyncClient(timeout=_ATTEMPT_S, limits=limits, trust_env=False) as http:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._count):
-                    group.create_task(self._customer(http))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._count):
+                group.create_task(self._customer([Connection(port) for port in self._ports]))
 
-    async def _customer(self, http: httpx.AsyncClient) -> None:
+    async def _customer(self, connections: list[Connection]) -> None:
+        try:
+            await self._shop(connections)
+        finally:
+            for connection in connections:
+                connection.close()
+
+    async def _shop(self, connections: list[Connection]) -> None:
         for number, basket in self._orders:
             key = f"{self._seed}-{number}"
             self._journal.sent(key, basket)
             content = msgspec.json.encode({"items": [line.item for line in basket for _ in range(line.quantity)]})
             for _ in range(2 if self._rng.random() < _AGAIN else 1):
-                await self._journal.answered(await self._answer(http, number, key, content))
+                await self._journal.answered(await self._answer(connections, number, key, content))
             self.progress.answered += 1
 
-    async def _answer(self, http: httpx.AsyncClient, number: int, key: str, content: bytes) -> Answered:
+    async def _answer(self, connections: list[Connection], number: int, key: str, content: bytes) -> Answered:
         """Send until there is an answer that says yes or no; each time to the next API process."""
         clock, said = self._env.clock, None
         started, tries = clock.monotonic(), 0
         while True:
-            url = self._urls[(number + tries) % len(self._urls)]
-            try:
-                got = await http.post(f"{url}/orders", content=content, headers={"Idempotency-Key": key})
-            except httpx.TransportError:  # killed under way, or before: nobody knows what became of the order
-                pass
-            else:
-                body = _body(got.content)
-                if got.status_code < 500:
-                    return Answered(key, got.status_code, body.order)
+            connection = connections[(number + tries) % len(connections)]
+            with suppress(Unreachable):  # killed under way, or before: nobody knows what became of the order
+                got = await connection.post("/orders", {"Idempotency-Key": key}, content, timeout=_ATTEMPT_S)
+                body = _body(got.body)
+                if got.status < 500:
+                    return Answered(key, got.status, body.order)
                 said = body.error
             if clock.monotonic() - started >= PATIENCE_S:
                 raise Unanswered(

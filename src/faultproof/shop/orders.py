@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -11,6 +12,7 @@ from faultproof.errors import KeyReused
 from faultproof.patterns.outbox import Outbox
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
+from faultproof.primitives.group_commit import Busy, Err, GroupCommit, Ok
 from faultproof.shop import sql
 from faultproof.shop.baskets import Basket
 from faultproof.shop.board import Flag, State
@@ -18,6 +20,8 @@ from faultproof.shop.sql import Sold
 
 LOG = "shop"
 """The outbox's name."""
+_TAKE_S = 7.0
+"""More than the 5 s that a transaction waits for the database's lock."""
 
 
 class ItemSold(msgspec.Struct, frozen=True):
@@ -27,6 +31,14 @@ class ItemSold(msgspec.Struct, frozen=True):
     item: str
     quantity: int
     version: int
+
+
+class Request(NamedTuple):
+    """An order to take, under the id it will have if it is new."""
+
+    id: str
+    key: str
+    basket: Basket
 
 
 class Taken(NamedTuple):
@@ -54,15 +66,30 @@ class Orders:
         self._database = database
         self._flag = flag
         self._outbox = outbox(database)
+        self._together: GroupCommit[Request, Taken] = GroupCommit(database, self._apply, name="orders")
 
     async def take(self, key: str, basket: Basket) -> Taken:
-        """Take the order, or find that it was taken before."""
-        async with self._database.transaction() as tx:
-            taken = await tx.run(taking(self._database.env.ids.new(), key, basket))
+        """Take the order, or find that it was taken before. Orders that come in together share a transaction."""
+        return await self._together.submit(Request(self._database.env.ids.new(), key, basket), timeout=_TAKE_S)
+
+    async def close(self) -> None:
+        """Finish what was accepted."""
+        await self._together.close()
+
+    def _apply(self, requests: Sequence[Request], wait: bool) -> Script[list[Ok[Taken] | Err | Busy]]:
+        outcomes: list[Ok[Taken] | Err | Busy] = []
+        for request in requests:
+            try:
+                taken = yield from taking(request)
+            except KeyReused as error:  # it has written nothing; the other orders go on
+                outcomes.append(Err(error))
+                continue
             self._flag.show(State.WROTE)
             for event in sold_by(taken):
-                await self._outbox.publish(event, key=event.item, tx=tx)
-        return taken
+                yield from self._outbox.publishing(event, key=event.item)
+            self._flag.show(State.OPEN)
+            outcomes.append(Ok(taken))
+        return outcomes
 
 
 def sold_by(taken: Taken) -> list[ItemSold]:
@@ -70,8 +97,9 @@ def sold_by(taken: Taken) -> list[ItemSold]:
     return [ItemSold(taken.id, line.item, line.quantity, line.version) for line in taken.sold]
 
 
-def taking(id: str, key: str, basket: Basket) -> Script[Taken]:
-    """The business rows of an order, unless its key was used before."""
+def taking(request: Request) -> Script[Taken]:
+    """The business rows of an order, unless its key was used before. Raises `KeyReused` before it writes anything."""
+    id, key, basket = request
     fingerprint = fingerprint_of(basket)
     if not (yield from sql.add_order(id, key, fingerprint)):
         first = yield from sql.stored(key)

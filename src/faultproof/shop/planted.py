@@ -18,7 +18,7 @@ from faultproof.primitives.worker import Loop
 from faultproof.shop.baskets import Basket
 from faultproof.shop.board import Flag, State
 from faultproof.shop.effects import Effect
-from faultproof.shop.orders import ItemSold, Taken, outbox, sold_by, taking
+from faultproof.shop.orders import ItemSold, Request, Taken, outbox, sold_by, taking
 
 Breakage = Literal["dual-write", "no-inbox", "ack-early"]
 BREAKAGES: tuple[Breakage, ...] = get_args(Breakage)
@@ -41,13 +41,17 @@ class DualWrite:
     async def take(self, key: str, basket: Basket) -> Taken:
         """Take the order, or find that it was taken before."""
         async with self._locked():
-            taken = await self._database.transact(taking(self._database.env.ids.new(), key, basket))
+            taken = await self._database.transact(taking(Request(self._database.env.ids.new(), key, basket)))
             if taken.sold:
                 self._flag.show(State.WROTE)
                 async with self._database.transaction() as tx:
                     for event in sold_by(taken):
                         await self._outbox.publish(event, key=event.item, tx=tx)
         return taken
+
+    async def close(self) -> None:
+        """Let go of the lock file."""
+        os.close(self._descriptor)
 
     @asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:

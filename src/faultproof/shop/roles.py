@@ -79,6 +79,7 @@ async def _serve(database: Database, fleet: Fleet, flag: Flag, listener: int) ->
     # that the database is closed in good order.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     await server.serve(sockets=[socket.socket(fileno=listener)])
+    await service.close()
 
 
 def _loops(database: Database, fleet: Fleet, flag: Flag) -> list[Loop]:

@@ -69,8 +69,8 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
         shop = await _opened(database)
         path, journal = await _path(database), Journal(directory / "journal", database.env)
         fleet, listeners = _fleet(options, directory)
-        urls = [f"http://127.0.0.1:{listener.getsockname()[1]}" for listener in listeners]
-        customers = Customers(database.env, urls, baskets, journal, seed=options.seed, count=options.clients)
+        ports = [listener.getsockname()[1] for listener in listeners]
+        customers = Customers(database.env, ports, baskets, journal, seed=options.seed, count=options.clients)
         status.progress = customers.progress
         async with started(fleet, listeners) as processes:
             status.processes = processes
