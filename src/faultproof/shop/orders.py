@@ -11,7 +11,7 @@ import msgspec
 from faultproof.errors import KeyReused
 from faultproof.patterns.outbox import Outbox
 from faultproof.ports.database import Database
-from faultproof.ports.script import Script
+from faultproof.ports.script import Inline, Script
 from faultproof.primitives.group_commit import Busy, Err, GroupCommit, Ok
 from faultproof.shop import sql
 from faultproof.shop.baskets import Basket
@@ -86,7 +86,7 @@ class Orders:
                 continue
             self._flag.show(State.WROTE)
             for event in sold_by(taken):
-                yield from self._outbox.publishing(event, key=event.item)
+                yield from self._outbox.publish(event, key=event.item, tx=Inline())
             self._flag.show(State.OPEN)
             outcomes.append(Ok(taken))
         return outcomes
