@@ -21,7 +21,8 @@ WHERE_MAX = 5
 """Rows that a check names; the rest is counted."""
 
 
-class Check(NamedTuple):
+@dataclass(frozen=True)
+class Check:
     """One comparison."""
 
     name: str
@@ -99,8 +100,8 @@ def _orders(journal: Sequence[Sent | Answered], books: Books) -> list[Check]:
         elif sorted(lines[answer.order]) != sent.get(answer.key):
             lost.add(f"order {answer.key}: sent {sent.get(answer.key)}, the table has {sorted(lines[answer.order])}")
     refused = {a.key for a in journal if isinstance(a, Answered) and a.status != 201}
-    for order in sorted(lines.keys() - {order.id for order in books.orders}):
-        unknown.add(f"order id {order}: it has lines and no row")
+    for id in sorted(lines.keys() - {order.id for order in books.orders}):
+        unknown.add(f"order id {id}: it has lines and no row")
     for key, found in ids.items():
         if len(found) > 1:
             twice.add(f"order {key}: {len(found)} rows, {', '.join(found[:3])}", len(found) - 1)
@@ -124,10 +125,10 @@ def _items(books: Books) -> Check:
         row, count = books.items.get(item), len(versions[item])
         if sorted(versions[item]) != list(range(1, count + 1)):
             found.add(f"item {item!r}: the versions of its {count} lines are not 1 to {count}")
-        if row is None or (row.units, row.count) != (units[item], count):
+        if row is None or (row.units, row.sales) != (units[item], count):
             expected = f"{units[item]} units at version {count}"
             found.add(
-                f"item {item!r}: its row says {row and f'{row.units} units at version {row.count}'}, not {expected}"
+                f"item {item!r}: its row says {row and f'{row.units} units at version {row.sales}'}, not {expected}"
             )
     return found.check("wrong_items", "every item's row adds up to the orders' lines")
 
@@ -195,10 +196,10 @@ def _effects(books: Books) -> list[Check]:
             expected, actual = folds.get(item, Tally(0, 0, 0)), account.get(item, Tally(0, 0, 0))
             if expected == actual:
                 continue
-            surplus = actual.count - expected.count
+            surplus = actual.sales - expected.sales
             told = (
-                f"{group} of {item!r}: {actual.count} events with {actual.units} units, "
-                f"the stream has {expected.count} with {expected.units}"
+                f"{group} of {item!r}: {actual.sales} events with {actual.units} units, "
+                f"the stream has {expected.sales} with {expected.units}"
             )
             if surplus > 0:
                 twice.add(told, surplus)
@@ -226,7 +227,7 @@ def fold(lines: Iterable[OrderLine]) -> dict[str, Tally]:
             tallies[line.item] = Tally(line.quantity, 1, line.version)
         else:
             chain = (before.chain * CHAIN_FACTOR + line.version) % CHAIN_MODULUS
-            tallies[line.item] = Tally(before.units + line.quantity, before.count + 1, chain)
+            tallies[line.item] = Tally(before.units + line.quantity, before.sales + 1, chain)
     return tallies
 
 

@@ -123,3 +123,12 @@ def _items(raw: bytes, where: str, *, first: bool) -> list[str]:
             f"{where} has a quotation mark that does not fit ({error}): double it or remove it"
         ) from error
     return [item for field in fields if (item := field.strip())]
+
+
+def chosen(orders: str, *, seed: int) -> list[Basket]:
+    """The baskets that `--orders` names: a number of generated ones, or a file."""
+    if not orders.isdecimal():
+        return read_baskets(Path(orders))
+    if not 1 <= len(orders) <= 9 or not 1 <= int(orders) <= ORDERS_MAX:
+        raise InvalidInput(f"a run takes 1 to {ORDERS_MAX:,} orders, not {orders} (a file of that name is ./{orders})")
+    return list(generated(int(orders), seed=seed))

@@ -33,13 +33,15 @@ class Connection:
     async def post(self, path: str, headers: dict[str, str], body: bytes, *, timeout: float) -> Response:
         """Send a request and read the whole answer. Raises `Unreachable`, after which the connection is a new one."""
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        request = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
+        request = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
+        )
         try:
             async with asyncio.timeout(timeout):
                 return await self._exchange(request)
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:  # TimeoutError is an OSError
             self.close()
-            raise Unreachable(f"port {self._port}: {error or type(error).__name__}") from error
+            raise Unreachable(f"port {self._port}: {type(error).__name__} {error}") from error
         except asyncio.CancelledError:
             self.close()  # the answer to this request must not be taken for that to the next
             raise

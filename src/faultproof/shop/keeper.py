@@ -9,14 +9,16 @@ command that started it is gone, its input ends and it takes every process with 
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import FileIO
 
 import msgspec
 
@@ -41,7 +43,7 @@ class _Slot:
 class Keeper:
     """Keeps one process in every slot."""
 
-    def __init__(self, fleet: Fleet, commands: BinaryIO) -> None:
+    def __init__(self, fleet: Fleet, commands: FileIO) -> None:
         self._fleet = fleet
         self._commands = commands
         self._slots = [
@@ -50,34 +52,30 @@ class Keeper:
             *(_Slot("consumer", -1) for _ in range(fleet.consumers)),
         ]
         self._board = Board(len(self._slots))
-        self._killer = Killer(self._board, seed=fleet.seed, every_s=fleet.kill_every, aim=fleet.aim, made=fleet.planted)
+        self._killer = Killer(self._board, seed=fleet.seed, every_s=fleet.kill_every, target=fleet.target)
         self._lifeline, self._hold = os.pipe()
-        self._stopping = False
 
     def run(self) -> None:
         """Until told to stop, or until nobody is left to tell."""
         for number in range(len(self._slots)):
             self._start(number)
         try:
-            while not self._stopping:
-                self._obey(min(_TICK_S, self._killer.due_in_s()))
-                self._replace_the_dead()
-                if not self._stopping and self._killer.due_in_s() <= 0:
+            while self._obeyed(min(_TICK_S, self._killer.due_in_s())):
+                self._report_the_dead()
+                if self._killer.due_in_s() <= 0:
                     self._strike()
         finally:
             self._end_all()
 
-    def _obey(self, wait_s: float) -> None:
-        """Wait for commands, no longer than this, and carry them out."""
+    def _obeyed(self, wait_s: float) -> bool:
+        """Wait for a command, no longer than this, and carry it out; False if it is to end."""
         ready, _, _ = select.select([self._commands], [], [], max(0.0, wait_s))
         if not ready:
-            return
+            return True
         line = self._commands.readline()
-        do = msgspec.json.decode(line, type=Command).do if line else "stop"
-        if do == "stop":
-            self._stopping = True
-        else:
-            self._killer.armed(do == "kill")
+        do = msgspec.json.decode(line, type=Command).do if line else "stop"  # no line: the command is gone
+        self._killer.armed(do == "kill")
+        return do != "stop"
 
     def _strike(self) -> None:
         pids = {number: slot.pid for number, slot in enumerate(self._slots) if slot.pid}
@@ -92,7 +90,7 @@ class Keeper:
         _say(Killed(slot.role, number, slot.pid, struck.state.name.lower(), busy=bool(struck.state)))
         self._start(number)
 
-    def _replace_the_dead(self) -> None:
+    def _report_the_dead(self) -> None:
         """Report those that ended by themselves, which none should; the command decides what that means."""
         for number, slot in enumerate(self._slots):
             if slot.pid and (status := _ended(slot.pid)) is not None:
@@ -160,12 +158,13 @@ def _say(message: Message) -> None:
 def main() -> None:
     """Read the fleet from the first line of the input, and keep it."""
     # Unbuffered: what is read ahead would be invisible to `select`.
-    commands = os.fdopen(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    commands = FileIO(sys.stdin.fileno(), "rb", closefd=False)
     fleet = msgspec.json.decode(commands.readline(), type=Fleet)
-    try:
-        Keeper(fleet, commands).run()  # type: ignore[arg-type]  # a FileIO is all the BinaryIO that is needed
-    except BrokenPipeError:
-        pass  # the command is gone; its processes have been ended
+    roles.warm()
+    gc.collect()
+    gc.freeze()  # what is shared with the forks stays shared
+    with suppress(BrokenPipeError):  # the command is gone; its processes have been ended
+        Keeper(fleet, commands).run()
 
 
 if __name__ == "__main__":

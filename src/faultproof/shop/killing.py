@@ -31,11 +31,11 @@ class Window(NamedTuple):
     states: frozenset[State]
 
 
-def window(aim: Breakage) -> Window:
+def window(mistake: Breakage) -> Window:
     """The window of a mistake. Correct code passes through the same place, inside one transaction."""
-    if aim == "dual-write":
+    if mistake == "dual-write":
         return Window("api", frozenset({State.WROTE}))
-    if aim == "no-inbox":
+    if mistake == "no-inbox":
         return Window("consumer", frozenset({State.APPLIED}))
     return Window("consumer", frozenset({State.MOVED}))
 
@@ -54,13 +54,10 @@ class Struck(NamedTuple):
 class Killer:
     """Kills one busy process every `every_s` seconds, the roles in turn."""
 
-    def __init__(
-        self, board: Board, *, seed: int, every_s: float, aim: Breakage | None, made: Breakage | None = None
-    ) -> None:
+    def __init__(self, board: Board, *, seed: int, every_s: float, target: Breakage | None) -> None:
         self._board = board
         self._rng = random.Random(f"killer-{seed}")  # noqa: S311  # to be repeated, not to be secret
         self._every_s = every_s
-        target = aim or made
         self._window = window(target) if target is not None else None
         self._turns: list[Role] = []
         self._next: float | None = None

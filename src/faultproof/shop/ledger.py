@@ -42,7 +42,7 @@ class Tally(NamedTuple):
     """Units and number of sales of an item; `chain` depends on their order too."""
 
     units: int
-    count: int
+    sales: int
     chain: int
 
 
@@ -91,7 +91,7 @@ _STREAM = """SELECT "partition", "offset", event_id, key, payload FROM faultproo
 
 
 def _tallies(database: sqlite3.Connection, query: str) -> dict[str, Tally]:
-    return {item: Tally(units, count, chain) for item, units, count, chain in database.execute(query)}
+    return {item: Tally(units, sales, chain) for item, units, sales, chain in database.execute(query)}
 
 
 def _event(partition: int, offset: int, id: str, key: str | None, payload: str) -> Event:

@@ -27,7 +27,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     kill_every: float
     planted: Breakage | None
-    aim: Breakage | None
+    target: Breakage | None
     """Kill in the window of this mistake only, whether or not the mistake is made."""
 
 

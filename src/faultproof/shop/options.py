@@ -45,3 +45,8 @@ class ShopOptions:
         """Lease time. Short where processes are killed, so that others take over soon. Without kills a slow machine
         must not lose a lease: the planted bugs would show for another reason than theirs."""
         return 1.0 if self.kill_every else 15.0
+
+    @property
+    def target(self) -> Breakage | None:
+        """The mistake in whose window all kills go; None: busy processes of every role are killed in turn."""
+        return self.aim or self.planted

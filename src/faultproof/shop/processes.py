@@ -14,7 +14,9 @@ from pathlib import Path
 import msgspec
 
 from faultproof.errors import Repair
+from faultproof.shop.killing import window
 from faultproof.shop.messages import ROLES, Command, Died, Fleet, Killed, Message, Missed, Role, Trouble
+from faultproof.shop.planted import Breakage
 
 _END_S = 15.0
 """More than the keeper itself takes to end all processes."""
@@ -64,7 +66,7 @@ class Processes:
     async def _hear(self) -> None:
         assert self._keeper.stdout is not None
         async for line in self._keeper.stdout:
-            self._note(msgspec.json.decode(line, type=Message))  # type: ignore[arg-type]  # a union is a type
+            self._note(msgspec.json.decode(line, type=Message))
         self._fail(ProcessDied(f"the keeper of the processes ended: {self._last_words()}"))
 
     def _note(self, message: Message) -> None:
@@ -86,9 +88,10 @@ class Processes:
     def _last_words(self) -> str:
         return self._errors.read_text(errors="replace")[-4_000:].strip() or "it left no message"
 
-    @property
-    def every_role_killed(self) -> bool:
-        return all(self.kills[role] for role in ROLES)
+    def missing(self, target: Breakage | None) -> list[Role]:
+        """The roles that were to be killed and have not been."""
+        wanted = ROLES if target is None else (window(target).role,)
+        return [role for role in wanted if not self.kills[role]]
 
 
 @asynccontextmanager

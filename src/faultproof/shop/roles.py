@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import socket
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import msgspec
 import uvicorn
+from starlette.applications import Starlette
 
+from faultproof.clock import Env
 from faultproof.connect import connect
 from faultproof.errors import Repair
 from faultproof.patterns.outbox import ConsumerOptions, Outbox
@@ -25,6 +28,13 @@ from faultproof.shop.effects import GROUPS, Effect, shown
 from faultproof.shop.messages import Fleet, Role, Trouble
 from faultproof.shop.orders import Orders, outbox
 from faultproof.shop.watched import Watched
+
+
+def warm() -> None:
+    """Import what roles import late, once, before the forks: it is most of what a replacement would cost."""
+    importlib.import_module("concurrent.futures.thread")
+    Env()  # looks for OpenTelemetry
+    _configured(Starlette()).load()
 
 
 def run(role: Role, fleet: Fleet, flag: Flag, listener: int, lifeline: int) -> int:
@@ -59,22 +69,7 @@ async def _serve(database: Database, fleet: Fleet, flag: Flag, listener: int) ->
     service: Service = Orders(database, flag)
     if fleet.planted == "dual-write":
         service = planted.DualWrite(database, flag, str(Path(fleet.directory) / "dual-write.lock"))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application(service),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            http="h11",
-            ws="none",
-            loop="asyncio",
-            backlog=256,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=120,
-            timeout_graceful_shutdown=2,
-        )
-    )
+    server = uvicorn.Server(_configured(application(service)))
     # uvicorn raises the signal again after its shutdown, for the handler that was there before: let that do nothing, so
     # that the database is closed in good order.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
@@ -82,10 +77,27 @@ async def _serve(database: Database, fleet: Fleet, flag: Flag, listener: int) ->
     await service.close()
 
 
+def _configured(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        backlog=256,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=120,
+        timeout_graceful_shutdown=2,
+    )
+
+
 def _loops(database: Database, fleet: Fleet, flag: Flag) -> list[Loop]:
     # Handlers take milliseconds. What was under way in a process that died is due again after `timeout`; and `attempts`
     # must be more than a run can kill, or the shop would give an event up that nothing is wrong with.
-    options = ConsumerOptions(ttl=fleet.ttl, timeout=2.0, backoff=0.05, backoff_max=1.0, attempts=50)
+    options = ConsumerOptions(ttl=fleet.ttl, batch=200, timeout=2.0, backoff=0.05, backoff_max=1.0, attempts=50)
     shop = outbox(database)
     make = _consumers(fleet)
     return [make(shop, database, group, effect, flag, options) for group, effect in GROUPS.items()]

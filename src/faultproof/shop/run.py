@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 _STUCK_S = 20.0
 """Consumers that have not come closer to the end for this long will not."""
+_LAST_KILLS_S = 5.0
 _LOOK_S = 0.1
 
 
@@ -81,7 +82,10 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
             try:
                 unfinished = await _load(customers, journal, processes)
                 orders_s = time.monotonic() - began
-                unfinished = unfinished or await _until(_drained(shop, status), processes)
+                if unfinished is None:
+                    await _until(_last_kills(options, shop, status), processes)
+                    await processes.say(Command("spare"))
+                    unfinished = await _until(_drained(shop, status), processes)
             finally:
                 looking.cancel()
         durability = database.durability
@@ -124,20 +128,19 @@ def _fleet(options: ShopOptions, directory: Path) -> tuple[Fleet, list[socket.so
         seed=options.seed,
         kill_every=options.kill_every,
         planted=options.planted,
-        aim=options.aim,
+        target=options.target,
     )
     return fleet, listeners
 
 
 async def _load(customers: Customers, journal: Journal, processes: Processes) -> str | None:
-    """Take all orders, with kills from the first to the last of them."""
+    """Take all orders, with kills from the first of them on."""
     await processes.say(Command("kill"))
     try:
         await _until(customers.run(), processes)
     except ExceptionGroup as group:
         return _unanswered(group)
     finally:
-        await processes.say(Command("spare"))
         await journal.close()
     return None
 
@@ -150,6 +153,17 @@ def _unanswered(group: ExceptionGroup[Exception]) -> str:
     if first.said is not None:  # the shop said why it cannot take the order, and that is not a matter of crashes
         raise Busy(first.said)
     return str(first)
+
+
+async def _last_kills(options: ShopOptions, shop: Outbox, status: Status) -> None:
+    """A short run may have taken its last order before it was the consumers' turn: then the kills go on for a while."""
+    assert status.processes is not None
+    deadline = time.monotonic() + _LAST_KILLS_S
+    while options.kill_every and status.processes.missing(options.target) and time.monotonic() < deadline:
+        await _look(shop, status)
+        if not status.lag:
+            return
+        await asyncio.sleep(_LOOK_S)
 
 
 async def _drained(shop: Outbox, status: Status) -> str | None:
@@ -180,8 +194,9 @@ async def _look(shop: Outbox, status: Status) -> None:
 async def _until(work: Coroutine[Any, Any, T], processes: Processes) -> T:
     """The result of the work, unless a process ends by itself or needs repair before."""
     task = asyncio.ensure_future(work)
+    first: set[asyncio.Future[Any]] = {task, processes.failure}
     try:
-        await asyncio.wait({task, processes.failure}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             processes.failure.result()
         return await task
