@@ -15,7 +15,7 @@ from typing import NamedTuple
 from faultproof.shop.baskets import Line
 from faultproof.shop.effects import CHAIN_FACTOR, CHAIN_MODULUS, STOCK
 from faultproof.shop.journal import Answered, Sent
-from faultproof.shop.ledger import Books, Event, OrderLine, Tally, read_books
+from faultproof.shop.ledger import Books, OrderLine, Recorded, Tally, read_books
 
 WHERE_MAX = 5
 """Rows that a check names; the rest is counted."""
@@ -159,10 +159,10 @@ def _stream(books: Books) -> list[Check]:
     ]
 
 
-def _order_of(stream: Sequence[Event]) -> Check:
+def _order_of(stream: Sequence[Recorded]) -> Check:
     """Per key, versions must rise with the offsets; in each partition, offsets must be dense."""
     found = _Findings(len(stream))
-    latest: dict[str, Event] = {}
+    latest: dict[str, Recorded] = {}
     offsets: dict[int, int] = {}
     for event in stream:
         expected = offsets.get(event.partition, 0)

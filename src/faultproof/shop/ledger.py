@@ -28,7 +28,7 @@ class OrderRow(NamedTuple):
     key: str
 
 
-class Event(NamedTuple):
+class Recorded(NamedTuple):
     """One event at its place in the stream."""
 
     partition: int
@@ -52,7 +52,7 @@ class Books(NamedTuple):
     orders: list[OrderRow]
     lines: list[OrderLine]
     items: dict[str, Tally]
-    stream: list[Event]
+    stream: list[Recorded]
     """By partition and offset."""
     summary: dict[str, Tally]
     stock: dict[str, Tally]
@@ -94,6 +94,6 @@ def _tallies(database: sqlite3.Connection, query: str) -> dict[str, Tally]:
     return {item: Tally(units, sales, chain) for item, units, sales, chain in database.execute(query)}
 
 
-def _event(partition: int, offset: int, id: str, key: str | None, payload: str) -> Event:
+def _event(partition: int, offset: int, id: str, key: str | None, payload: str) -> Recorded:
     told = _decode(payload)
-    return Event(partition, offset, id, key, OrderLine(told.order, told.item, told.quantity, told.version))
+    return Recorded(partition, offset, id, key, OrderLine(told.order, told.item, told.quantity, told.version))
