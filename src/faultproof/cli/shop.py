@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from faultproof.errors import CannotOpen, InvalidInput, MissingExtra
 
 _WIDTH_PIPED = 110
 _A_PROCESS_FAILED = 4
+_TERMINATED = 128 + signal.SIGTERM
 
 Mistake = Literal["dual-write", "no-inbox", "ack-early"]
 Synchronous = Literal["full", "normal"]
@@ -65,6 +67,9 @@ def shop(
 
     async def judged(options: ShopOptions, directory: Path) -> Verdict:
         status = Status()
+        this = asyncio.current_task()
+        assert this is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # Ctrl-C does the same by itself
         async with showing(status, out):
             return judge(options, await run(options, baskets, directory, status))
 
@@ -84,6 +89,8 @@ def shop(
             directory.kept = True
             print(f"{error}\nThe database and the journal are in {directory.path}.", file=sys.stderr)
             raise typer.Exit(_A_PROCESS_FAILED) from error
+        except asyncio.CancelledError as error:
+            raise typer.Exit(_TERMINATED) from error
         directory.kept = keep or not verdict.held
         verdict.kept = directory.kept or db is not None
     if out is None:

@@ -127,7 +127,9 @@ def _items(raw: bytes, where: str, *, first: bool) -> list[str]:
 
 def chosen(orders: str, *, seed: int) -> list[Basket]:
     """The baskets that `--orders` names: a number of generated ones, or a file."""
-    if not orders.isdecimal():
+    if not orders:
+        raise InvalidInput("name a file with an order a line, or give a number of orders")
+    if not (orders.isdecimal() and orders.isascii()):
         return read_baskets(Path(orders))
     if not 1 <= len(orders) <= 9 or not 1 <= int(orders) <= ORDERS_MAX:
         raise InvalidInput(f"a run takes 1 to {ORDERS_MAX:,} orders, not {orders} (a file of that name is ./{orders})")

@@ -37,8 +37,12 @@ class ShopOptions:
             )
         if not 0 <= self.seed < 2**53:
             raise InvalidInput(f"a seed is a whole number from 0 to 2**53 - 1, not {self.seed}")
-        if min(self.sequencers, self.consumers, self.clients) < 1:
-            raise InvalidInput(f"a shop needs at least one of each process and client, got {self}")
+        if not 1 <= self.clients <= 1_000:
+            raise InvalidInput(f"a shop has 1 to 1,000 customers at a time, not {self.clients}")
+        if not (1 <= self.sequencers <= 8 and 1 <= self.consumers <= 8):
+            raise InvalidInput(
+                f"a shop has 1 to 8 sequencers and consumers, not {self.sequencers} and {self.consumers}"
+            )
 
     @property
     def ttl(self) -> float:

@@ -8,14 +8,16 @@ import socket
 import sqlite3
 import time
 from collections.abc import Coroutine, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
+import msgspec
+
 from faultproof.connect import connect
-from faultproof.errors import Busy, InvalidInput
+from faultproof.errors import Busy, InvalidInput, Repair
 from faultproof.patterns.outbox import Outbox
 from faultproof.ports.database import Database
 from faultproof.shop import sql
@@ -65,18 +67,43 @@ class Outcome(NamedTuple):
 
 
 async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, status: Status) -> Outcome:
-    """Run the shop. Raises what keeps it from being run at all, and `ProcessDied`."""
+    """Run the shop. Raises what keeps it from being run at all, a `Repair` error met under way, and `ProcessDied`."""
+    journal = directory / "journal"
     async with connect(options.url) as database:
-        shop = await _opened(database)
-        path, journal = await _path(database), Journal(directory / "journal", database.env)
-        fleet, listeners = _fleet(options, directory)
+        shop = await _opened(database, options.url)
+        path, durability = await _path(database), database.durability
+        try:
+            unfinished, orders_s = await _under_fire(options, baskets, database, shop, directory, status)
+        except Repair as error:
+            raise Repair(f"{error}; {await asyncio.to_thread(_assurance, path, journal)}") from error
+    audited = await asyncio.to_thread(audited_files, path, journal)
+    assert status.processes is not None
+    return Outcome(
+        audited,
+        unfinished,
+        status.processes,
+        status.progress,
+        path,
+        durability,
+        orders_s,
+        time.monotonic() - status.began,
+    )
+
+
+async def _under_fire(
+    options: ShopOptions, baskets: Sequence[Basket], database: Database, shop: Outbox, directory: Path, status: Status
+) -> tuple[str | None, float]:
+    """Take all orders and let the consumers catch up: why that was not finished, and seconds until the last answer."""
+    with ExitStack() as open_here:
+        listeners = [open_here.enter_context(listener) for listener in listen(options.workers)]
+        if len(listeners) < options.workers:
+            raise InvalidInput(f"only {len(listeners)} ports are free on 127.0.0.1 for {options.workers} API processes")
         ports = [listener.getsockname()[1] for listener in listeners]
+        journal = Journal(directory / "journal", database.env)
         customers = Customers(database.env, ports, baskets, journal, seed=options.seed, count=options.clients)
         status.progress = customers.progress
-        async with started(fleet, listeners) as processes:
+        async with started(_fleet(options, directory, listeners), listeners) as processes:
             status.processes = processes
-            for listener in listeners:
-                listener.close()  # the keeper has its own
             looking = asyncio.create_task(_looking(shop, status))
             began = time.monotonic()
             try:
@@ -88,13 +115,10 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
                     unfinished = await _until(_drained(shop, status), processes)
             finally:
                 looking.cancel()
-        durability = database.durability
-    audited = await asyncio.to_thread(audited_files, path, directory / "journal")
-    seconds = time.monotonic() - status.began
-    return Outcome(audited, unfinished, processes, customers.progress, path, durability, orders_s, seconds)
+    return unfinished, orders_s
 
 
-async def _opened(database: Database) -> Outbox:
+async def _opened(database: Database, url: str) -> Outbox:
     """The tables, made if they are missing, and empty of earlier runs."""
     shop = outbox(database)
     await database.install(sql.SCHEMA)
@@ -103,7 +127,7 @@ async def _opened(database: Database) -> Outbox:
         await shop.consumer(group, GROUPS[group]).open()
     if await database.read(sql.rows()):
         raise InvalidInput(
-            "this database holds orders of an earlier run, and an audit needs to know all: name a new one"
+            f"{url} holds orders of an earlier run, and an audit must know them all: name a new database"
         )
     return shop
 
@@ -114,11 +138,8 @@ async def _path(database: Database) -> str:
         return str((await tx.fetch("PRAGMA database_list"))[0][2])
 
 
-def _fleet(options: ShopOptions, directory: Path) -> tuple[Fleet, list[socket.socket]]:
-    listeners = listen(options.workers)
-    if len(listeners) < options.workers:
-        raise InvalidInput(f"only {len(listeners)} ports are free on 127.0.0.1 for {options.workers} API processes")
-    fleet = Fleet(
+def _fleet(options: ShopOptions, directory: Path, listeners: Sequence[socket.socket]) -> Fleet:
+    return Fleet(
         url=options.url,
         directory=str(directory),
         listeners=[listener.fileno() for listener in listeners],
@@ -130,7 +151,6 @@ def _fleet(options: ShopOptions, directory: Path) -> tuple[Fleet, list[socket.so
         planted=options.planted,
         target=options.target,
     )
-    return fleet, listeners
 
 
 async def _load(customers: Customers, journal: Journal, processes: Processes) -> str | None:
@@ -210,3 +230,15 @@ def audited_files(database: str, journal: Path) -> Audit:
     """The audit of a database file and a journal, on a connection that cannot write."""
     with closing(sqlite3.connect(f"file:{quote(database)}?mode=ro", uri=True, isolation_level=None)) as connection:
         return audit(connection, read_journal(journal))
+
+
+def _assurance(database: str, journal: Path) -> str:
+    """After a run that had to be given up: whether what was answered is there."""
+    try:
+        audited = audited_files(database, journal)
+    except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+        return f"the {database} that is left could not be audited ({error})"
+    lost = next(check for check in audited.checks if check.name == "lost_orders")
+    if lost.violations:
+        return f"{lost.violations} of {audited.accepted} answered orders are not in it"
+    return f"all {audited.accepted} orders that were answered are in it"
