@@ -1,59 +1,72 @@
-"""Other processes that a test talks to: one line there, one line back."""
+"""Processes of their own that a test starts, talks to line by line, and may kill, stop or continue."""
 
-import subprocess
+import asyncio
+import signal
 import sys
-import threading
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
-WAIT_S = 20.0
+from tests.fakes import within
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
-class Python:
-    """A Python process that runs `code` with `arguments`; `ask` and `say` are its standard input and output."""
+class Child:
+    """A running `python -m module`."""
 
-    def __init__(self, code: str, *arguments: object) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.pid = self._process.pid
-        # Nobody waits for ever for a process that hangs: it ends, and so does what it was to say.
-        self._timer = threading.Timer(WAIT_S * 2, self._process.kill)
-        self._timer.daemon = True
-        self._timer.start()
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        assert process.stdout is not None
+        assert process.stdin is not None
+        self._out, self._in = process.stdout, process.stdin
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._timer.cancel()
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
+    async def line(self) -> str:
+        """Its next line; "" when there is none any more."""
+        return (await within(self._out.readline())).decode().strip()
 
-    def hear(self) -> str:
-        """Its next line."""
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().rstrip("\n")
+    async def says(self, expected: str) -> None:
+        """Read on until it says this."""
+        seen = []
+        while (line := await self.line()) != expected:
+            seen.append(line)
+            assert line, f"it ended before it said {expected!r}: {seen}, status {self.process.returncode}"
 
-    def tell(self, line: str = "") -> None:
-        """Send it a line."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+    async def tell(self, line: str) -> None:
+        """Write a line to its standard input."""
+        self._in.write(line.encode() + b"\n")
+        await within(self._in.drain())
 
-    def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
-        self._process.kill()
-        self._process.wait(WAIT_S)
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
 
-    def finish(self) -> str:
-        """All that it still says; it must end well."""
-        rest, _ = self._process.communicate(timeout=WAIT_S)
-        assert self._process.returncode == 0, self._process.returncode
-        return rest
+    async def ended(self) -> int:
+        """Wait for its end; its exit status."""
+        return await within(self.process.wait())
+
+
+@asynccontextmanager
+async def running(module: str, *args: object) -> AsyncIterator[Child]:
+    """Start `python -m module args`, and make sure that it is gone afterwards."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *map(str, args),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    child = Child(process)
+    try:
+        yield child
+    finally:
+        if process.returncode is None:
+            process.kill()  # also what is stopped
+        await process.wait()
+        # Or the pipes' transports are collected after the event loop, with a warning.
+        process._transport.close()  # type: ignore[attr-defined]

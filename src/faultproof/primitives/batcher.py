@@ -9,6 +9,7 @@ waiting items, and how long one may wait.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ class Batcher(Generic[T, R]):
         self._pending: OrderedDict[int, _Item[T, R]] = OrderedDict()  # by arrival; a cancelled one leaves at once
         self._arrivals = 0
         self._leading = False
+        self._led: asyncio.Future[None] | None = None  # whoever closes waits on it for the one who leads
         self._loop: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -98,8 +100,12 @@ class Batcher(Generic[T, R]):
     async def close(self) -> None:
         """Refuse new items, and wait until those accepted have been applied."""
         self._closed = True
-        while self._loop is not None and not self._loop.done():
-            await asyncio.wait([self._loop])  # unbounded: each batch is bounded by what `apply` bounds
+        while self._busy():
+            if self._leading:
+                self._led = self._led or asyncio.get_running_loop().create_future()
+            running = self._led if self._leading else self._loop
+            assert running is not None
+            await asyncio.wait([running])  # unbounded: each batch is bounded by what `apply` bounds
 
     async def _lead(self, item: T, seconds: float) -> R:
         """Nobody is ahead: run the item as a batch of its own, at once, without another task in between."""
@@ -113,9 +119,12 @@ class Batcher(Generic[T, R]):
             raise
         finally:
             self._leading = False
+            if self._led is not None:
+                self._led.set_result(None)
+                self._led = None
             self._start()
         if isinstance(result, BaseException):
-            raise result
+            raise _raisable(self._name, result)
         return result
 
     async def _follow(self, item: T, weight: float, seconds: float) -> R:
@@ -159,9 +168,9 @@ class Batcher(Generic[T, R]):
                 results = await self._run([item.value for item in batch])
             except asyncio.CancelledError:  # the event loop is shutting down
                 results = [OutcomeUnknown(f"the batcher {self._name!r} was cancelled amid a batch") for _ in batch]
-                _answer(batch, results)
+                self._answer(batch, results)
                 raise
-            _answer(batch, results)
+            self._answer(batch, results)
             # Callers that were answered just now may come straight back: let them, so that they share the next batch.
             await self._env.clock.sleep(0)
 
@@ -169,12 +178,16 @@ class Batcher(Generic[T, R]):
         """With a window: wait for company, counted from the arrival of the oldest, no longer than a full batch needs."""
         if self._limits.window == 0:
             return
-        while self._pending and len(self._pending) < self._limits.items and not self._closed:
+        while self._pending and not self._full() and not self._closed:
             oldest = next(iter(self._pending.values()))
             left = oldest.arrived + self._limits.window - self._env.clock.monotonic()
             if left <= 0:
                 return
             await self._env.clock.sleep(min(left, self._limits.window / 4))
+
+    def _full(self) -> bool:
+        weight = sum(item.weight for item in self._pending.values())
+        return len(self._pending) >= self._limits.items or weight >= self._limits.weight
 
     def _next(self) -> list[_Item[T, R]]:
         """The next batch: the oldest items that are still wanted, within the limits."""
@@ -203,7 +216,7 @@ class Batcher(Generic[T, R]):
     async def _run(self, values: Sequence[T]) -> Sequence[R | BaseException]:
         """One batch. Nothing that `apply` does can end the loop."""
         try:
-            results = await self._apply(values)
+            answer: object = await self._apply(values)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -211,31 +224,38 @@ class Batcher(Generic[T, R]):
             return [_failed(self._name, asyncio.CancelledError("cancelled inside")) for _ in values]
         except Exception as error:
             return [error] if len(values) == 1 else [for_each_caller(error) for _ in values]
-        if len(results) != len(values):
-            wrong = f"the function of batcher {self._name!r} returned {len(results)} results for {len(values)} items"
-            return [OutcomeUnknown(wrong + ": whether an item took effect is unknown") for _ in values]
-        return results
+        if isinstance(answer, Sequence) and len(answer) == len(values):
+            return answer
+        count = len(answer) if isinstance(answer, Sequence) else type(answer).__qualname__
+        wrong = f"the function of batcher {self._name!r} returned {count} for {len(values)} results"
+        return [OutcomeUnknown(wrong + ": whether an item took effect is unknown") for _ in values]
+
+    def _answer(self, batch: Sequence[_Item[T, R]], results: Sequence[R | BaseException]) -> None:
+        for item, result in zip(batch, results, strict=True):
+            if item.future.done():  # its caller was cancelled or ran out of time
+                continue
+            if isinstance(result, BaseException):
+                item.future.set_exception(_raisable(self._name, result))
+            else:
+                item.future.set_result(result)
 
 
-def _answer(batch: Sequence[_Item[T, R]], results: Sequence[R | BaseException]) -> None:
-    for item, result in zip(batch, results, strict=True):
-        if item.future.done():  # its caller was cancelled or ran out of time
-            continue
-        if isinstance(result, BaseException):
-            item.future.set_exception(result)
-        else:
-            item.future.set_result(result)
+def _raisable(name: str, error: BaseException) -> BaseException:
+    """What a caller may be given: a cancel would look like its own, and no future takes a StopIteration."""
+    return _failed(name, error) if isinstance(error, (asyncio.CancelledError, StopIteration)) else error
 
 
 def _failed(name: str, cause: BaseException) -> Failed:
-    failed = Failed(f"the function of batcher {name!r} was cancelled: {cause}")
+    failed = Failed(f"the function of batcher {name!r} was cut short by {cause!r}")
     failed.__cause__ = cause
     return failed
 
 
 def for_each_caller(error: Exception) -> Exception:
     """An exception of the same kind for each caller: one object raised in many tasks would mix up their tracebacks."""
-    twin = error.__class__.__new__(error.__class__)
+    kind = type(error)
+    # Python's own keep facts outside `args`, and know how to be copied. The others may not be made from their `args`.
+    twin: Exception = copy.copy(error) if kind.__module__ == "builtins" else kind.__new__(kind, *error.args)
     twin.args = error.args
     twin.__dict__.update(error.__dict__)
     twin.__cause__ = error

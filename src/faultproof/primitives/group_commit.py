@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from faultproof.errors import OutcomeUnknown, TransactionOpen, TryAgain
+from faultproof.errors import Closed, Misuse, OutcomeUnknown, Repair, TransactionOpen, TryAgain
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
 from faultproof.primitives.batcher import Batcher, BatchLimits, for_each_caller
@@ -75,8 +75,8 @@ class GroupCommit(Generic[T, R]):
 
     async def _commit(self, items: Sequence[T]) -> list[R | BaseException]:
         try:
-            outcomes = await self._database.transact(self._apply(items, False))
-        except (OutcomeUnknown, TryAgain) as error:  # says something about the commit, not about any one item
+            outcomes = await self._database.transact(self._counted(items, False))
+        except (OutcomeUnknown, TryAgain, Repair, Closed) as error:  # about the database, not about any one item
             return [for_each_caller(error) for _ in items]
         except Exception as error:
             if len(items) == 1:
@@ -85,10 +85,17 @@ class GroupCommit(Generic[T, R]):
             return [*await self._commit(items[:middle]), *await self._commit(items[middle:])]
         return [await self._settle(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
 
+    def _counted(self, items: Sequence[T], wait: bool) -> Script[Sequence[Outcome[R]]]:
+        """Noticed after the commit, a missing outcome would be a failure that did not happen."""
+        outcomes = yield from self._apply(items, wait)
+        if len(outcomes) != len(items):
+            raise Misuse(f"`apply` gave {len(outcomes)} outcomes for {len(items)} items: it must give one for each")
+        return outcomes
+
     async def _settle(self, item: T, outcome: Outcome[R]) -> R | BaseException:
         if isinstance(outcome, Busy):
             try:
-                (outcome,) = await self._database.transact(self._apply([item], True))
+                (outcome,) = await self._database.transact(self._counted([item], True))
             except Exception as error:
                 return error
         if isinstance(outcome, Ok):

@@ -111,7 +111,8 @@ class Worker:
         for task, state in zip(self._tasks, self._states, strict=False):
             if state.resting:
                 task.cancel()
-        self._tasks.append(asyncio.create_task(self._cut_short(), name="faultproof-drain"))
+        if self._tasks:  # or it has not begun to run, and will not
+            self._tasks.append(asyncio.create_task(self._cut_short(), name="faultproof-drain"))
 
     def health(self) -> list[LoopHealth]:
         """How each loop is doing."""
@@ -136,10 +137,12 @@ class Worker:
         while not self._stopping:
             try:
                 await self._serve(state, healthy)
-            except asyncio.CancelledError:
-                if not self._stopping:
-                    raise
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _cancelled():
+                    if not self._being_stopped():
+                        raise
+                    break
+                # A cancel that nobody asked of this task is the step's own: it awaited something that was cancelled.
                 state.error = f"{type(error).__name__}: {error}"
                 state.restarts += 1
                 self._env.signals.emit(LOOP_RESTART, 1, loop=state.loop.name, error=state.error)
@@ -150,8 +153,6 @@ class Worker:
                     ),
                 )
                 failures += 1
-            finally:
-                state.running = False
         await self._close(state)
 
     async def _serve(self, state: _State, healthy: Callable[[], None]) -> None:
@@ -170,6 +171,7 @@ class Worker:
                 else:
                     await clock.sleep(0)  # a loop with endless work must not starve the others
         finally:
+            state.running = False
             news.close()
 
     async def _rest(self, state: _State, wait: Callable[[], Awaitable[object]]) -> None:
@@ -195,3 +197,8 @@ class Worker:
                 await state.loop.close()
         except Exception as error:  # its leases will expire instead
             state.error = f"{type(error).__name__}: {error}"
+
+
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -70,7 +68,7 @@ class Outbox:
             database, self._publish_all, limits=self._options.batch, name=f"{name}-publish"
         )
         # Who holds a lease is shown to operators, so it names the process.
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{database.env.ids.new()[:6]}"
+        self._owner = f"{database.env.process}:{database.env.ids.new()[-6:]}"
 
     async def install(self) -> None:
         """Create the tables and the log; idempotent, and safe in many processes at once."""
@@ -127,8 +125,10 @@ class Outbox:
         """Publish one event; its id.
 
         With `tx` it commits or vanishes with that transaction: await the result of an async one; a joined synchronous
-        handle gives the id directly; inside a script of your own, `yield from` it with `Inline()`. Without, it is committed before the call returns, in one transaction
-        with what other callers publish at the same time. `key`: events of one key stay in order (None: no order).
+        handle gives the id directly; inside a script of your own, `yield from` it with `Inline()`. Without `tx` it is
+        committed before the call returns, in one transaction with what other callers publish at the same time.
+
+        `key`: events of one key stay in order (None: no order).
         `type`: the registered name, needed for a `dict`. `delay`: seconds after which it takes its place in the log;
         later events do not wait for it.
 

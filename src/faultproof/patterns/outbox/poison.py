@@ -54,13 +54,17 @@ class Parking:
         self._log = log
         self._group = group
 
-    def behind(self, records: Sequence[Record]) -> Script[None]:
-        """Park events behind an earlier one of their key."""
-        yield from sql.park(self._log, self._group, [_row(record, 0, None, dead=0, error=None) for record in records])
+    def aside(self, records: Sequence[Record], *, error: str | None = None) -> Script[None]:
+        """Park events that have not been attempted: behind the earlier ones of their key, or due at once.
 
-    def aside(self, record: Record, *, error: str) -> Script[None]:
-        """Park an event that has not been attempted, due at once: its attempts will be counted before they are made."""
-        yield from sql.park(self._log, self._group, [_row(record, 0, 0, dead=0, error=error)])
+        Which of the two is decided here, in this transaction: the earlier one may have been settled or discarded since
+        somebody looked, and then nobody would call those behind it.
+        """
+        rows = [_row(record, 0, 0 if record.key is None else None, dead=0, error=error) for record in records]
+        yield from sql.park(self._log, self._group, rows)
+        for partition, key in dict.fromkeys((record.partition, record.key) for record in records):
+            if key is not None:
+                yield from sql.promote(self._log, self._group, partition, key)
 
     def failed(self, record: Record, decision: Verdict, error: str) -> Script[None]:
         """Park an event whose first attempt has failed."""
@@ -71,6 +75,11 @@ class Parking:
         """Count an attempt before it is made; False if a person has discarded or replayed the event meanwhile."""
         attempts, partition, offset = parked.attempts, parked.partition, parked.offset
         return (yield from sql.begin_attempt(self._log, self._group, partition, offset, attempts, again_in_us)) == 1
+
+    def not_counted(self, parked: Parked, *, again_in_us: int) -> Script[None]:
+        """The attempt that was begun was not one: what it needs is not there, and that is not the event's fault."""
+        place = (self._log, self._group, parked.partition, parked.offset)
+        yield from sql.take_back_attempt(*place, parked.attempts, again_in_us)
 
     def failed_again(self, parked: Parked, decision: Verdict, error: str) -> Script[None]:
         """Write down why the attempt failed, and when the next one is, or that there is none."""

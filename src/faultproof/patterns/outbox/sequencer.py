@@ -43,7 +43,7 @@ class Sequencer:
         self._leases = Leases(database, lease_kind(log), owner=owner, ttl=ttl, share=False)
 
     async def open(self) -> News:
-        self._leases.forget()
+        self._leases.doubt()
         return self._database.changed(intake_topic(self._log))
 
     async def step(self) -> float:
@@ -58,7 +58,7 @@ class Sequencer:
         try:
             moved = await self._database.transact(self._sequence(self._leases.held()))
         except LeaseLost:
-            self._leases.forget()
+            self._leases.doubt()
             raise
         return 0.0 if moved else 0.01
 

@@ -1,0 +1,5 @@
+"""Primitives that need a database get real files."""
+
+from tests.files import connect, db, path
+
+__all__ = ["connect", "db", "path"]
