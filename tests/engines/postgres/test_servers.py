@@ -21,8 +21,8 @@ from faultproof.errors import (
     TryAgain,
 )
 from faultproof.ports.script import Script, ddl, sql
+from tests.children import Python
 from tests.engines.postgres.conftest import Open
-from tests.processes import Python
 from tests.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.anyio

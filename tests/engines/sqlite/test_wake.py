@@ -13,9 +13,9 @@ from faultproof.engines.sqlite import open_database
 from faultproof.engines.sqlite.database import SqliteDatabase
 from faultproof.ports.database import News
 from faultproof.ports.script import Script, Wake
+from tests.children import WAIT_S, Python
 from tests.clocks import StoppedClock, UnmovedClock
 from tests.engines.sqlite.conftest import Open
-from tests.processes import WAIT_S, Python
 
 pytestmark = pytest.mark.anyio
 
