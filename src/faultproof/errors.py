@@ -21,7 +21,7 @@
     │   ├── Duplicate             this idempotency key was used before, and the caller asked to be told
     │   ├── KeyReused             this idempotency key was used before with other content
     │   ├── TransactionOpen       a bare call inside an open transaction: pass `tx=`
-    │   ├── NoTransaction         a joined handle would commit our statement by itself
+    │   ├── NoTransaction         outside a transaction: our statement would be committed by itself
     │   ├── Closed                the database or handle has been closed
     │   ├── UsedAfterFork         connect after the fork, not before
     │   ├── NotSupported          this engine does not offer that
@@ -143,7 +143,7 @@ class TransactionOpen(Misuse):
 
 
 class NoTransaction(Misuse):
-    """A joined handle is outside a transaction and would commit our statement by itself."""
+    """A joined handle is outside a transaction, or an open one was ended from inside: our statement would commit alone."""
 
 
 class Closed(Misuse):

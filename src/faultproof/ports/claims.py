@@ -1,9 +1,10 @@
 """Leased work: who may act, proved by a fencing token.
 
 A claim row is *free* (due and unowned), *held* (an owner until `until_us`, by the engine's clock) or *dead* (given
-up). Whoever takes a row gets a token higher than every token of that row before; every later call presents it, so a holder
-that was paused, partitioned or declared dead (a zombie) cannot change anything once somebody else has taken over. Any
-peer recovers what expired: `take` is the whole recovery procedure.
+up). Whoever takes a row gets a token higher than every token of that id before, also where the row was finished and
+added again meanwhile. Every later call presents it, so a holder that was paused, partitioned or declared dead (a
+zombie) cannot change anything once somebody else has taken over. Any peer recovers what expired: `take` is the whole
+recovery procedure.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class Tx(Protocol):
     """An open transaction: what runs in it commits or vanishes with it."""
 
     def run(self, script: Script[T]) -> Awaitable[T]:
-        """Run a script inside this transaction."""
+        """Run a script inside this transaction: all of its changes or, after an error, none of them."""
         ...
 
 
@@ -27,7 +27,7 @@ class SyncTx(Protocol):
     """An open transaction on a synchronous driver."""
 
     def run(self, script: Script[T]) -> T:
-        """Run a script inside this transaction."""
+        """Run a script inside this transaction: all of its changes or, after an error, none of them."""
         ...
 
 

@@ -28,12 +28,14 @@ rows (`{ids}` is a subselect; of plain values its column is `value`, of named tu
 ===================  ==========================================================
 
 In the text `:name` is a parameter, and in braces stand the few things whose spelling differs between engines:
-`{now}` the engine's clock in microseconds, `{lock}` the row lock that PostgreSQL needs and SQLite's one writer does not.
+`{now}` the engine's clock in microseconds, `{lock}` the row lock that PostgreSQL needs and SQLite's one writer does not,
+and in data definitions `{serial}`, a growing integer key of which no value is ever used again.
 Values always travel as parameters; the text is fixed when the module is imported.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import types
@@ -127,7 +129,19 @@ class Rollback(NamedTuple):
     """Undo it. Never fails visibly: a connection that cannot roll back is replaced."""
 
 
-Step: TypeAlias = Call | Wake | Begin | Commit | Rollback
+class Savepoint(NamedTuple):
+    """Begin a part of the transaction that can be undone alone."""
+
+
+class Release(NamedTuple):
+    """Keep the part since the last `Savepoint`."""
+
+
+class RollbackTo(NamedTuple):
+    """Undo the part since the last `Savepoint`. Like `Rollback`, it never fails visibly."""
+
+
+Step: TypeAlias = Call | Wake | Begin | Commit | Rollback | Savepoint | Release | RollbackTo
 Script: TypeAlias = Generator[Step, Answer, T]
 
 
@@ -174,13 +188,28 @@ def transaction(script: Script[T]) -> Script[Committed[T]]:
     return Committed(result, tuple(topic for (topic,) in committed.rows))
 
 
+def atomic(script: Script[T]) -> Script[T]:
+    """The script as a part of a transaction that goes on: all of its changes or, after an error, none of them."""
+    yield Savepoint()
+    try:
+        result = yield from script
+    except Exception:
+        yield RollbackTo()
+        raise
+    yield Release()
+    return result
+
+
 def snapshot(script: Script[T]) -> Script[T]:
     """The script on one consistent snapshot, writing nothing."""
     yield Begin(writes=False)
     try:
-        return (yield from script)
-    finally:
+        result = yield from script
+    except Exception:  # not `finally`: a script that is abandoned is closed, and may yield nothing then
         yield Rollback()
+        raise
+    yield Rollback()
+    return result
 
 
 def sql(text: str, *, postgres: str | None = None) -> Callable[[Callable[P, T]], Callable[P, Script[T]]]:
@@ -275,4 +304,9 @@ def _decoder(hint: Any) -> Callable[[Answer], Any]:
 
 def ddl(text: str) -> Script[None]:
     """Run one data definition statement, written in what the engines have in common."""
-    yield Call(Statement("ddl", " ".join(text.split()), None, (), _decoder(types.NoneType), "install"), {})
+    yield Call(_ddl(text), {})
+
+
+@functools.cache  # bounded: the texts are constants; engines keep what they rendered for each statement
+def _ddl(text: str) -> Statement:
+    return Statement("ddl", " ".join(text.split()), None, (), _decoder(types.NoneType), "install")

@@ -70,7 +70,7 @@ class SimLane:
     async def call(self, function: Callable[[Connection], T]) -> T:
         return await self._operate("user SQL", lambda: self._store.call(self, function))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         pass
 
     async def _stepwise(self, script: Script[T]) -> T:
@@ -90,7 +90,7 @@ class SimLane:
 
     async def _operate(self, label: str, action: Callable[[], T]) -> T:
         eligible = (lambda: self._store.free_for(self)) if self.role == "reader" else None
-        result: T = await self.process.world.operate(self.process, label, action, eligible)
+        result: T = await self.process.world.operate(self.process, self, label, action, eligible)
         return result
 
     def _execute(self, step: Step) -> Answer:

@@ -44,8 +44,8 @@ class Limits:
 
     steps: int = 200_000
     seconds: float = 600.0
-    restart_s: float = 0.05
-    freeze_s: float = 6.0
+    restart_s: float = 0.02
+    freeze_s: float = 1.5
     """Longer than every lease in use: a proof sets its leases accordingly."""
 
 
@@ -69,17 +69,19 @@ class Point(NamedTuple):
 class Operation:
     """One input or output that waits for its turn."""
 
-    __slots__ = ("action", "eligible", "future", "label", "process")
+    __slots__ = ("action", "eligible", "future", "label", "lane", "process")
 
     def __init__(
         self,
         process: Process,
+        lane: object,
         label: str,
         action: Callable[[], Any],
         future: asyncio.Future[Any] | None,
         eligible: Callable[[], bool] | None,
     ) -> None:
         self.process = process
+        self.lane = lane
         self.label = label
         self.action = action
         self.future = future
@@ -174,23 +176,29 @@ class World:
         return process
 
     def operate(
-        self, process: Process, label: str, action: Callable[[], Any], eligible: Callable[[], bool] | None = None
+        self,
+        process: Process,
+        lane: object,
+        label: str,
+        action: Callable[[], Any],
+        eligible: Callable[[], bool] | None = None,
     ) -> asyncio.Future[Any]:
-        """Queue an operation; the future gets what `action` returns or raises, unless its process dies first."""
+        """Queue an operation behind the others of its lane; the future gets what `action` returns or raises, unless its
+        process dies first."""
         if process.strand.dead or self.closed:
             raise Gone(process.strand.name)
         future = self.loop.create_future()
-        self._operations.append(Operation(process, label, action, future, eligible))
+        self._operations.append(Operation(process, lane, label, action, future, eligible))
         return future
 
     def post(self, receiver: Process, label: str, action: Callable[[], Any]) -> None:
         """Queue a message to a process. The tape may deliver it late, or never."""
-        self._operations.append(Operation(receiver, label, action, None, None))
+        self._operations.append(Operation(receiver, object(), label, action, None, None))
 
     # -- the run ----------------------------------------------------------------------------------------------------
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Run until nothing is under way and `until` holds. Raises `StepLimit` if that never comes."""
+        """Run until nothing is under way, nobody is frozen and `until` holds. Raises `StepLimit` if that never comes."""
         loop, limits = self.loop, self.limits
         with loop.running():
             while True:
@@ -198,7 +206,7 @@ class World:
                 operation = self._pick()
                 if operation is not None:
                     self._perform(operation)
-                elif until():
+                elif self._all_awake() and until():
                     return
                 elif not loop.advance():
                     raise StepLimit("every process waits for something that cannot happen")
@@ -231,17 +239,22 @@ class World:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    def _all_awake(self) -> bool:
+        """A zombie must have had its chance to do harm."""
+        return not any(process.strand.frozen for process in self.processes)
+
     def _pick(self) -> Operation | None:
-        operations = self._operations
-        eligible = [
-            operation
-            for operation in operations
-            if not operation.process.strand.frozen and (operation.eligible is None or operation.eligible())
-        ]
+        eligible, lanes = [], set()
+        for operation in self._operations:
+            if operation.lane in lanes:
+                continue  # a lane keeps the order of its calls
+            lanes.add(operation.lane)
+            if not operation.process.strand.frozen and (operation.eligible is None or operation.eligible()):
+                eligible.append(operation)
         if not eligible:
             return None
         chosen = eligible[0] if len(eligible) == 1 else eligible[self.tape.choose(len(eligible))]
-        operations.remove(chosen)
+        self._operations.remove(chosen)
         return chosen
 
     def _perform(self, operation: Operation) -> None:
@@ -255,7 +268,7 @@ class World:
             return
         if self._strike(process, "before", operation.label):
             if not process.strand.dead:
-                self._operations.append(operation)  # frozen: it happens after the thaw
+                self._operations.insert(0, operation)  # frozen: it happens after the thaw
             return
         future = operation.future
         try:

@@ -14,6 +14,7 @@ import sqlite3
 from contextlib import suppress
 
 from faultproof.engines.sqlite.connection import Connection
+from faultproof.engines.sqlite.faults import translated
 from faultproof.engines.sqlite.lane import Lane
 from faultproof.errors import FaultproofError
 from faultproof.ports.script import Begin, Rollback
@@ -56,13 +57,13 @@ class Checkpointer:
                 )
         if sqlite3.sqlite_version_info < FIXED_IN:
             found.append(
-                f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3): faultproof's connections are "
-                "safe; set `PRAGMA wal_autocheckpoint=0` on every other connection that writes to this file"
+                f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3): faultproof's connections "
+                "are safe; set `PRAGMA wal_autocheckpoint=0` on every other connection that writes to this file"
             )
         return found
 
     async def _run(self, writer: Lane) -> None:
-        with suppress(FaultproofError):  # busy, or closing: the next one will do it
+        with suppress(FaultproofError):  # busy, failing, or closing: the next one will do it
             await writer.call(self._if_due)
 
     def _if_due(self, writer: Connection) -> None:
@@ -72,6 +73,8 @@ class Checkpointer:
         writer.execute(Begin(writes=True))
         try:
             self._connection.raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:  # a full disk, or closed meanwhile
+            raise translated(error, self._path) from error
         finally:
             writer.execute(Rollback())
         self._commits, self._rows_seen = 0, rows

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from faultproof.errors import LeaseLost
+from faultproof.engines.refusals import lease_lost
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, sql
@@ -22,6 +22,9 @@ SCHEMA = Schema(
                  attempts BIGINT NOT NULL DEFAULT 0, until_us BIGINT NOT NULL, dead BIGINT NOT NULL DEFAULT 0,
                  error TEXT, PRIMARY KEY (kind, id)) WITHOUT ROWID""",
             "CREATE INDEX IF NOT EXISTS faultproof_claim_due ON faultproof_claim (kind, until_us) WHERE dead = 0",
+            # The highest token of each kind's finished rows: an id that is used again goes on above it.
+            """CREATE TABLE IF NOT EXISTS faultproof_claim_floor (
+                 kind TEXT NOT NULL PRIMARY KEY, token BIGINT NOT NULL) WITHOUT ROWID""",
         ]
     ],
     works_from=1,
@@ -37,7 +40,10 @@ class Held(NamedTuple):
 
 
 @sql(
-    """INSERT INTO faultproof_claim (kind, id, until_us) SELECT :kind, value, {now} + :delay_us FROM {ids} WHERE true
+    """INSERT INTO faultproof_claim (kind, id, until_us, token)
+       SELECT :kind, value, {now} + :delay_us,
+              coalesce((SELECT token FROM faultproof_claim_floor WHERE kind = :kind), 0)
+       FROM {ids} WHERE true
        ON CONFLICT (kind, id) DO NOTHING"""
 )
 def _add(kind: str, ids: Sequence[str], delay_us: int) -> Changed: ...
@@ -68,13 +74,31 @@ def _count_held(kind: str, held: Sequence[Held]) -> int: ...
 def _renew(kind: str, held: Sequence[Held], ttl_us: int) -> list[Claim]: ...
 
 
-@sql("DELETE FROM faultproof_claim WHERE kind = :kind AND (id, token) IN (SELECT id, token FROM {held})")
+@sql(
+    """DELETE FROM faultproof_claim
+       WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})"""
+)
 def _finish(kind: str, held: Sequence[Held]) -> Changed: ...
 
 
 @sql(
+    """INSERT INTO faultproof_claim_floor (kind, token) VALUES (:kind, :token)
+       ON CONFLICT (kind) DO UPDATE SET token = max(token, excluded.token)"""
+)
+def _raise_floor(kind: str, token: int) -> None: ...
+
+
+@sql(
+    """INSERT INTO faultproof_claim_floor (kind, token)
+       SELECT :kind, max(token) FROM faultproof_claim WHERE kind = :kind HAVING count(*) > 0
+       ON CONFLICT (kind) DO UPDATE SET token = max(token, excluded.token)"""
+)
+def _raise_floor_above_all(kind: str) -> None: ...
+
+
+@sql(
     """UPDATE faultproof_claim SET owner = NULL, until_us = {now} + :delay_us, dead = :dead, error = :error
-       WHERE kind = :kind AND id = :id AND token = :token"""
+       WHERE kind = :kind AND id = :id AND token = :token AND owner IS NOT NULL"""
 )
 def _fail(kind: str, id: str, token: int, delay_us: int, dead: int, error: str) -> Changed: ...
 
@@ -112,24 +136,27 @@ class SqliteClaims:
 
     def guard(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         if (yield from _count_held(kind, _held(claims))) != len(claims):
-            raise _lost(kind)
+            raise lease_lost(kind)
 
     def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:
         return sorted((yield from _renew(kind, _held(claims), ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         if (yield from _finish(kind, _held(claims))) != len(claims):
-            raise _lost(kind)
+            raise lease_lost(kind)
+        if claims:
+            yield from _raise_floor(kind, max(claim.token for claim in claims))
 
     def fail(self, kind: str, claim: Claim, *, error: str, retry_in_us: int | None) -> Script[None]:
         dead = int(retry_in_us is None)
         if (yield from _fail(kind, claim.id, claim.token, retry_in_us or 0, dead, error)) != 1:
-            raise _lost(kind)
+            raise lease_lost(kind)
 
     def release(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         yield from _release(kind, _held(claims))
 
     def remove(self, kind: str) -> Script[None]:
+        yield from _raise_floor_above_all(kind)
         yield from _remove(kind)
 
     def holders(self, kind: str) -> Script[list[Holder]]:
@@ -138,7 +165,3 @@ class SqliteClaims:
 
 def _held(claims: Sequence[Claim]) -> list[Held]:
     return [Held(claim.id, claim.token) for claim in claims]
-
-
-def _lost(kind: str) -> LeaseLost:
-    return LeaseLost(f"another worker has taken over work of kind {kind!r}: what this one did has been undone")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -9,8 +10,20 @@ from typing import Any, Literal
 
 from faultproof.engines.sqlite.faults import NotBegun, translated
 from faultproof.engines.sqlite.render import Rendered, bind, render
-from faultproof.errors import Busy, CannotOpen, NotSupported, OutcomeUnknown, StorageFailed
-from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Statement, Step, Wake
+from faultproof.errors import Busy, CannotOpen, InvalidInput, NoTransaction, NotSupported, OutcomeUnknown, StorageFailed
+from faultproof.ports.script import (
+    NOTHING,
+    Answer,
+    Begin,
+    Call,
+    Commit,
+    Rollback,
+    RollbackTo,
+    Savepoint,
+    Statement,
+    Step,
+    Wake,
+)
 
 Synchronous = Literal["full", "normal"]
 
@@ -22,11 +35,13 @@ class Connection:
 
     begin, commit, rollback = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
 
-    def __init__(self, raw: sqlite3.Connection, *, name: str, now: Callable[[], int]) -> None:
+    def __init__(self, raw: sqlite3.Connection, *, name: str, now: Callable[[], int], reads_only: bool = False) -> None:
         self.raw = raw
         self.name = name
         self._now = now
+        self._reads = reads_only
         self._woken: dict[str, None] = {}  # bounded: topics of one transaction; a dict keeps their order
+        self._begun = False
 
     def execute(self, step: Step) -> Answer:
         """Run one step."""
@@ -39,10 +54,13 @@ class Connection:
             return self._begin(step)
         if type(step) is Commit:
             return self._commit()
-        return self._rollback()
+        if type(step) is Rollback:
+            return self._rollback()
+        return self._part(step)
 
     def execute_raw(self, sql: str, parameters: Sequence[Any]) -> Answer:
         """Run the user's own SQL as it is; the driver's errors are the user's and pass through untranslated."""
+        self._check()
         cursor = self.raw.execute(sql, parameters)
         return Answer(cursor.fetchall(), cursor.rowcount)
 
@@ -51,17 +69,40 @@ class Connection:
         with suppress(sqlite3.Error):
             self.raw.close()
 
+    def _check(self) -> None:
+        # After some errors (a full disk, RAISE(ROLLBACK)) SQLite has rolled back by itself. If the error was caught
+        # and the work went on, each further statement would commit alone.
+        if self._begun and not self.raw.in_transaction:
+            raise NoTransaction(
+                f"the transaction in {self.name} has ended before its time: a COMMIT or ROLLBACK of yours, or because "
+                "SQLite rolled it back after an error that was caught; leave the block and begin again"
+            )
+
     def _call(self, call: Call) -> Answer:
+        self._check()
         statement = call.statement
         rendered = _rendered.get(statement)
         if rendered is None:
             rendered = _rendered[statement] = render(statement)
-        values = bind(rendered, call.values, self._now)
         try:
+            values = bind(rendered, call.values, self._now)
             cursor = self.raw.execute(rendered.text, values)
             return Answer(cursor.fetchall(), cursor.rowcount)
         except sqlite3.Error as error:
+            if self._reads and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY:
+                raise InvalidInput("a script that writes was given to `read`: use `transact`") from error
             raise translated(error, self.name) from error
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise InvalidInput(f"a value does not fit into {self.name}: {error}") from error
+
+    def _part(self, step: Step) -> Answer:
+        if type(step) is not RollbackTo:
+            self._check()
+            self.raw.execute("SAVEPOINT faultproof" if type(step) is Savepoint else "RELEASE faultproof")
+        elif self.raw.in_transaction:
+            self.raw.execute("ROLLBACK TO faultproof")
+            self.raw.execute("RELEASE faultproof")
+        return NOTHING
 
     def _begin(self, begin: Begin) -> Answer:
         self._woken.clear()
@@ -70,9 +111,11 @@ class Connection:
         except sqlite3.Error as error:
             problem = translated(error, self.name)
             raise (NotBegun(str(problem)) if isinstance(problem, Busy) else problem) from error
+        self._begun = True
         return NOTHING
 
     def _commit(self) -> Answer:
+        self._check()
         topics = [(topic,) for topic in self._woken]
         try:
             self.raw.execute(self.commit)
@@ -83,10 +126,12 @@ class Connection:
                 # The WAL frame may have reached the disk although the sync failed.
                 raise OutcomeUnknown(f"the commit to {self.name} may or may not be on disk: {error}") from error
             raise problem from error
+        self._begun = False
         return Answer(topics, 0)
 
     def _rollback(self) -> Answer:
         self._woken.clear()
+        self._begun = False
         if self.raw.in_transaction:
             with suppress(sqlite3.Error):
                 self.raw.execute(self.rollback)
@@ -109,8 +154,9 @@ def open_connection(path: str, *, now: Callable[[], int], synchronous: Synchrono
         if reader:
             raw.execute("PRAGMA query_only=ON")
         raw.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
-        if not reader and raw.execute("PRAGMA query_only").fetchone() != (0,):
-            raise CannotOpen(f"{path} is read-only")
+        # SQLite opens a file without the right to write for reading, and says so at the first write only.
+        if not os.access(path, os.W_OK):
+            raise CannotOpen(f"{path} is read-only for this user: check the rights of the file and its directory")
     except sqlite3.Error as error:
         if raw is not None:
             raw.close()
@@ -119,4 +165,4 @@ def open_connection(path: str, *, now: Callable[[], int], synchronous: Synchrono
         assert raw is not None
         raw.close()
         raise
-    return Connection(raw, name=path, now=now)
+    return Connection(raw, name=path, now=now, reads_only=reader)

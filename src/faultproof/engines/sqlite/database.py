@@ -6,24 +6,24 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar, Token
+from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
 from faultproof.clock import Env
+from faultproof.engines.scopes import Scope, is_inside, refuse_after_fork, refuse_inside
 from faultproof.engines.sqlite.checkpoint import Checkpointer
 from faultproof.engines.sqlite.claims import SqliteClaims
 from faultproof.engines.sqlite.faults import NotBegun
 from faultproof.engines.sqlite.lane import Lane
 from faultproof.engines.sqlite.log import SqliteLog
 from faultproof.engines.sqlite.wake import Wakeups
-from faultproof.errors import Busy, Closed, DeadlineExceeded, TransactionOpen, UsedAfterFork
+from faultproof.errors import Busy, Closed, DeadlineExceeded
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
 from faultproof.ports.log import LogTable
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Begin, Commit, Rollback, Script, snapshot, transaction
+from faultproof.ports.script import Begin, Commit, Rollback, Script, atomic, snapshot, transaction
 from faultproof.primitives.install import install
 from faultproof.primitives.retry import full_jitter
 from faultproof.signals import LOCK_WAIT
@@ -35,37 +35,27 @@ LOCK_TIMEOUT_S = 5.0
 LOCK_BASE_S = 0.0005
 LOCK_CAP_S = 0.02
 
-_open: ContextVar[SqliteDatabase | None] = ContextVar("faultproof_open_transaction", default=None)
-
 
 class SqliteTransaction:
     """A transaction that a user holds open; see `faultproof.ports.database.Transaction`."""
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, scope: Scope) -> None:
         self._lane = lane
-        self._over = False
+        self._scope = scope
 
     async def run(self, script: Script[T]) -> T:
-        self._check()
-        return await self._lane.drive(script)
+        self._scope.check()
+        return await self._lane.drive(atomic(script))
 
     async def execute(self, sql: str, *parameters: Any) -> int:
-        self._check()
+        self._scope.check()
         answer = await self._lane.call(lambda connection: connection.execute_raw(sql, parameters))
         return answer.changed
 
     async def fetch(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        self._check()
+        self._scope.check()
         answer = await self._lane.call(lambda connection: connection.execute_raw(sql, parameters))
         return list(answer.rows)
-
-    def end(self) -> None:
-        """Nothing may run in it any more."""
-        self._over = True
-
-    def _check(self) -> None:
-        if self._over:
-            raise Closed("this transaction has ended: open a new one")
 
 
 class SqliteDatabase:
@@ -114,7 +104,7 @@ class SqliteDatabase:
             await self.transact(install(schema))
 
     def in_transaction(self) -> bool:
-        return _open.get() is self
+        return is_inside(self)
 
     def changed(self, topic: str) -> News:
         self._check()
@@ -126,13 +116,14 @@ class SqliteDatabase:
         return Health(f"SQLite {sqlite3.sqlite_version}", self.durability, tuple(warnings))
 
     async def close(self) -> None:
+        refuse_after_fork(self._pid)  # the sockets and connections are the parent's
         if not self._closed:
             self._closed = True
             self._wakeups.close()
             if self._checkpointer is not None:
                 await self._writer.call(self._checkpointer.close)
-            self._writer.close()
-            self._reader.close()
+            await self._writer.close()
+            await self._reader.close()
 
     async def _locked(self, asked: float, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Repeat `begin` while another connection holds the write lock: SQLite's own waiting is neither fair nor ours.
@@ -154,6 +145,8 @@ class SqliteDatabase:
                 return result
 
     def _after_commit(self, topics: tuple[str, ...]) -> None:
+        if self._closed:  # meanwhile: nothing to wake with any more
+            return
         if topics:
             self._wakeups.send(topics)
         if self._checkpointer is not None:
@@ -162,10 +155,8 @@ class SqliteDatabase:
     def _check(self) -> None:
         if self._closed:
             raise Closed("the database is closed: connect again")
-        if os.getpid() != self._pid:
-            raise UsedAfterFork("this database was connected before a fork: connect in the child process instead")
-        if _open.get() is self:
-            raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
+        refuse_after_fork(self._pid)
+        refuse_inside(self)
 
 
 class _Opened:
@@ -175,8 +166,7 @@ class _Opened:
         self._database = database
         self._seconds = timeout
         self._limit = asyncio.timeout(timeout)
-        self._tx = SqliteTransaction(database._writer)
-        self._token: Token[SqliteDatabase | None] | None = None
+        self._scope = Scope(database)
 
     async def __aenter__(self) -> SqliteTransaction:
         database = self._database
@@ -188,16 +178,14 @@ class _Opened:
         except BaseException:
             await self._roll_back()
             raise
-        self._token = _open.set(database)
-        return self._tx
+        self._scope.begin()
+        return SqliteTransaction(database._writer, self._scope)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         database = self._database
-        assert self._token is not None
-        _open.reset(self._token)
-        self._tx.end()
+        self._scope.end()
         try:
             await self._limit.__aexit__(kind, error, trace)
         except TimeoutError as expired:
@@ -220,7 +208,8 @@ class _Opened:
         """The lane runs it after whatever is still under way there, a BEGIN or COMMIT included; after a COMMIT it does
         nothing. It is in the lane before the await, so that no second cancel can leave the transaction open."""
         try:
-            await self._database._writer.drive(_one(Rollback()))
+            with suppress(Closed):  # with the connection the transaction has ended
+                await self._database._writer.drive(_one(Rollback()))
         finally:
             self._database._gate.release()
 

@@ -10,7 +10,7 @@ from faultproof.clock import Env
 from faultproof.engines.sqlite.connection import Connection
 from faultproof.engines.sqlite.faults import translated
 from faultproof.errors import Busy, InvalidInput, NoTransaction, UsedAfterFork
-from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Rollback, Script, Step, Wake, drive
+from faultproof.ports.script import NOTHING, Answer, Call, Script, Step, Wake, drive
 
 T = TypeVar("T")
 
@@ -59,11 +59,12 @@ class JoinedSqlite:
             raise translated(error, "the joined database") from error
 
     def _execute(self, step: Step) -> Answer:
-        if isinstance(step, (Begin, Commit, Rollback)):
+        if not isinstance(step, (Call, Wake)):
             raise InvalidInput("a script that ends transactions cannot be run inside the user's")
         if isinstance(step, Wake):  # nobody tells us of the user's commit; the poll of the others will see it
             return NOTHING
-        assert isinstance(step, Call)
+        if not self._raw.in_transaction:  # SQLite rolled back after an error which the script has caught
+            raise NoTransaction("SQLite has rolled the transaction back after an error: begin again")
         try:
             return self._connection.execute(step)
         except Busy as busy:
@@ -76,7 +77,7 @@ class JoinedSqlite:
             raise UsedAfterFork("this connection was joined before a fork: connect in the child process instead")
         try:
             in_transaction, autocommits = self._raw.in_transaction, self._autocommits()
-            self._raw.execute("SELECT 1").fetchone()
+            self._raw.execute("SELECT 1").close()  # not fetched: the row would go to the user's factory
         except sqlite3.Error as error:
             raise translated(error, "the joined database") from error
         if autocommits and not in_transaction:

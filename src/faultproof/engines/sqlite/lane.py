@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from faultproof.engines.scopes import refuse_after_fork
 from faultproof.engines.sqlite.connection import Connection
 from faultproof.errors import Closed
 from faultproof.ports.script import Answer, Script, Step, drive
@@ -26,8 +28,8 @@ class Lane(Protocol):
         """Run a function with the connection."""
         ...
 
-    def close(self) -> None:
-        """Run what was accepted, then close the connection. Does not wait."""
+    async def close(self) -> None:
+        """Run what was accepted, then close the connection."""
         ...
 
 
@@ -44,6 +46,7 @@ class ThreadLane:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
         self._closed = False
+        self._pid = os.getpid()
 
     async def drive(self, script: Script[T]) -> T:
         execute: Callable[[Step], Answer] = self._connection.execute
@@ -52,21 +55,22 @@ class ThreadLane:
     async def call(self, function: Callable[[Connection], T]) -> T:
         return await self._submit(lambda: function(self._connection))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if not self._closed:
+            closing = self._submit(self._connection.close)
             self._closed = True
-            self._jobs.put(None)
+            try:
+                await closing
+            finally:
+                self._jobs.put(None)
 
-    def join(self, timeout: float) -> None:
-        """Wait for the thread to end."""
-        self._thread.join(timeout)
-
-    async def _submit(self, job: Callable[[], T]) -> T:
+    def _submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
+        refuse_after_fork(self._pid)  # the thread has stayed in the parent: nobody would answer
         if self._closed:
             raise Closed(f"the database {self._connection.name} is closed: connect again")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put((job, future))
-        return await future
+        return future
 
     def _work(self) -> None:
         while (work := self._jobs.get()) is not None:
@@ -81,7 +85,6 @@ class ThreadLane:
                 continue
             finally:
                 del job, future, work, result, error  # or the thread would keep them alive until the next job
-        self._connection.close()
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

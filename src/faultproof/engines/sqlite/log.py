@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from faultproof.errors import EventsTrimmed, InvalidInput, SchemaMismatch
+from faultproof.engines.refusals import events_trimmed, no_such_log, other_partitions
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, sql
@@ -158,10 +158,12 @@ def _delete_trimmed(log: str) -> Changed: ...
 def _spans(log: str) -> list[Span]: ...
 
 
+# An event that was delayed waits since it became due.
 @sql(
-    """SELECT (SELECT count(*) FROM faultproof_intake WHERE log = :log AND due_us = 0),
-              coalesce((SELECT {now} - min(at_us) FROM faultproof_intake WHERE log = :log AND due_us = 0), 0),
-              (SELECT count(*) FROM faultproof_intake WHERE log = :log AND due_us > 0)"""
+    """SELECT count(CASE WHEN due_us <= {now} THEN 1 END),
+              coalesce({now} - min(CASE WHEN due_us = 0 THEN at_us WHEN due_us <= {now} THEN due_us END), 0),
+              count(CASE WHEN due_us > {now} THEN 1 END)
+       FROM faultproof_intake WHERE log = :log"""
 )
 def _intake(log: str) -> Intake: ...
 
@@ -177,16 +179,13 @@ class SqliteLog:
             yield from _create(log, list(range(partitions)), epoch)
             return epoch
         if existing.partitions != partitions:
-            raise InvalidInput(
-                f"the log {log!r} has {existing.partitions} partitions and keeps them for ever, because a key must "
-                f"stay in its own: ask for {existing.partitions}, not {partitions}, or choose another name"
-            )
+            raise other_partitions(log, existing=existing.partitions, asked=partitions)
         return existing.epoch
 
     def epoch(self, log: str) -> Script[str]:
         existing = yield from _existing(log)
         if existing.epoch is None:
-            raise SchemaMismatch(f"there is no log {log!r} in this database: install it first")
+            raise no_such_log(log)
         return existing.epoch
 
     def begin_epoch(self, log: str, *, epoch: str) -> Script[None]:
@@ -213,10 +212,7 @@ class SqliteLog:
         if any(cursor not in found for cursor in cursors):
             # At the end of a partition that is as it should be; before its beginning it is not.
             for span in (yield from _behind(log, cursors)):
-                raise EventsTrimmed(
-                    f"partition {span.partition} of {log!r} begins at offset {span.first}: what this reader asks for "
-                    "before it has been removed by retention"
-                )
+                raise events_trimmed(log, span)
         return records
 
     def trim(self, log: str, *, upto: Sequence[Cursor], older_us: int, limit: int) -> Script[int]:

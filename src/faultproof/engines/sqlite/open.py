@@ -31,9 +31,7 @@ async def open_database(path: str, *, env: Env, synchronous: str = "full") -> Sq
     if not os.path.isdir(os.path.dirname(path)):
         raise CannotOpen(f"the directory {os.path.dirname(path)} does not exist: create it first")
     level: Synchronous = "full" if synchronous == "full" else "normal"
-    writer = await _open(path, env, level)
-    reader = open_connection(path, now=env.clock.wall_us, synchronous=level, reader=True)
-    checkpoints = open_connection(path, now=env.clock.wall_us, synchronous=level)
+    writer, reader, checkpoints = await _open(path, env, level)
     return SqliteDatabase(
         env=env,
         writer=ThreadLane(writer, name="faultproof-writer"),
@@ -44,14 +42,27 @@ async def open_database(path: str, *, env: Env, synchronous: str = "full") -> Sq
     )
 
 
-async def _open(path: str, env: Env, synchronous: Synchronous) -> Connection:
-    """The first connection of all turns the file to WAL and needs it to itself for that moment: wait for it."""
+async def _open(path: str, env: Env, synchronous: Synchronous) -> list[Connection]:
+    """Writer, reader and checkpoints. The first connection of all turns the file to WAL and needs it to itself for that
+    moment, and so does one that recovers it after a crash: wait for it."""
     started, tries = env.clock.monotonic(), 0
     while True:
         try:
-            return await asyncio.to_thread(open_connection, path, now=env.clock.wall_us, synchronous=synchronous)
+            return await asyncio.to_thread(_connections, path, env, synchronous)
         except Busy:
             if env.clock.monotonic() - started >= LOCK_TIMEOUT_S:
                 raise
         await env.clock.sleep(full_jitter(tries, base=LOCK_BASE_S, cap=LOCK_CAP_S, rng=env.rng))
         tries += 1
+
+
+def _connections(path: str, env: Env, synchronous: Synchronous) -> list[Connection]:
+    opened: list[Connection] = []
+    try:
+        for reader in (False, True, False):
+            opened.append(open_connection(path, now=env.clock.wall_us, synchronous=synchronous, reader=reader))
+    except BaseException:
+        for connection in opened:
+            connection.close()
+        raise
+    return opened

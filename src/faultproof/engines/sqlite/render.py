@@ -6,13 +6,10 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import msgspec
-
-from faultproof.errors import InvalidInput
+from faultproof.engines.values import encode_set, refuse_nul
 from faultproof.ports.script import Parameter, Statement
 
 _BRACES = re.compile(r"\{([a-z_]+)\}")
-_encode = msgspec.json.Encoder().encode
 
 
 class Rendered(NamedTuple):
@@ -34,6 +31,8 @@ def render(statement: Statement) -> Rendered:
             return ":now"
         if name == "lock":
             return ""
+        if name == "serial":
+            return "INTEGER PRIMARY KEY AUTOINCREMENT"
         return _subselect(sets[name])
 
     text = _BRACES.sub(spelled, statement.text)
@@ -49,28 +48,15 @@ def _subselect(parameter: Parameter) -> str:
 
 
 def bind(rendered: Rendered, values: dict[str, Any], now: Callable[[], int]) -> dict[str, Any]:
-    """The values as `sqlite3` takes them. Refuses NUL characters: json_each would cut the text there, silently."""
+    """The values as `sqlite3` takes them. Refuses NUL characters."""
     bound = values
     if rendered.sets or rendered.takes_now:
         bound = dict(values)
         for name in rendered.sets:
-            encoded = _encode(values[name])
-            if b"\\u0000" in encoded:
-                refuse_nul(values[name])
-            bound[name] = encoded.decode()
+            bound[name] = encode_set(values[name])
         if rendered.takes_now:
             bound["now"] = now()
     for value in values.values():
         if type(value) is str and "\0" in value:
             refuse_nul(value)
     return bound
-
-
-def refuse_nul(value: object) -> None:
-    """Raise if a NUL character is anywhere inside."""
-    if isinstance(value, str):
-        if "\0" in value:
-            raise InvalidInput("a text contains a NUL character, which databases cut or refuse: encode it first")
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            refuse_nul(item)

@@ -122,7 +122,9 @@ class DatagramWakeups:
     def listen(self, topic: str) -> News:
         if self._poll is None:
             self._bind()
-            self._poll = asyncio.get_running_loop().create_task(self._watch(), name="faultproof-wake-poll")
+            self._poll = asyncio.get_running_loop().create_task(
+                self._watch(self._wal_state()), name="faultproof-wake-poll"
+            )
         return self._bells.listen(topic)
 
     def send(self, topics: Iterable[str]) -> None:
@@ -207,9 +209,9 @@ class DatagramWakeups:
                 heard[listener.recv(_TOPIC_BYTES_MAX).decode(errors="replace")] = None
         self._bells.ring(heard)
 
-    async def _watch(self) -> None:
+    async def _watch(self, seen: tuple[int, int]) -> None:
         clock, rng = self._env.clock, self._env.rng
-        seen, swept = self._wal_state(), clock.monotonic()
+        swept = clock.monotonic()
         while True:
             await clock.sleep(POLL_S * (0.5 + 0.5 * rng.random()))
             state, now = self._wal_state(), clock.monotonic()

@@ -178,10 +178,10 @@ class Consumer:
     async def _deliver(self, work: Work) -> None:
         """Deliver as many records as can be; the first that fails is parked."""
         records = work.records
-        suspect = self._suspect(work)
+        suspect = self._suspect(records)
         if suspect is not None:
-            before = [r for r in records if r.partition == suspect.partition and r.offset < suspect.offset]
-            await self._transact(self._past([*before, suspect], self._set_aside(suspect, before, work.blocked)))
+            aside = self._parking.aside([suspect], error=f"more than {CRASHES_MAX} processes died when it was next")
+            await self._transact(self._past([suspect], aside))
             return
         if self._sink is not None:
             await self._relay(work)
@@ -336,20 +336,15 @@ class Consumer:
         if (yield from sql.advance(self._log, self._group, moves)) != len(moves):
             raise LeaseLost(f"another process has moved the cursor of {self._group!r}; this one's work is undone")
 
-    def _suspect(self, work: Work) -> Record | None:
-        """The next event of a partition whose holders keep dying: not one that is to wait for another of its key."""
+    def _suspect(self, records: Sequence[Record]) -> Record | None:
+        """The next event of a partition whose holders keep dying."""
         partitions = {int(claim.id) for claim in self._leases.held() if claim.attempts > CRASHES_MAX}
-        wanted = (record for record in work.records if record.key not in work.blocked)
-        return next((record for record in wanted if record.partition in partitions), None)
+        return next((record for record in records if record.partition in partitions), None)
 
     def _behind(self, records: Sequence[Record], blocked: frozenset[str]) -> Script[None]:
         waiting = [record for record in records if record.key in blocked]
         if waiting:
-            yield from self._parking.behind(waiting)
-
-    def _set_aside(self, suspect: Record, before: Sequence[Record], blocked: frozenset[str]) -> Script[None]:
-        yield from self._behind(before, blocked)
-        yield from self._parking.aside(suspect, error=f"more than {CRASHES_MAX} processes died when it was next")
+            yield from self._parking.aside(waiting)
 
     def _verdict(self, *, attempts: int) -> Verdict:
         options = self._options

@@ -54,15 +54,17 @@ class Parking:
         self._log = log
         self._group = group
 
-    def behind(self, records: Sequence[Record]) -> Script[None]:
-        """Park events behind an earlier one of their key; if that one has been settled meanwhile, the next is due."""
-        yield from sql.park(self._log, self._group, [_row(record, 0, None, dead=0, error=None) for record in records])
-        for partition, key in sorted({(record.partition, record.key) for record in records if record.key is not None}):
-            yield from sql.promote(self._log, self._group, partition, key)
+    def aside(self, records: Sequence[Record], *, error: str | None = None) -> Script[None]:
+        """Park events that have not been attempted: behind the earlier ones of their key, or due at once.
 
-    def aside(self, record: Record, *, error: str) -> Script[None]:
-        """Park an event that has not been attempted, due at once: its attempts will be counted before they are made."""
-        yield from sql.park(self._log, self._group, [_row(record, 0, 0, dead=0, error=error)])
+        Which of the two is decided here, in this transaction: the earlier one may have been settled or discarded since
+        somebody looked, and then nobody would call those behind it.
+        """
+        rows = [_row(record, 0, 0 if record.key is None else None, dead=0, error=error) for record in records]
+        yield from sql.park(self._log, self._group, rows)
+        for partition, key in dict.fromkeys((record.partition, record.key) for record in records):
+            if key is not None:
+                yield from sql.promote(self._log, self._group, partition, key)
 
     def failed(self, record: Record, decision: Verdict, error: str) -> Script[None]:
         """Park an event whose first attempt has failed."""

@@ -1,0 +1,5 @@
+"""PostgreSQL 15 and newer, through psycopg 3. Not reachable from `connect` yet: only the conformance suites use it."""
+
+from faultproof.engines.postgres.open import CAPABILITIES, open_database
+
+__all__ = ["CAPABILITIES", "open_database"]

@@ -1,0 +1,247 @@
+"""Sequenced logs on PostgreSQL.
+
+Every statement of a transaction sees what was committed when *it* began (READ COMMITTED). So a sequencer locks its
+partitions in a statement of its own, and what it sees afterwards includes all that the sequencer before it did; and it
+deletes exactly the rows that it wrote, found through `intake_id`: "the first n" may be others a statement later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from faultproof.engines.refusals import events_trimmed, no_such_log, other_partitions
+from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
+from faultproof.ports.schema import Schema
+from faultproof.ports.script import Changed, Script, sql
+
+SCHEMA = Schema(
+    name="log",
+    versions=[
+        [
+            """CREATE TABLE IF NOT EXISTS faultproof_log_partition (
+                 log TEXT NOT NULL, "partition" BIGINT NOT NULL, epoch TEXT NOT NULL,
+                 first_offset BIGINT NOT NULL DEFAULT 0, next_offset BIGINT NOT NULL DEFAULT 0,
+                 PRIMARY KEY (log, "partition")) WITH (fillfactor = 50)""",
+            """CREATE TABLE IF NOT EXISTS faultproof_intake (
+                 id {serial}, log TEXT NOT NULL, "partition" BIGINT NOT NULL,
+                 due_us BIGINT NOT NULL, at_us BIGINT NOT NULL, event_id TEXT NOT NULL, key TEXT, type TEXT NOT NULL,
+                 payload TEXT NOT NULL, headers TEXT)""",
+            "CREATE INDEX IF NOT EXISTS faultproof_intake_now ON faultproof_intake (log, id) WHERE due_us = 0",
+            "CREATE INDEX IF NOT EXISTS faultproof_intake_due ON faultproof_intake (log, due_us) WHERE due_us > 0",
+            """CREATE TABLE IF NOT EXISTS faultproof_log (
+                 log TEXT NOT NULL, "partition" BIGINT NOT NULL, "offset" BIGINT NOT NULL, intake_id BIGINT NOT NULL,
+                 at_us BIGINT NOT NULL, event_id TEXT NOT NULL, key TEXT, type TEXT NOT NULL, payload TEXT NOT NULL,
+                 headers TEXT, PRIMARY KEY (log, "partition", "offset"))""",
+        ]
+    ],
+    works_from=1,
+    works_to=1,
+)
+
+
+class Existing(NamedTuple):
+    """A log as it was created."""
+
+    partitions: int
+    epoch: str | None
+
+
+@sql("SELECT count(*), min(epoch) FROM faultproof_log_partition WHERE log = :log")
+def _existing(log: str) -> Existing: ...
+
+
+@sql("SELECT pg_advisory_xact_lock(hashtextextended(:log, 1))")
+def _lock_name(log: str) -> None: ...
+
+
+@sql("""INSERT INTO faultproof_log_partition (log, "partition", epoch) SELECT :log, value, :epoch FROM {partitions}""")
+def _create(log: str, partitions: Sequence[int], epoch: str) -> None: ...
+
+
+@sql(
+    """SELECT "partition" FROM faultproof_log_partition WHERE log = :log AND "partition" IN {partitions}
+       ORDER BY "partition" {lock}"""
+)
+def _lock(log: str, partitions: Sequence[int]) -> list[int]: ...
+
+
+@sql("""SELECT "partition" FROM faultproof_log_partition WHERE log = :log ORDER BY "partition" {lock}""")
+def _lock_all(log: str) -> list[int]: ...
+
+
+@sql("UPDATE faultproof_log_partition SET epoch = :epoch WHERE log = :log")
+def _begin_epoch(log: str, epoch: str) -> Changed: ...
+
+
+@sql(
+    """INSERT INTO faultproof_intake (log, "partition", due_us, at_us, event_id, key, type, payload, headers)
+       SELECT :log, "partition", CASE delay_us WHEN 0 THEN 0 ELSE {now} + delay_us END, {now},
+              id, key, type, payload, headers
+       FROM {entries} ORDER BY ordinal"""
+)
+def _append(log: str, entries: Sequence[Entry]) -> None: ...
+
+
+@sql(
+    """SELECT EXISTS (SELECT 1 FROM faultproof_intake WHERE log = :log AND due_us = 0),
+              (SELECT min(due_us) - {now} FROM faultproof_intake WHERE log = :log AND due_us > 0)"""
+)
+def _ready(log: str) -> Ready: ...
+
+
+@sql(
+    """UPDATE faultproof_intake SET due_us = 0
+       WHERE log = :log AND due_us > 0 AND due_us <= {now} AND "partition" IN {partitions}"""
+)
+def _promote(log: str, partitions: Sequence[int]) -> Changed: ...
+
+
+@sql(
+    """INSERT INTO faultproof_log
+         (log, "partition", "offset", intake_id, at_us, event_id, key, type, payload, headers)
+       SELECT i.log, i."partition", p.next_offset + row_number() OVER (PARTITION BY i."partition" ORDER BY i.id) - 1,
+              i.id, i.at_us, i.event_id, i.key, i.type, i.payload, i.headers
+       FROM (SELECT * FROM faultproof_intake WHERE log = :log AND due_us = 0 AND "partition" IN {partitions}
+             ORDER BY id LIMIT :limit) AS i
+       JOIN faultproof_log_partition AS p ON p.log = i.log AND p."partition" = i."partition" """
+)
+def _move(log: str, partitions: Sequence[int], limit: int) -> Changed: ...
+
+
+@sql(
+    """DELETE FROM faultproof_intake WHERE id IN (
+         SELECT l.intake_id FROM faultproof_log_partition AS p
+         JOIN faultproof_log AS l ON l.log = p.log AND l."partition" = p."partition" AND l."offset" >= p.next_offset
+         WHERE p.log = :log AND p."partition" IN {partitions})"""
+)
+def _delete_moved(log: str, partitions: Sequence[int]) -> Changed: ...
+
+
+@sql(
+    """UPDATE faultproof_log_partition AS p SET next_offset = coalesce(
+         (SELECT max(l."offset") + 1 FROM faultproof_log AS l
+          WHERE l.log = p.log AND l."partition" = p."partition" AND l."offset" >= p.next_offset),
+         next_offset)
+       WHERE log = :log AND "partition" IN {partitions}"""
+)
+def _advance(log: str, partitions: Sequence[int]) -> None: ...
+
+
+@sql(
+    """SELECT l."partition", l."offset", l.event_id, l.key, l.type, l.payload, l.headers, l.at_us
+       FROM {cursors} CROSS JOIN faultproof_log AS l
+       WHERE l.log = :log AND l."partition" = cursors."partition"
+         AND l."offset" >= cursors."offset" AND l."offset" < cursors."offset" + :limit
+       ORDER BY l."partition", l."offset" """
+)
+def _read(log: str, cursors: Sequence[Cursor], limit: int) -> list[Record]: ...
+
+
+@sql(
+    """SELECT p."partition", p.first_offset, p.next_offset FROM faultproof_log_partition AS p
+       JOIN {cursors} ON cursors."partition" = p."partition" AND cursors."offset" < p.first_offset
+       WHERE p.log = :log"""
+)
+def _behind(log: str, cursors: Sequence[Cursor]) -> list[Span]: ...
+
+
+# Retention removes a prefix and never makes a hole: it stops at the first event that is too young.
+@sql(
+    """UPDATE faultproof_log_partition AS p SET first_offset = coalesce(
+         (SELECT min(l."offset") FROM faultproof_log AS l
+          WHERE l.log = p.log AND l."partition" = p."partition" AND l."offset" >= p.first_offset
+            AND l."offset" < least(upto."offset", p.first_offset + :limit) AND l.at_us > {now} - :older_us),
+         greatest(p.first_offset, least(upto."offset", p.first_offset + :limit, p.next_offset)))
+       FROM {upto} WHERE p.log = :log AND p."partition" = upto."partition" """
+)
+def _raise_first(log: str, upto: Sequence[Cursor], older_us: int, limit: int) -> None: ...
+
+
+@sql(
+    """DELETE FROM faultproof_log AS l USING faultproof_log_partition AS p
+       WHERE p.log = :log AND p."partition" IN {partitions}
+         AND l.log = p.log AND l."partition" = p."partition" AND l."offset" < p.first_offset"""
+)
+def _delete_trimmed(log: str, partitions: Sequence[int]) -> Changed: ...
+
+
+@sql(
+    """SELECT "partition", first_offset, next_offset FROM faultproof_log_partition WHERE log = :log
+       ORDER BY "partition" """
+)
+def _spans(log: str) -> list[Span]: ...
+
+
+# An event that was delayed waits since it became due.
+@sql(
+    """SELECT count(CASE WHEN due_us <= {now} THEN 1 END),
+              coalesce({now} - min(CASE WHEN due_us = 0 THEN at_us WHEN due_us <= {now} THEN due_us END), 0),
+              count(CASE WHEN due_us > {now} THEN 1 END)
+       FROM faultproof_intake WHERE log = :log"""
+)
+def _intake(log: str) -> Intake: ...
+
+
+class PostgresLog:
+    """`LogTable` on PostgreSQL."""
+
+    schema = SCHEMA
+
+    def create(self, log: str, *, partitions: int, epoch: str) -> Script[str]:
+        existing = yield from _existing(log)
+        if existing.epoch is None:
+            # One creator at a time: two that disagree would each add the partitions that the other lacks.
+            yield from _lock_name(log)
+            existing = yield from _existing(log)
+        if existing.epoch is None:
+            yield from _create(log, list(range(partitions)), epoch)
+            return epoch
+        if existing.partitions != partitions:
+            raise other_partitions(log, existing=existing.partitions, asked=partitions)
+        return existing.epoch
+
+    def epoch(self, log: str) -> Script[str]:
+        existing = yield from _existing(log)
+        if existing.epoch is None:
+            raise no_such_log(log)
+        return existing.epoch
+
+    def begin_epoch(self, log: str, *, epoch: str) -> Script[None]:
+        yield from _lock_all(log)
+        yield from _begin_epoch(log, epoch)
+
+    def append(self, log: str, entries: Sequence[Entry]) -> Script[None]:
+        yield from _append(log, entries)
+
+    def ready(self, log: str) -> Script[Ready]:
+        return (yield from _ready(log))
+
+    def sequence(self, log: str, partitions: Sequence[int], *, limit: int) -> Script[int]:
+        locked = yield from _lock(log, partitions)
+        yield from _promote(log, locked)
+        moved = yield from _move(log, locked, limit)
+        if moved:
+            yield from _delete_moved(log, locked)
+            yield from _advance(log, locked)
+        return moved
+
+    def read(self, log: str, cursors: Sequence[Cursor], *, limit: int) -> Script[list[Record]]:
+        records = yield from _read(log, cursors, limit)
+        found = {(record.partition, record.offset) for record in records}
+        if any(cursor not in found for cursor in cursors):
+            # At the end of a partition that is as it should be; before its beginning it is not.
+            for span in (yield from _behind(log, cursors)):
+                raise events_trimmed(log, span)
+        return records
+
+    def trim(self, log: str, *, upto: Sequence[Cursor], older_us: int, limit: int) -> Script[int]:
+        locked = yield from _lock(log, [cursor.partition for cursor in upto])
+        yield from _raise_first(log, upto, older_us, limit)
+        return (yield from _delete_trimmed(log, locked))
+
+    def spans(self, log: str) -> Script[list[Span]]:
+        return (yield from _spans(log))
+
+    def intake(self, log: str) -> Script[Intake]:
+        return (yield from _intake(log))

@@ -1,0 +1,32 @@
+"""What `ClaimTable` and `LogTable` raise, worded once for all engines."""
+
+from __future__ import annotations
+
+from faultproof.errors import EventsTrimmed, InvalidInput, LeaseLost, SchemaMismatch
+from faultproof.ports.log import Span
+
+
+def lease_lost(kind: str) -> LeaseLost:
+    """A claim was presented that is not the latest of its row."""
+    return LeaseLost(f"another worker has taken over work of kind {kind!r}: what this one did has been undone")
+
+
+def no_such_log(log: str) -> SchemaMismatch:
+    """A log was used before it was created."""
+    return SchemaMismatch(f"there is no log {log!r} in this database: install it first")
+
+
+def other_partitions(log: str, *, existing: int, asked: int) -> InvalidInput:
+    """A log was asked for with another number of partitions than it has."""
+    return InvalidInput(
+        f"the log {log!r} has {existing} partitions and keeps them for ever, because a key must stay in its own: "
+        f"ask for {existing}, not {asked}, or choose another name"
+    )
+
+
+def events_trimmed(log: str, span: Span) -> EventsTrimmed:
+    """A cursor stands before the first event kept."""
+    return EventsTrimmed(
+        f"partition {span.partition} of {log!r} begins at offset {span.first}: what this reader asks for before it has "
+        "been removed by retention"
+    )

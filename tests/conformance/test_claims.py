@@ -1,0 +1,336 @@
+"""Leased work: one holder at a time, taken over when it expires, and zombies can change nothing."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from faultproof.errors import LeaseLost
+from faultproof.ports.claims import Claim, ClaimTable, Holder
+from faultproof.ports.database import Database
+from faultproof.ports.script import Script
+from tests.conformance.engines import WAIT_S, Engine
+
+pytestmark = pytest.mark.anyio
+
+
+class ChangedMind(Exception):
+    """What a user's code raises in the middle of a transaction."""
+
+
+MINUTE_US = 60_000_000
+KIND = "job"
+
+
+async def add(db: Database, *ids: str, delay_us: int = 0) -> int:
+    return await db.transact(db.claims.add(KIND, ids, delay_us=delay_us))
+
+
+async def take(db: Database, owner: str = "me", *, ttl_us: int = MINUTE_US, limit: int = 10) -> list[Claim]:
+    return await db.transact(db.claims.take(KIND, owner, ttl_us=ttl_us, limit=limit))
+
+
+async def holders(db: Database) -> list[Holder]:
+    return await db.read(db.claims.holders(KIND))
+
+
+async def state(db: Database, id: str = "a") -> str:
+    (found,) = [holder.state for holder in await holders(db) if holder.id == id]
+    return found
+
+
+async def guard(db: Database, *claims: Claim) -> None:
+    await db.transact(db.claims.guard(KIND, claims))
+
+
+# --- adding -----------------------------------------------------------------------------------------------------------
+
+
+async def test_added_rows_are_free_and_were_never_taken(db: Database) -> None:
+    assert await add(db, "b", "a") == 2
+    assert [(h.id, h.state, h.owner, h.attempts, h.error) for h in await holders(db)] == [
+        ("a", "free", None, 0, None),
+        ("b", "free", None, 0, None),
+    ]
+
+
+async def test_adding_again_adds_only_what_is_new_and_disturbs_nobody(db: Database) -> None:
+    await add(db, "a")
+    (claim,) = await take(db)
+    assert await add(db, "a", "b", "b") == 1
+    await guard(db, claim)
+    assert await state(db) == "held"
+
+
+async def test_delayed_row_is_taken_when_due_and_not_before(engine: Engine, db: Database) -> None:
+    await add(db, "later", delay_us=2 * MINUTE_US)
+    await add(db, "soon", delay_us=MINUTE_US)
+    engine.elapse(MINUTE_US)
+    assert [claim.id for claim in await take(db)] == ["soon"]
+
+
+# --- taking -----------------------------------------------------------------------------------------------------------
+
+
+async def test_oldest_due_row_is_taken_first_and_no_more_than_the_limit(engine: Engine, db: Database) -> None:
+    for id in ("c", "a", "b"):
+        await add(db, id)
+        engine.elapse(1)
+    assert [claim.id for claim in await take(db, limit=2)] == ["a", "c"]
+    assert [claim.id for claim in await take(db, limit=2)] == ["b"]
+    assert await take(db, limit=2) == []
+
+
+async def test_held_row_is_not_taken_not_even_by_its_owner(db: Database, peer: Database) -> None:
+    await add(db, "a")
+    (claim,) = await take(db)
+    assert await take(peer, "peer") == []
+    assert await take(db) == []
+    assert [(h.state, h.owner, h.token) for h in await holders(db)] == [("held", "me", claim.token)]
+
+
+async def test_kinds_do_not_see_each_other(db: Database) -> None:
+    await add(db, "a")
+    assert await db.transact(db.claims.take("other", "me", ttl_us=MINUTE_US, limit=10)) == []
+    assert await db.transact(db.claims.add("other", ["a"])) == 1
+    (claim,) = await take(db)
+    with pytest.raises(LeaseLost):
+        await db.transact(db.claims.finish("other", [claim]))
+    await guard(db, claim)
+
+
+async def test_expired_claim_is_taken_over_by_any_peer_with_a_higher_token(
+    engine: Engine, db: Database, peer: Database
+) -> None:
+    await add(db, "a")
+    (first,) = await take(db, ttl_us=1_000)
+    engine.elapse(1_000)
+    assert await state(db) == "free"
+    (second,) = await take(peer, "peer")
+    assert second.token > first.token
+    assert (first.attempts, second.attempts) == (1, 2)
+    assert [(h.state, h.owner) for h in await holders(db)] == [("held", "peer")]
+
+
+async def test_two_takers_at_once_never_get_the_same_claim(db: Database, peer: Database) -> None:
+    ids = [f"{n:03}" for n in range(120)]
+    await add(db, *ids)
+
+    async def take_all(taker: Database) -> list[str]:
+        taken: list[str] = []
+        while claims := await take(taker, limit=2):
+            taken += [claim.id for claim in claims]
+        return taken
+
+    async with asyncio.timeout(WAIT_S):
+        shares = await asyncio.gather(*(take_all(taker) for taker in (db, peer, db, peer)))
+    # A taker may find nothing while the others have the last rows locked; nothing is ever taken twice.
+    assert Counter(id for share in shares for id in share) == Counter(ids)
+
+
+# --- zombies ----------------------------------------------------------------------------------------------------------
+
+TERMINAL: dict[str, Callable[[ClaimTable, Claim], Script[Any]]] = {
+    "guard": lambda claims, claim: claims.guard(KIND, [claim]),
+    "finish": lambda claims, claim: claims.finish(KIND, [claim]),
+    "fail for a while": lambda claims, claim: claims.fail(KIND, claim, error="x", retry_in_us=0),
+    "fail for good": lambda claims, claim: claims.fail(KIND, claim, error="x", retry_in_us=None),
+}
+
+
+@pytest.mark.parametrize("call", TERMINAL)
+async def test_zombie_is_told_that_its_lease_is_lost_and_changes_nothing(
+    engine: Engine, db: Database, peer: Database, call: str
+) -> None:
+    await add(db, "a")
+    (zombie,) = await take(db, ttl_us=1)
+    engine.elapse(1)
+    await take(peer, "peer")
+    before = await holders(db)
+    with pytest.raises(LeaseLost):
+        await db.transact(TERMINAL[call](db.claims, zombie))
+    assert await holders(db) == before
+
+
+async def test_zombie_renews_nothing_and_gives_nothing_back(engine: Engine, db: Database, peer: Database) -> None:
+    await add(db, "a")
+    (zombie,) = await take(db, ttl_us=1)
+    engine.elapse(1)
+    await take(peer, "peer")
+    before = await holders(db)
+    assert await db.transact(db.claims.renew(KIND, [zombie], ttl_us=MINUTE_US)) == []
+    await db.transact(db.claims.release(KIND, [zombie]))
+    assert await holders(db) == before
+
+
+async def test_zombie_of_finished_work_cannot_touch_what_is_added_under_the_same_id(
+    engine: Engine, db: Database, peer: Database
+) -> None:
+    await add(db, "a")
+    (zombie,) = await take(db, ttl_us=1)
+    engine.elapse(1)
+    (claim,) = await take(peer, "peer")
+    await peer.transact(peer.claims.finish(KIND, [claim]))
+    await add(db, "a")
+    (again,) = await take(peer, "peer")
+    assert again.token > claim.token
+    with pytest.raises(LeaseLost):
+        await guard(db, zombie)
+
+
+@pytest.mark.parametrize("call", TERMINAL)
+@pytest.mark.parametrize("given_back", ["release", "fail for a while", "fail for good"])
+async def test_claim_that_was_given_back_proves_nothing(db: Database, given_back: str, call: str) -> None:
+    await add(db, "a")
+    (claim,) = await take(db)
+    if given_back == "release":
+        await db.transact(db.claims.release(KIND, [claim]))
+    else:
+        await db.transact(TERMINAL[given_back](db.claims, claim))
+    before = await holders(db)
+    with pytest.raises(LeaseLost):
+        await db.transact(TERMINAL[call](db.claims, claim))
+    assert await db.transact(db.claims.renew(KIND, [claim], ttl_us=MINUTE_US)) == []
+    assert await holders(db) == before
+
+
+async def test_one_lost_claim_among_several_undoes_the_work_on_all(
+    engine: Engine, db: Database, peer: Database
+) -> None:
+    await add(db, "a", "b")
+    claims = await take(db, ttl_us=1)
+    engine.elapse(1)
+    await take(peer, "peer", limit=1)
+    before = await holders(db)
+    with pytest.raises(LeaseLost):
+        await db.transact(db.claims.finish(KIND, claims))
+    with pytest.raises(LeaseLost):
+        await guard(db, *claims)
+    assert await holders(db) == before
+
+
+async def test_expired_claim_that_nobody_took_still_proves_the_work(engine: Engine, db: Database) -> None:
+    await add(db, "a")
+    (claim,) = await take(db, ttl_us=1)
+    engine.elapse(1)
+    await guard(db, claim)
+    assert [c.id for c in await db.transact(db.claims.renew(KIND, [claim], ttl_us=MINUTE_US))] == ["a"]
+    await db.transact(db.claims.finish(KIND, [claim]))
+    assert await holders(db) == []
+
+
+async def test_guarded_claim_cannot_be_taken_over_before_the_commit(
+    engine: Engine, db: Database, peer: Database
+) -> None:
+    await add(db, "a")
+    (claim,) = await take(db, ttl_us=1)
+    engine.elapse(1)
+    async with asyncio.timeout(WAIT_S):
+        async with db.transaction() as tx:
+            await tx.run(db.claims.guard(KIND, [claim]))
+            rival = asyncio.create_task(take(peer, "peer"))
+            if "concurrent-writers" in engine.capabilities:
+                assert await rival == []  # and it did not wait
+            await tx.run(db.claims.finish(KIND, [claim]))
+        assert await rival == []
+
+
+async def test_guard_that_waited_for_a_takeover_knows_that_it_lost(
+    engine: Engine, db: Database, peer: Database
+) -> None:
+    await add(db, "a")
+    (claim,) = await take(db, ttl_us=1)
+    engine.elapse(1)
+    async with asyncio.timeout(WAIT_S):
+        async with peer.transaction() as tx:
+            assert len(await tx.run(peer.claims.take(KIND, "peer", ttl_us=MINUTE_US, limit=1))) == 1
+            zombie = asyncio.create_task(guard(db, claim))
+            await engine.until_somebody_waits()
+        with pytest.raises(LeaseLost):
+            await zombie
+
+
+async def test_takeover_that_was_rolled_back_did_not_happen(engine: Engine, db: Database, peer: Database) -> None:
+    await add(db, "a")
+    (claim,) = await take(db, ttl_us=1)
+    engine.elapse(1)
+
+    async def take_and_fail() -> None:
+        async with peer.transaction() as tx:
+            await tx.run(peer.claims.take(KIND, "peer", ttl_us=MINUTE_US, limit=1))
+            raise ChangedMind
+
+    with pytest.raises(ChangedMind):
+        await take_and_fail()
+    await guard(db, claim)
+
+
+# --- the ends of work -------------------------------------------------------------------------------------------------
+
+
+async def test_finished_work_is_gone(db: Database) -> None:
+    await add(db, "a", "b")
+    claims = await take(db)
+    await db.transact(db.claims.finish(KIND, claims[:1]))
+    assert [h.id for h in await holders(db)] == ["b"]
+
+
+async def test_failed_work_comes_back_after_its_delay_and_counts_attempts(engine: Engine, db: Database) -> None:
+    await add(db, "a")
+    (claim,) = await take(db)
+    await db.transact(db.claims.fail(KIND, claim, error="no route", retry_in_us=MINUTE_US))
+    assert await take(db) == []
+    assert [(h.state, h.owner, h.error) for h in await holders(db)] == [("free", None, "no route")]
+    engine.elapse(MINUTE_US)
+    (again,) = await take(db)
+    assert again.attempts == 2
+    assert again.token > claim.token
+
+
+async def test_dead_work_is_kept_for_people_and_never_taken(engine: Engine, db: Database) -> None:
+    await add(db, "a")
+    (claim,) = await take(db, ttl_us=1)
+    await db.transact(db.claims.fail(KIND, claim, error="poison", retry_in_us=None))
+    engine.elapse(1_000)
+    assert await take(db) == []
+    assert [(h.state, h.attempts, h.error) for h in await holders(db)] == [("dead", 1, "poison")]
+
+
+async def test_released_work_is_due_at_once_with_its_attempts_forgotten(db: Database, peer: Database) -> None:
+    await add(db, "a", "b")
+    claims = await take(db)
+    await db.transact(db.claims.release(KIND, claims))
+    assert [(h.state, h.owner, h.attempts) for h in await holders(db)] == [("free", None, 0)] * 2
+    again = await take(peer, "peer")
+    assert [claim.attempts for claim in again] == [1, 1]
+    assert all(new.token > old.token for new, old in zip(again, claims, strict=True))
+
+
+async def test_renewed_claim_outlives_its_first_lease(engine: Engine, db: Database, peer: Database) -> None:
+    await add(db, "a")
+    taken = await take(db, ttl_us=MINUTE_US)
+    assert await db.transact(db.claims.renew(KIND, taken, ttl_us=10 * MINUTE_US)) == taken
+    engine.elapse(MINUTE_US)
+    assert await take(peer, "peer") == []
+    assert await state(db) == "held"
+
+
+async def test_renewal_keeps_what_it_still_can(engine: Engine, db: Database, peer: Database) -> None:
+    await add(db, "a", "b", "c")
+    claims = await take(db, ttl_us=1)
+    engine.elapse(1)
+    await take(peer, "peer", limit=1)  # all are due since the same moment, so this is the first
+    assert await db.transact(db.claims.renew(KIND, claims, ttl_us=MINUTE_US)) == claims[1:]
+
+
+async def test_nothing_is_asked_of_no_claims(db: Database) -> None:
+    await add(db, "a")
+    before = await holders(db)
+    await guard(db)
+    assert await add(db) == 0
+    assert await db.transact(db.claims.renew(KIND, [], ttl_us=1)) == []
+    await db.transact(db.claims.finish(KIND, []))
+    await db.transact(db.claims.release(KIND, []))
+    assert await holders(db) == before

@@ -1,0 +1,242 @@
+"""A `sqlite3` connection of the user's own: joined in its transaction, left with its settings."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import faultproof
+from faultproof.engines.sqlite.database import SqliteDatabase
+from faultproof.errors import Busy, Closed, ConstraintViolated, DiskFull, InvalidInput, LeaseLost, NoTransaction
+from faultproof.ports.claims import Claim, Holder
+from faultproof.ports.log import Entry
+from faultproof.ports.script import Begin, Commit, Script, Wake, sql
+from tests.engines.sqlite.conftest import Open
+
+pytestmark = pytest.mark.anyio
+
+KIND = "job"
+
+
+@pytest.fixture
+def raw(db: SqliteDatabase, path: Path) -> Iterator[sqlite3.Connection]:
+    """The user's connection, as `sqlite3.connect` makes it."""
+    connection = sqlite3.connect(path, timeout=0)
+    connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT NOT NULL)")
+    yield connection
+    connection.close()
+
+
+@sql("INSERT INTO orders (id, item) VALUES (:id, :item)")
+def insert(id: int, item: str) -> None: ...
+
+
+@sql("SELECT item FROM orders ORDER BY id")
+def items() -> list[str]: ...
+
+
+async def holders(db: SqliteDatabase) -> list[Holder]:
+    return await db.read(db.claims.holders(KIND))
+
+
+# --- one transaction, the user's --------------------------------------------------------------------------------------
+
+
+async def test_changes_commit_with_the_user_s_and_not_before(db: SqliteDatabase, raw: sqlite3.Connection) -> None:
+    raw.execute("INSERT INTO orders VALUES (1, 'apple')")
+    assert faultproof.join(raw).run(db.claims.add(KIND, ["a"])) == 1
+    assert raw.in_transaction
+    assert await holders(db) == []
+    raw.commit()
+    assert [holder.id for holder in await holders(db)] == ["a"]
+    assert await db.read(items()) == ["apple"]
+
+
+async def test_changes_vanish_with_the_user_s(db: SqliteDatabase, raw: sqlite3.Connection) -> None:
+    raw.execute("INSERT INTO orders VALUES (1, 'apple')")
+    faultproof.join(raw).run(db.claims.add(KIND, ["a"]))
+    raw.rollback()
+    assert await holders(db) == []
+    assert await db.read(items()) == []
+
+
+async def test_call_before_the_user_s_first_change_begins_the_transaction_that_the_user_commits(
+    db: SqliteDatabase, raw: sqlite3.Connection
+) -> None:
+    faultproof.join(raw).run(db.claims.add(KIND, ["a"]))
+    assert raw.in_transaction
+    assert await holders(db) == []
+    raw.execute("INSERT INTO orders VALUES (1, 'apple')")
+    raw.commit()
+    assert len(await holders(db)) == 1
+
+
+async def test_user_s_savepoint_undoes_what_came_after_it(db: SqliteDatabase, raw: sqlite3.Connection) -> None:
+    tx = faultproof.join(raw)
+    tx.run(db.claims.add(KIND, ["before"]))
+    raw.execute("SAVEPOINT mine")
+    tx.run(db.claims.add(KIND, ["after"]))
+    raw.execute("ROLLBACK TO mine")
+    raw.commit()
+    assert [holder.id for holder in await holders(db)] == ["before"]
+
+
+async def test_failed_call_is_undone_alone(db: SqliteDatabase, raw: sqlite3.Connection) -> None:
+    def half() -> Script[None]:
+        yield from insert(2, "half")
+        yield from insert(1, "again")
+
+    raw.execute("INSERT INTO orders VALUES (1, 'apple')")
+    tx = faultproof.join(raw)
+    with pytest.raises(ConstraintViolated):
+        tx.run(half())
+    with pytest.raises(LeaseLost):
+        tx.run(db.claims.guard(KIND, [Claim("a", 1, 1)]))
+    assert raw.in_transaction
+    raw.commit()
+    assert await db.read(items()) == ["apple"]
+
+
+async def test_failed_call_leaves_no_transaction_that_the_user_did_not_begin(
+    db: SqliteDatabase, raw: sqlite3.Connection
+) -> None:
+    with pytest.raises(LeaseLost):
+        faultproof.join(raw).run(db.claims.guard(KIND, [Claim("a", 1, 1)]))
+    assert not raw.in_transaction
+    await db.transact(db.claims.add(KIND, ["a"]))  # nothing is locked
+
+
+async def test_disk_full_that_a_script_catches_does_not_commit_the_rest_alone(
+    db: SqliteDatabase, raw: sqlite3.Connection
+) -> None:
+    def careless() -> Script[None]:
+        yield from insert(1, "apple")
+        try:
+            yield from insert(2, "x" * 1_000_000)
+        except DiskFull:
+            yield from insert(3, "pear")
+
+    raw.execute("BEGIN")
+    (pages,) = raw.execute("PRAGMA page_count").fetchone()
+    raw.execute(f"PRAGMA max_page_count={pages + 4}")
+    with pytest.raises((DiskFull, NoTransaction)):
+        faultproof.join(raw).run(careless())
+    raw.rollback()
+    assert await db.read(items()) == []
+
+
+async def test_log_and_claims_work_through_it(db: SqliteDatabase, raw: sqlite3.Connection) -> None:
+    await db.transact(db.logs.create("orders", partitions=1, epoch="e"))
+    tx = faultproof.join(raw)
+    tx.run(db.logs.append("orders", [Entry(0, "event", "k", "T", "{}", None, 0)]))
+    tx.run(db.claims.add(KIND, ["a"]))
+    (claim,) = tx.run(db.claims.take(KIND, "me", ttl_us=60_000_000, limit=1))
+    raw.commit()
+    await db.transact(db.claims.guard(KIND, [claim]))
+    assert (await db.read(db.logs.intake("orders"))).events == 1
+
+
+async def test_script_that_ends_transactions_is_refused(db: SqliteDatabase, raw: sqlite3.Connection) -> None:
+    def greedy(step: Begin | Commit) -> Script[None]:
+        yield from insert(1, "apple")
+        yield step
+
+    raw.execute("BEGIN")
+    for step in (Begin(writes=True), Commit()):
+        with pytest.raises(InvalidInput):
+            faultproof.join(raw).run(greedy(step))
+    assert raw.in_transaction
+    raw.commit()
+    assert await db.read(items()) == []
+
+
+async def test_commit_of_the_user_s_is_heard_of_by_the_poll(db: SqliteDatabase, raw: sqlite3.Connection) -> None:
+    def add_and_wake() -> Script[None]:
+        yield from db.claims.add(KIND, ["a"])
+        yield Wake("jobs")
+
+    news = db.changed("jobs")
+    waiting = asyncio.create_task(news.wait(20.0))
+    faultproof.join(raw).run(add_and_wake())
+    raw.commit()
+    assert await waiting is True
+
+
+# --- handles that would commit alone ----------------------------------------------------------------------------------
+
+
+async def test_handle_in_autocommit_mode_is_refused_outside_a_transaction(
+    db: SqliteDatabase, raw: sqlite3.Connection
+) -> None:
+    raw.isolation_level = None
+    with pytest.raises(NoTransaction, match="BEGIN"):
+        faultproof.join(raw)
+    raw.execute("BEGIN")
+    tx = faultproof.join(raw)
+    tx.run(db.claims.add(KIND, ["a"]))
+    raw.execute("ROLLBACK")
+    assert await holders(db) == []
+    with pytest.raises(NoTransaction):
+        tx.run(db.claims.add(KIND, ["a"]))
+    assert await holders(db) == []
+
+
+async def test_closed_handle_is_refused(db: SqliteDatabase, raw: sqlite3.Connection) -> None:
+    tx = faultproof.join(raw)
+    raw.close()
+    with pytest.raises(Closed):
+        tx.run(db.claims.add(KIND, ["a"]))
+    with pytest.raises(Closed):
+        faultproof.join(raw)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+async def test_user_s_factories_neither_leak_in_nor_are_changed(db: SqliteDatabase, raw: sqlite3.Connection) -> None:
+    def refuse(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Any:
+        raise AssertionError("a row of ours was given to the user's factory")
+
+    await db.transact(db.claims.add(KIND, ["a"]))
+    raw.row_factory, raw.text_factory = refuse, bytes
+    tx = faultproof.join(raw)
+    (claim,) = tx.run(db.claims.take(KIND, "me", ttl_us=60_000_000, limit=1))
+    assert claim == Claim("a", 1, 1)
+    with pytest.raises(LeaseLost):
+        tx.run(db.claims.guard(KIND, [Claim("none", 1, 1)]))
+    assert (raw.row_factory, raw.text_factory) == (refuse, bytes)
+    raw.row_factory = sqlite3.Row
+    assert raw.execute("SELECT id AS found FROM faultproof_claim").fetchone()["found"] == b"a"
+    raw.rollback()
+
+
+# --- locks ------------------------------------------------------------------------------------------------------------
+
+
+async def test_deferred_transaction_with_a_stale_read_says_what_to_do(
+    db: SqliteDatabase, raw: sqlite3.Connection
+) -> None:
+    raw.execute("BEGIN")
+    raw.execute("SELECT * FROM orders").fetchall()
+    await db.transact(db.claims.add(KIND, ["somebody else's"]))
+    with pytest.raises(Busy, match="BEGIN IMMEDIATE"):
+        faultproof.join(raw).run(db.claims.add(KIND, ["a"]))
+    raw.rollback()
+    assert [holder.id for holder in await holders(db)] == ["somebody else's"]
+    raw.execute("BEGIN IMMEDIATE")
+    faultproof.join(raw).run(db.claims.add(KIND, ["a"]))
+    raw.commit()
+    assert len(await holders(db)) == 2
+
+
+async def test_lock_of_another_writer_is_busy(db: SqliteDatabase, raw: sqlite3.Connection, connect: Open) -> None:
+    other = await connect()
+    async with other.transaction() as tx:
+        await tx.run(insert(1, "apple"))
+        with pytest.raises(Busy):
+            faultproof.join(raw).run(db.claims.add(KIND, ["a"]))
+        assert not raw.in_transaction
+    assert await holders(db) == []
