@@ -13,8 +13,8 @@ from faultproof.engines.sqlite.connection import Connection
 from faultproof.engines.sqlite.database import SqliteDatabase
 from faultproof.errors import CannotOpen, DiskFull, InvalidInput, NotADatabase, NoTransaction, Repair, TransactionOpen
 from faultproof.ports.script import Script, sql
+from tests.children import Python
 from tests.engines.sqlite.conftest import Open
-from tests.processes import Python
 
 pytestmark = pytest.mark.anyio
 

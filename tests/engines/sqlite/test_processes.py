@@ -10,9 +10,9 @@ from faultproof.clock import Env
 from faultproof.engines.sqlite.database import LOCK_TIMEOUT_S, SqliteDatabase
 from faultproof.errors import Busy
 from faultproof.ports.log import Cursor
+from tests.children import WAIT_S, Python
 from tests.clocks import ManualClock
 from tests.engines.sqlite.conftest import Open
-from tests.processes import WAIT_S, Python
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from faultproof.errors import InvalidInput
-from faultproof.patterns.outbox import lag, sql
-from faultproof.patterns.outbox.consumer import Consumer, ConsumerOptions, Handler, Sink, group_kind
+from faultproof.patterns.outbox import lag, operations, sql
+from faultproof.patterns.outbox.consumer import Consumer, ConsumerOptions, Handler, Sink
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.patterns.outbox.events import EventTypes, entry
 from faultproof.patterns.outbox.retention import Retention
@@ -198,7 +198,7 @@ class Outbox:
 
         Stop its consumers before. One of that name that is started later begins at the oldest event kept.
         """
-        await self._database.transact(self._forget(group))
+        await self._database.transact(operations.forget(self._database, self.name, group))
 
     async def begin_epoch(self) -> str:
         """After a restore from a backup: offsets will be given out again, under a new epoch; the epoch's name.
@@ -242,11 +242,6 @@ class Outbox:
         yield from self._database.logs.append(self.name, items)
         yield Wake(intake_topic(self.name))
         return [Ok(made.id) for made in items]
-
-    def _forget(self, group: str) -> Script[None]:
-        yield from sql.leave_group(self.name, group)
-        yield from sql.forget_parked(self.name, group)
-        yield from self._database.claims.remove(group_kind(self.name, group))
 
 
 def check_name(name: str, what: str) -> None:
