@@ -213,7 +213,7 @@ class DatagramWakeups:
         clock, rng = self._env.clock, self._env.rng
         swept = clock.monotonic()
         while True:
-            await clock.sleep(POLL_S * (0.5 + 0.5 * rng.random()))
+            await clock.sleep(POLL_S * (0.9 + 0.1 * rng.random()))
             state, now = self._wal_state(), clock.monotonic()
             if state != seen or now - swept >= SWEEP_S:
                 seen, swept = state, now
