@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from faultproof.cli import patterns, show
+from faultproof.cli import patterns, shop, show
 from faultproof.cli.output import ReaderGone
 from faultproof.errors import FaultproofError
 
@@ -41,6 +41,7 @@ Exit status: 0 fine; 2 bad input, with one sentence that says what; 130 interrup
 )
 app.command("patterns")(patterns.patterns)
 app.command("show")(show.show)
+app.command("shop")(shop.shop)
 
 
 def main() -> None:

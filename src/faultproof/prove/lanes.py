@@ -50,7 +50,7 @@ class Store(Protocol):
         ...
 
     def dump(self) -> Iterator[str]:
-        """All committed rows, as text, in a fixed order."""
+        """Tables and committed rows, as text, in a fixed order."""
         ...
 
 
@@ -170,7 +170,7 @@ class MemoryStore:
         return self.raw.execute(sql).fetchall()
 
     def dump(self) -> Iterator[str]:
-        return _dump(self.raw)
+        return self.raw.iterdump()
 
 
 class FileStore:
@@ -216,7 +216,7 @@ class FileStore:
         return self._own.raw.execute(sql).fetchall()
 
     def dump(self) -> Iterator[str]:
-        return _dump(self._own.raw)
+        return self._own.raw.iterdump()
 
     def close(self) -> None:
         """Close all connections."""
@@ -231,12 +231,3 @@ class FileStore:
                 str(self._path), now=lambda: self._now(), synchronous="normal", reader=lane.role == "reader"
             )
         return self._connections[key]
-
-
-def _dump(raw: sqlite3.Connection) -> Iterator[str]:
-    tables = raw.execute(
-        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
-    )
-    for (table,) in tables.fetchall():
-        for row in sorted(raw.execute(f'SELECT * FROM "{table}"').fetchall(), key=repr):  # noqa: S608  # our own tables
-            yield f"{table}{row!r}"

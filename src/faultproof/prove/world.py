@@ -97,7 +97,13 @@ class Process:
         self.main = main
         self.incarnation = incarnation
         self.strand = Strand(f"{name}.{incarnation}")
-        self.env = Env(clock=SimClock(world), rng=SimRng(world), ids=SimIds(world), signals=world.signals)
+        self.env = Env(
+            clock=SimClock(world),
+            rng=SimRng(world),
+            ids=SimIds(world),
+            signals=world.signals,
+            process=self.strand.name,
+        )
         self.wakeups = SimWakeups(self)
         self.notes = 0
         self.operations = 0
@@ -260,7 +266,7 @@ class World:
     def _perform(self, operation: Operation) -> None:
         process = operation.process
         if operation.future is None:
-            if self._faults_left and self.tape.fault(2):
+            if self._fault(2):
                 self._spend(f"drop {operation.label} to {process.strand.name}")
             else:
                 self.trace.append((self.loop.now, process.strand.name, "hears", operation.label))
@@ -287,6 +293,7 @@ class World:
 
     def _strike(self, process: Process, when: str, label: str) -> bool:
         if not self._faults_left:
+            self._fault(3)
             return False
         name, commits = process.strand.name, self.store.commits
         holds_lock = self.store.owner is process
@@ -294,7 +301,7 @@ class World:
         # Frozen with the lock, it stops all writers until it wakes, wherever in its transaction it is.
         freeze: Hashable = (name, commits) if holds_lock else (name, process.operations, when, commits, self.loop.now)
         self.points.append(Point(self.tape.position, when, label, name, (crash, freeze)))
-        fault = self.tape.fault(3)
+        fault = self._fault(3)
         if fault == NO_FAULT:
             return False
         self._spend(f"{FAULTS[fault]} {when} {label} in {process.strand.name}")
@@ -303,6 +310,17 @@ class World:
         else:
             self._freeze(process)
         return True
+
+    def _fault(self, n: int) -> int:
+        """Which of n faults strikes here, 0 for none.
+
+        With no fault left the place keeps its position on the tape: or the answers after the last fault would mean
+        something else under another `faults_max`, and a saved run could not be repeated without knowing that number.
+        """
+        if self._faults_left:
+            return self.tape.fault(n)
+        self.tape.position += 1
+        return NO_FAULT
 
     def _spend(self, what: str) -> None:
         self._faults_left -= 1

@@ -165,11 +165,13 @@ class Consumer:
         cursors = yield from sql.cursors(log, group, partitions)
         limit = max(1, self._options.batch // len(partitions))
         records = yield from self._database.logs.read(log, cursors, limit=limit)
-        due = yield from sql.due(log, group, partitions, self._options.batch)
+        next_due = yield from sql.next_due_in_us(log, group)
+        due = []
+        if next_due is not None and next_due <= 0:
+            due = yield from sql.due(log, group, partitions, self._options.batch)
         keys = sorted({record.key for record in records if record.key is not None})
         waits = int(self._options.on_poison == "key waits")
         blocked = (yield from sql.blocked_keys(log, group, partitions, keys, waits)) if keys else []
-        next_due = None if records or due else (yield from sql.next_due_in_us(log, group))
         return Work(records, frozenset(blocked), due, next_due)
 
     # -- delivering -------------------------------------------------------------------------------------------------
@@ -251,11 +253,7 @@ class Consumer:
         try:
             event = self._types.decode(record, epoch=self._epoch, attempt=attempt)
             await self._call(event, tx)
-        except (
-            TryAgain,
-            OutcomeUnknown,
-            Repair,
-        ):  # the database's trouble, or the handler's word for "later, not its fault"
+        except (TryAgain, OutcomeUnknown, Repair):  # the database's trouble, or the handler's word for "later"
             raise
         except asyncio.CancelledError as error:
             task = asyncio.current_task()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
 from faultproof.errors import InvalidInput
-from faultproof.patterns.outbox import lag, sql
-from faultproof.patterns.outbox.consumer import Consumer, ConsumerOptions, Handler, Sink, group_kind
+from faultproof.patterns.outbox import lag, operations, sql
+from faultproof.patterns.outbox.consumer import Consumer, ConsumerOptions, Handler, Sink
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.patterns.outbox.events import EventTypes, entry
 from faultproof.patterns.outbox.retention import Retention
@@ -70,7 +68,7 @@ class Outbox:
             database, self._publish_all, limits=self._options.batch, name=f"{name}-publish"
         )
         # Who holds a lease is shown to operators, so it names the process.
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{database.env.ids.new()[:6]}"
+        self._owner = f"{database.env.process}:{database.env.ids.new()[-6:]}"
 
     async def install(self) -> None:
         """Create the tables and the log; idempotent, and safe in many processes at once."""
@@ -127,8 +125,10 @@ class Outbox:
         """Publish one event; its id.
 
         With `tx` it commits or vanishes with that transaction: await the result of an async one; a joined synchronous
-        handle gives the id directly; inside a script of your own, `yield from` it with `Inline()`. Without, it is committed before the call returns, in one transaction
-        with what other callers publish at the same time. `key`: events of one key stay in order (None: no order).
+        handle gives the id directly; inside a script of your own, `yield from` it with `Inline()`. Without `tx` it is
+        committed before the call returns, in one transaction with what other callers publish at the same time.
+
+        `key`: events of one key stay in order (None: no order).
         `type`: the registered name, needed for a `dict`. `delay`: seconds after which it takes its place in the log;
         later events do not wait for it.
 
@@ -179,7 +179,7 @@ class Outbox:
 
     async def forget(self, group: str) -> None:
         """Remove a group that will not come back, with its progress and its dead letters; retention goes on without it."""
-        await self._database.transact(self._forget(group))
+        await self._database.transact(operations.forget(self._database, self.name, group))
 
     async def begin_epoch(self) -> str:
         """After a restore from a backup: offsets will be given out again, under a new epoch; the epoch's name."""
@@ -220,11 +220,6 @@ class Outbox:
         yield from self._database.logs.append(self.name, items)
         yield Wake(intake_topic(self.name))
         return [Ok(made.id) for made in items]
-
-    def _forget(self, group: str) -> Script[None]:
-        yield from sql.leave_group(self.name, group)
-        yield from sql.forget_parked(self.name, group)
-        yield from self._database.claims.remove(group_kind(self.name, group))
 
 
 def check_name(name: str, what: str) -> None:

@@ -8,8 +8,8 @@ from faultproof.ports.database import Database, News
 from faultproof.ports.script import Script, Wake
 from faultproof.primitives.leases import Leases
 
-IDLE_S = 2.0
-"""How often an idle loop looks although nobody called. Longer than the engines' own sweeps, so that it looks once, not twice."""
+IDLE_S = 1.0
+"""How often an idle loop looks although nobody called."""
 
 
 def intake_topic(log: str) -> str:
