@@ -211,7 +211,7 @@ class DatagramWakeups:
     async def _watch(self, seen: tuple[int, int]) -> None:
         clock, rng = self._env.clock, self._env.rng
         while True:
-            await clock.sleep(POLL_S * (0.5 + 0.5 * rng.random()))
+            await clock.sleep(POLL_S * (0.9 + 0.1 * rng.random()))
             if (state := self._wal_state()) != seen:
                 seen = state
                 self._bells.ring_all()
