@@ -46,9 +46,7 @@ class ManualClock:
         """Let time pass, and wake who slept that long."""
         self.now += seconds
         while self._sleepers and self._sleepers[0][0] <= self.now + 1e-9:
-            future = heapq.heappop(self._sleepers)[2]
-            if not future.done():
-                future.set_result(None)
+            _wake(heapq.heappop(self._sleepers)[2])
 
 
 class ShiftedClock(SystemClock):
@@ -56,6 +54,7 @@ class ShiftedClock(SystemClock):
 
     def __init__(self) -> None:
         self.shift_s = 0.0
+        self._sleepers: dict[asyncio.Future[None], float] = {}
 
     def wall_us(self) -> int:
         return super().wall_us() + round(self.shift_s * 1_000_000)
@@ -63,9 +62,31 @@ class ShiftedClock(SystemClock):
     def monotonic(self) -> float:
         return super().monotonic() + self.shift_s
 
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= 0:
+            return await super().sleep(seconds)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._sleepers[future] = self.monotonic() + seconds
+        timer = loop.call_later(seconds, _wake, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            del self._sleepers[future]
+
     def advance(self, seconds: float) -> None:
-        """Set them further ahead."""
+        """Set them further ahead; who slept until then wakes."""
         self.shift_s += seconds
+        now = self.monotonic()
+        for future, until in self._sleepers.items():
+            if until <= now:
+                _wake(future)
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
 
 
 class FixedRng:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -76,6 +77,8 @@ class Env:
     rng: Rng = field(default_factory=random.SystemRandom)
     ids: Ids = field(default_factory=SystemIds)
     signals: Signals = field(default_factory=Signals)
+    process: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    """Who this is, as operators see it beside a lease."""
 
 
 def system() -> Env:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from faultproof.cli import outbox, patterns, prove, show, tapes
+from faultproof.cli import outbox, patterns, prove, shop, show, tapes
 from faultproof.cli.output import ReaderGone
 from faultproof.errors import FaultproofError
 
@@ -46,6 +46,7 @@ nothing; 4 a proof failed itself; 130 interrupted.
 )
 app.command("patterns")(patterns.patterns)
 app.command("show")(show.show)
+app.command("shop")(shop.shop)
 app.command("prove")(prove.prove)
 app.command("replay")(tapes.replay)
 app.add_typer(outbox.app, name="outbox")

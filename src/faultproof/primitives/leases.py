@@ -7,12 +7,14 @@ renewal leaves a dead row version on PostgreSQL.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from math import ceil
 
-from faultproof.errors import LeaseLost
-from faultproof.ports.claims import Claim
-from faultproof.ports.database import Database
+from faultproof.errors import FaultproofError, LeaseLost
+from faultproof.ports.claims import Claim, Holder
+from faultproof.ports.database import Database, Tx
 from faultproof.ports.script import Script
 from faultproof.signals import LOOP_LAG, STUCK
 
@@ -38,29 +40,41 @@ class Leases:
         self._doubted: list[Claim] = []
         self._until = 0.0
         self._due = 0.0
+        self._lost = False
 
     async def tend(self) -> list[Claim]:
         """Renew, take and give up what is due; the claims held now. Call it before each piece of work."""
-        clock = self._database.env.clock
-        asked = clock.monotonic()
-        if self._claims and asked >= self._until:
-            # Nobody renewed in time: something blocked this loop. Whoever took over may be at work already.
-            self._database.env.signals.emit(LOOP_LAG, asked - self._until, kind=self._kind)
-            self._claims = []
-        if asked >= self._due:
-            self._claims, self._doubted = await self._database.transact(self._tend()), []
-            self._until = asked + self._ttl
-            jitter = 0.9 + 0.2 * self._database.env.rng.random()
-            self._due = asked + self._ttl / 3 * jitter
+        asked = self._database.env.clock.monotonic()
+        self._notice_lapse(asked)
+        if asked >= self._due or self._lost:
+            self._renewed(asked, await self._database.transact(self._tend()))
         return self._claims
 
     def held(self) -> list[Claim]:
-        """The claims whose leases still run. Raises `LeaseLost` if they have run out under way."""
-        if self._claims and self._database.env.clock.monotonic() >= self._until:
+        """The claims whose leases still run. Raises `LeaseLost` if any has been lost under way."""
+        self._notice_lapse(self._database.env.clock.monotonic())
+        if self._lost:
             raise LeaseLost(
-                f"the leases of kind {self._kind!r} ran out under way: a step took longer than {self._ttl} s"
+                f"leases of kind {self._kind!r} ran out under way, or others have taken them over: begin anew"
             )
         return self._claims
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Renew in time beside work that may take longer than a lease; where that fails, `held` raises."""
+        keeper = asyncio.create_task(self._keep(), name=f"faultproof-keep-{self._kind}")
+        try:
+            yield
+        finally:
+            keeper.cancel()
+
+    async def extend(self, tx: Tx) -> Callable[[], None]:
+        """Renew what is due inside a transaction that has guarded the claims; call the result once it has committed."""
+        asked = self._database.env.clock.monotonic()
+        if asked < self._due:
+            return lambda: None
+        claims = await tx.run(self._renew(self._claims))
+        return lambda: self._renewed(asked, claims)
 
     def rest_s(self) -> float:
         """Seconds until `tend` has something to do."""
@@ -68,27 +82,54 @@ class Leases:
 
     def doubt(self) -> None:
         """Hold nothing until the next `tend` has asked what is still ours: nobody need wait for a lease of our own to end."""
-        self._claims, self._doubted, self._due = [], [*self._claims, *self._doubted], 0.0
+        self._claims, self._doubted, self._due, self._lost = [], [*self._claims, *self._doubted], 0.0, False
 
     async def absolve(self, id: str) -> None:
         """The work goes well again: forget how many holders failed before, by giving the claim back and taking it anew."""
         guilty = [claim for claim in self._claims if claim.id == id and claim.attempts > 1]
         if guilty:
+            asked = self._database.env.clock.monotonic()
             self._claims = [claim for claim in self._claims if claim not in guilty]
-            self._due = 0.0
-            await self._database.transact(self._database.claims.release(self._kind, guilty))
+            self._renewed(asked, await self._database.transact(self._retake(guilty)))
 
     async def close(self) -> None:
         """Give everything back, for others to take at once."""
         claims, self._claims, self._doubted = [*self._claims, *self._doubted], [], []
         await self._database.transact(self._leave(claims))
 
+    def _notice_lapse(self, now: float) -> None:
+        if self._claims and now >= self._until:
+            # Nobody renewed in time: something blocked this loop. Whoever took over may be at work already.
+            self._database.env.signals.emit(LOOP_LAG, now - self._until, kind=self._kind)
+            self._claims, self._lost = [], True
+
+    def _renewed(self, asked: float, claims: list[Claim]) -> None:
+        self._claims, self._doubted, self._lost = claims, [], False
+        self._until = asked + self._ttl
+        jitter = 0.9 + 0.2 * self._database.env.rng.random()
+        self._due = asked + self._ttl / 3 * jitter
+
+    async def _keep(self) -> None:
+        clock = self._database.env.clock
+        while not self._lost:
+            await clock.sleep(self.rest_s())
+            asked, before = clock.monotonic(), self._claims
+            try:
+                claims = await self._database.transact(self._renew(before))
+            except FaultproofError:  # once more soon; if it goes on like this, the leases run out and `held` says so
+                self._due = asked + self._ttl / 10
+                continue
+            if len(claims) < len(before):
+                self._claims, self._doubted, self._lost = [], claims, True
+            elif not self._lost:
+                self._renewed(asked, claims)
+
     def _tend(self) -> Script[list[Claim]]:
         table, ttl_us = self._database.claims, int(self._ttl * 1_000_000)
-        members = yield from self._join(ttl_us)
+        members = (yield from self._join(ttl_us)) if self._share else 1
         claims = yield from table.renew(self._kind, [*self._claims, *self._doubted], ttl_us=ttl_us)
         total = len((yield from table.holders(self._kind)))
-        quota = ceil(total / max(1, members)) if self._share else total
+        quota = ceil(total / members)
         if len(claims) < quota:
             taken = yield from table.take(self._kind, self._owner, ttl_us=ttl_us, limit=quota - len(claims))
             self._report(taken)
@@ -98,23 +139,43 @@ class Leases:
             claims = claims[:quota]
         return claims
 
-    def _join(self, ttl_us: int) -> Script[int]:
-        """Be counted, sweep out members that are gone, and count the others."""
+    def _retake(self, claims: Sequence[Claim]) -> Script[list[Claim]]:
+        """In one transaction, so that nobody is at work there in between while this process still thinks it is."""
+        yield from self._database.claims.release(self._kind, claims)
+        return (yield from self._tend())
+
+    def _renew(self, claims: Sequence[Claim]) -> Script[list[Claim]]:
+        ttl_us = int(self._ttl * 1_000_000)
+        if self._share:
+            yield from self._present(ttl_us)
+        return (yield from self._database.claims.renew(self._kind, claims, ttl_us=ttl_us))
+
+    def _present(self, ttl_us: int) -> Script[list[Holder]]:
+        """Be counted among the members; the members, as they were before."""
         table, kind = self._database.claims, f"{self._kind}:members"
-        yield from table.add(kind, [self._owner])
-        present = yield from table.holders(kind)
-        mine = [Claim(h.id, h.token, h.attempts) for h in present if h.id == self._owner and h.state == "held"]
+        members = yield from table.holders(kind)
+        mine = [Claim(h.id, h.token, h.attempts) for h in members if h.owner == self._owner]
         if mine:
             yield from table.renew(kind, mine, ttl_us=ttl_us)
+        elif all(holder.id != self._owner for holder in members):
+            yield from table.add(kind, [self._owner])
+        return members
+
+    def _join(self, ttl_us: int) -> Script[int]:
+        """Be counted, sweep out members that are gone, and count those that are here."""
+        table, kind = self._database.claims, f"{self._kind}:members"
+        members = yield from self._present(ttl_us)
         taken = yield from table.take(kind, self._owner, ttl_us=ttl_us, limit=MEMBERS_MAX)
         gone = [claim for claim in taken if claim.id != self._owner]
         if gone:
             yield from table.finish(kind, gone)
-        return sum(holder.state == "held" for holder in (yield from table.holders(kind)))
+        return 1 + sum(holder.state == "held" and holder.id != self._owner for holder in members)
 
     def _leave(self, claims: Sequence[Claim]) -> Script[None]:
         table, kind = self._database.claims, f"{self._kind}:members"
         yield from table.release(self._kind, claims)
+        if not self._share:
+            return
         present = yield from table.holders(kind)
         mine = [Claim(h.id, h.token, h.attempts) for h in present if h.id == self._owner]
         yield from table.finish(kind, mine)

@@ -106,10 +106,7 @@ class Explorer:
     def run(self, tape: Tape, *, faults_max: int, files: Path | None = None) -> tuple[World, list[str]]:
         """One run; the world as it ended, and what is wrong with it. With `files`, on real WAL files there."""
         store: Store
-        if files is None:
-            store = self._store
-        else:
-            store = FileStore(files, self.image)
+        store = self._store if files is None else FileStore(files, self.image)
         world = World(store, tape, granularity=self._granularity, faults_max=faults_max)
         store.reset(world.wall_us)
         try:
@@ -177,11 +174,17 @@ class Explorer:
         return report
 
     def shrunk(self, violation: Violation, *, faults_max: int = 8) -> Violation:
-        """The same kind of violation from the smallest tape found."""
+        """A violation from the smallest tape found: one fault alone if any does it, or else what shrinking leaves."""
 
         def fails(answers: Mapping[int, int]) -> bool:
             return bool(self.run(Tape(dict(answers)), faults_max=faults_max)[1])
 
+        start, wrong = self.run(Tape(), faults_max=1)
+        singles = [{position: fault} for position, fault in _strikes(start.points, (CRASH, FREEZE))]
+        for single in [dict[int, int]()] * bool(wrong) + singles:
+            if fails(single):
+                world, wrong = self.run(Tape(single), faults_max=faults_max)
+                return Violation(tuple(wrong), tuple(world.faults), dict(single))
         if not fails(violation.answers):  # it depended on how many faults were allowed
             return violation
         answers = shrink(violation.answers, fails)

@@ -13,24 +13,23 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from faultproof.errors import FaultproofError, InvalidInput, LeaseLost, Misuse
+from faultproof.errors import InvalidInput, LeaseLost, OutcomeUnknown, Repair, TryAgain
 from faultproof.patterns.outbox import sql
 from faultproof.patterns.outbox.events import Event, EventTypes
 from faultproof.patterns.outbox.poison import Parking, Verdict, error_text, record_of, verdict
-from faultproof.patterns.outbox.sequencer import log_topic
+from faultproof.patterns.outbox.sequencer import IDLE_S, log_topic
 from faultproof.patterns.outbox.sql import Parked, Progress
 from faultproof.ports.database import Database, News, Transaction
 from faultproof.ports.log import Cursor, Record
 from faultproof.ports.script import Script
 from faultproof.primitives.leases import Leases
-from faultproof.signals import DEAD_LETTER
+from faultproof.signals import DEAD_LETTER, RETRY
 
 T = TypeVar("T")
 OnPoison = Literal["key waits", "key goes on"]
 Handler = Callable[[Event[Any], Transaction], Awaitable[None]]
 Sink = Callable[[Event[Any]], Awaitable[None]]
 
-IDLE_S = 1.0
 CRASHES_MAX = 3
 """After so many processes in a row died holding a partition, its next event is set aside, where each attempt is written
 down before it is made: an event that kills its process ends as a dead letter too."""
@@ -75,11 +74,18 @@ class Work(NamedTuple):
 
 
 class Poisoned(Exception):
-    """The handler failed on the record at `index` of a batch; `__cause__` says how."""
+    """The handler failed on `record`; `__cause__` says how."""
 
-    def __init__(self, index: int) -> None:
-        super().__init__(index)
-        self.index = index
+    def __init__(self, record: Record) -> None:
+        super().__init__(record.id)
+        self.record = record
+
+
+class Handed(NamedTuple):
+    """How far a relay came in one partition, and what stopped it there."""
+
+    done: list[Record]
+    stopped: Exception | None
 
 
 class Consumer:
@@ -130,8 +136,9 @@ class Consumer:
             work = await self._database.read(self._look([int(claim.id) for claim in claims]))
             for parked in work.due:
                 await self._retry(parked)
-            if work.records:
-                await self._deliver(work)
+            held = {int(claim.id) for claim in self._leases.held()}  # retries may have taken a while
+            if records := [record for record in work.records if record.partition in held]:
+                await self._deliver(work._replace(records=records))
         except LeaseLost:  # another process is at it; what this one had under way is rolled back
             self._leases.doubt()
             return 0.01
@@ -158,11 +165,13 @@ class Consumer:
         cursors = yield from sql.cursors(log, group, partitions)
         limit = max(1, self._options.batch // len(partitions))
         records = yield from self._database.logs.read(log, cursors, limit=limit)
-        due = yield from sql.due(log, group, partitions, self._options.batch)
+        next_due = yield from sql.next_due_in_us(log, group)
+        due = []
+        if next_due is not None and next_due <= 0:
+            due = yield from sql.due(log, group, partitions, self._options.batch)
         keys = sorted({record.key for record in records if record.key is not None})
         waits = int(self._options.on_poison == "key waits")
         blocked = (yield from sql.blocked_keys(log, group, partitions, keys, waits)) if keys else []
-        next_due = None if records or due else (yield from sql.next_due_in_us(log, group))
         return Work(records, frozenset(blocked), due, next_due)
 
     # -- delivering -------------------------------------------------------------------------------------------------
@@ -175,65 +184,102 @@ class Consumer:
             aside = self._parking.aside([suspect], error=f"more than {CRASHES_MAX} processes died when it was next")
             await self._transact(self._past([suspect], aside))
             return
+        if self._sink is not None:
+            await self._relay(work)
+            return
         try:
             await self._settle(records, work.blocked)
         except Poisoned as poisoned:
-            failed, error = records[poisoned.index], error_text(poisoned.__cause__ or poisoned)
-            if poisoned.index:  # what stands before it was rolled back with it, and is not to blame
-                await self._settle(records[: poisoned.index], work.blocked)
-            decision = self._verdict(attempts=1)
-            await self._transact(self._past([failed], self._parking.failed(failed, decision, error)))
-            self._report(decision)
+            before = records[: records.index(poisoned.record)]
+            if before:  # what stands before it was rolled back with it, and is not to blame
+                await self._settle(before, work.blocked)
+            await self._park([], [poisoned], frozenset())
 
     async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
-        """One transaction: the records' effects (with an inbox), and the cursors past them."""
-        waiting = [record for record in records if record.key in blocked]
-        wanted = [(index, record) for index, record in enumerate(records) if record.key not in blocked]
-        past = self._past(records, self._parking.aside(waiting) if waiting else None)
-        if self._sink is not None:
-            await self._hand_over(wanted)
-            await self._transact(past)
-            return
+        """One transaction: the records' effects, and the cursors past them."""
         async with self._database.transaction(timeout=self._options.timeout * (len(records) + 1)) as tx:
             await tx.run(self._guard())
-            for index, record in wanted:
-                await self._handle(index, record, tx)
-            await tx.run(past)
+            for record in records:
+                if record.key not in blocked:
+                    await self._handle(record, tx)
+            await tx.run(self._past(records, self._behind(records, blocked)))
+            committed = await self._leases.extend(tx)
+        committed()
 
-    async def _hand_over(self, wanted: Sequence[tuple[int, Record]]) -> None:
-        """Partitions side by side, each in order. Raises the failure of the first partition, after all have stopped."""
+    async def _relay(self, work: Work) -> None:
+        """Partitions side by side, each in order up to its first failure; then one transaction for what came of it."""
+        async with self._leases.kept():
+            partitions = [list(group) for _, group in groupby(work.records, key=lambda record: record.partition)]
+            handed = await asyncio.gather(*(self._hand_over(records, work.blocked) for records in partitions))
+            # What has been handed over is settled whatever stopped the others, so that it need not be repeated.
+            await self._park(
+                [record for partition in handed for record in partition.done],
+                [partition.stopped for partition in handed if isinstance(partition.stopped, Poisoned)],
+                work.blocked,
+            )
+        for partition in handed:
+            if partition.stopped is not None and not isinstance(partition.stopped, Poisoned):
+                raise partition.stopped
 
-        async def one(partition: list[tuple[int, Record]]) -> None:
-            for index, record in partition:
-                self._leases.held()
-                await self._handle(index, record, None)
+    async def _hand_over(self, records: Sequence[Record], blocked: frozenset[str]) -> Handed:
+        done: list[Record] = []
+        try:
+            for record in records:
+                if record.key not in blocked:
+                    self._leases.held()
+                    await self._handle(record, None)
+                done.append(record)
+        except Exception as error:
+            return Handed(done, error)
+        return Handed(done, None)
 
-        groups = [list(group) for _, group in groupby(wanted, key=lambda pair: pair[1].partition)]
-        for result in await asyncio.gather(*map(one, groups), return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
+    async def _park(self, done: Sequence[Record], poisoned: Sequence[Poisoned], blocked: frozenset[str]) -> None:
+        """One transaction: the cursors past what is done, and past what has failed and is parked."""
+        decisions = [self._verdict(attempts=1) for _ in poisoned]
 
-    async def _handle(self, index: int, record: Record, tx: Transaction | None, attempt: int = 1) -> None:
+        def parking() -> Script[None]:
+            yield from self._behind(done, blocked)
+            for one, decision in zip(poisoned, decisions, strict=True):
+                yield from self._parking.failed(one.record, decision, error_text(one.__cause__ or one))
+
+        records = sorted([*done, *(one.record for one in poisoned)])
+        if records:
+            await self._transact(self._past(records, parking()))
+        for decision in decisions:
+            self._report(decision)
+
+    async def _handle(self, record: Record, tx: Transaction | None, attempt: int = 1) -> None:
         """Call the user's code on one event; what is the event's own fault comes out as `Poisoned`."""
         try:
             event = self._types.decode(record, epoch=self._epoch, attempt=attempt)
-            async with asyncio.timeout(self._options.timeout):
+            await self._call(event, tx)
+        except (TryAgain, OutcomeUnknown, Repair):  # the database's trouble, or the handler's word for "later"
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise Poisoned(record) from error  # nobody cancelled us: the handler awaited something that was cancelled
+        except Exception as error:
+            raise Poisoned(record) from error
+
+    async def _call(self, event: Event[Any], tx: Transaction | None) -> None:
+        seconds = self._options.timeout
+        try:
+            async with asyncio.timeout(seconds) as limit:
                 if tx is not None and self._handler is not None:
                     await self._handler(event, tx)
                 elif self._sink is not None:
                     await self._sink(event)
-        except Misuse as error:  # an unknown type, an unreadable payload, a wrong call in the handler
-            raise Poisoned(index) from error
-        except FaultproofError:  # the database's trouble, or the handler's word for "later, it is not the event"
-            raise
-        except Exception as error:
-            raise Poisoned(index) from error
+        except TimeoutError as error:
+            raise TimeoutError(f"the handler took longer than {seconds} s") if limit.expired() else error from error
 
     async def _retry(self, parked: Parked) -> None:
         """Another attempt at a parked event. It is counted before it is made: a crash under way counts too."""
         attempts = parked.attempts + 1
         decision = self._verdict(attempts=attempts)
         # If nothing settles it, because this process dies, it is due again when the attempt would have timed out.
+        self._database.env.signals.emit(RETRY, 1, log=self._log, group=self._group)
         again_us = max(decision.retry_in_us or 0, int(self._options.timeout * 1_000_000))
         if not await self._transact(self._parking.begin(parked, again_in_us=again_us)):
             return
@@ -244,17 +290,23 @@ class Consumer:
         record = record_of(parked)
         try:
             if self._sink is not None:
-                await self._handle(0, record, None, attempts)
-                await self._transact(self._parking.settled(parked))
+                async with self._leases.kept():
+                    await self._handle(record, None, attempts)
+                    await self._transact(self._parking.settled(parked))
             else:
                 async with self._database.transaction(timeout=self._options.timeout * 2) as tx:
                     await tx.run(self._guard())
-                    await self._handle(0, record, tx, attempts)
+                    await self._handle(record, tx, attempts)
                     await tx.run(self._parking.settled(parked))
+                    committed = await self._leases.extend(tx)
+                committed()
         except Poisoned as poisoned:
             error = error_text(poisoned.__cause__ or poisoned)
             await self._transact(self._parking.failed_again(parked, decision, error))
             self._report(decision)
+        except TryAgain as later:
+            seconds = self._options.backoff if later.retry_after is None else later.retry_after
+            await self._transact(self._parking.not_counted(parked, again_in_us=int(seconds * 1_000_000)))
         else:
             await self._leases.absolve(str(parked.partition))
 
@@ -285,6 +337,11 @@ class Consumer:
         """The next event of a partition whose holders keep dying."""
         partitions = {int(claim.id) for claim in self._leases.held() if claim.attempts > CRASHES_MAX}
         return next((record for record in records if record.partition in partitions), None)
+
+    def _behind(self, records: Sequence[Record], blocked: frozenset[str]) -> Script[None]:
+        waiting = [record for record in records if record.key in blocked]
+        if waiting:
+            yield from self._parking.aside(waiting)
 
     def _verdict(self, *, attempts: int) -> Verdict:
         options = self._options

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import zlib
-from functools import lru_cache
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import msgspec

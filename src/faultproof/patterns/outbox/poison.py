@@ -76,6 +76,11 @@ class Parking:
         attempts, partition, offset = parked.attempts, parked.partition, parked.offset
         return (yield from sql.begin_attempt(self._log, self._group, partition, offset, attempts, again_in_us)) == 1
 
+    def not_counted(self, parked: Parked, *, again_in_us: int) -> Script[None]:
+        """The attempt that was begun was not one: what it needs is not there, and that is not the event's fault."""
+        place = (self._log, self._group, parked.partition, parked.offset)
+        yield from sql.take_back_attempt(*place, parked.attempts, again_in_us)
+
     def failed_again(self, parked: Parked, decision: Verdict, error: str) -> Script[None]:
         """Write down why the attempt failed, and when the next one is, or that there is none."""
         place = (self._log, self._group, parked.partition, parked.offset)

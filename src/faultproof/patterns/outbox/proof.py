@@ -169,16 +169,16 @@ class _AcknowledgesEarly(Consumer):
     async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
         await self._transact(self._past(records, None))
         async with self._database.transaction() as tx:
-            for index, record in enumerate(records):
-                await self._handle(index, record, tx)
+            for record in records:
+                await self._handle(record, tx)
 
 
 class _WithoutInbox(Consumer):
     async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
         async with self._database.transaction() as tx:
             await tx.run(self._guard())
-            for index, record in enumerate(records):
-                await self._handle(index, record, tx)
+            for record in records:
+                await self._handle(record, tx)
         await self._transact(self._past(records, None))
 
 
@@ -216,7 +216,7 @@ def _start(world: World, plant: str | None) -> _Run:
 
 
 def _start_poisoned(world: World, plant: str | None) -> _Run:
-    return _Run(world, plant, orders={"api-1": ("a", "b"), "api-2": ("a", "a"), "api-3": ("b", "a")}, poison=True)
+    return _Run(world, plant, orders={"api-1": ("a", "b"), "api-2": ("a",), "api-3": ("a",)}, poison=True)
 
 
 OUTBOX = Proof(

@@ -156,6 +156,14 @@ def begin_attempt(log: str, grp: str, partition: int, offset: int, attempts: int
 
 
 @sql(
+    """UPDATE faultproof_parked SET attempts = :attempts, due_us = {now} + :due_in_us
+       WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset
+         AND attempts = :attempts + 1 AND dead = 0"""
+)
+def take_back_attempt(log: str, grp: str, partition: int, offset: int, attempts: int, due_in_us: int) -> Changed: ...
+
+
+@sql(
     """UPDATE faultproof_parked SET dead = :dead, error = :error, due_us = {now} + :due_in_us
        WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset AND dead = 0"""
 )

@@ -1,0 +1,40 @@
+"""What only PostgreSQL does: writers at the same time, two snapshots in one transaction, servers that go away."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from faultproof.clock import Env
+from faultproof.engines.postgres import open_database
+from faultproof.engines.postgres.database import PostgresDatabase
+
+Open = Callable[[], Awaitable[PostgresDatabase]]
+
+
+@pytest.fixture
+async def connect(postgres_url: str) -> AsyncIterator[Open]:
+    """Opens one more `Database` on it."""
+    opened: list[PostgresDatabase] = []
+
+    async def open_one() -> PostgresDatabase:
+        opened.append(await open_database(postgres_url, env=Env()))
+        return opened[-1]
+
+    yield open_one
+    for database in opened:
+        await database.close()
+
+
+@pytest.fixture
+async def db(connect: Open) -> PostgresDatabase:
+    """A `Database` with the tables of claims and logs, and a log of one partition."""
+    database = await connect()
+    await database.install(database.claims.schema, database.logs.schema)
+    await database.transact(database.logs.create("orders", partitions=2, epoch="e"))
+    return database
+
+
+@pytest.fixture
+async def peer(db: PostgresDatabase, connect: Open) -> PostgresDatabase:
+    """Another `Database` on the same tables."""
+    return await connect()

@@ -1,0 +1,134 @@
+"""The proofs of Batch and Outbox hold at every point, once and twice, and catch each planted bug."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from faultproof.patterns.batch.proof import BATCH
+from faultproof.patterns.outbox.proof import OUTBOX, POISON
+from faultproof.prove.escapes import no_escapes
+from faultproof.prove.explore import Explorer, explore
+from faultproof.prove.proof import Proof
+from faultproof.prove.tape import Tape, load
+from faultproof.prove.world import CRASH
+
+PROOFS = {"batch": BATCH, "outbox": OUTBOX, "poison": POISON}
+PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
+
+HASHES = """
+import sys
+from faultproof.patterns.outbox.proof import OUTBOX
+from faultproof.prove.explore import Explorer
+from faultproof.prove.tape import Tape
+explorer = Explorer(OUTBOX)
+for seed in (1, 2):
+    import random
+    world, _ = explorer.run(Tape(rng=random.Random(seed), chance=0.03), faults_max=3)
+    print(world.hash())
+"""
+
+
+@pytest.mark.parametrize("name", PROOFS)
+def test_holds_at_every_point(name: str):
+    report = explore(PROOFS[name], depth=1)
+    assert [violation.sentences for violation in report.violations] == []
+    assert report.points > report.distinct == report.schedules - 1 > 50
+
+
+@pytest.mark.parametrize("name", PROOFS)
+def test_holds_at_every_pair_of_crashes(name: str):
+    report = explore(PROOFS[name], depth=2, faults=(CRASH,))
+    assert [violation.sentences for violation in report.violations] == []
+    assert report.schedules > 250
+
+
+@pytest.mark.parametrize("name", PROOFS)
+def test_holds_at_random(name: str):
+    report = explore(PROOFS[name], seeds=range(60))
+    assert [violation.sentences for violation in report.violations] == []
+    assert report.distinct > 30, "faults must have struck"
+
+
+@pytest.mark.parametrize("name", PROOFS)
+def test_holds_statement_by_statement(name: str):
+    report = explore(PROOFS[name], seeds=range(12), granularity="statement")
+    assert [violation.sentences for violation in report.violations] == []
+
+
+@pytest.mark.parametrize("name", PROOFS)
+def test_holds_on_real_files(name: str, tmp_path: Path):
+    """The write lock and the readers' snapshots are played in memory; here SQLite does them itself."""
+    explorer = Explorer(PROOFS[name])
+    for seed in range(6):
+        tape = Tape(rng=random.Random(seed), chance=0.02)
+        world, wrong = explorer.run(tape, faults_max=2, files=tmp_path)
+        assert wrong == [], (seed, world.faults)
+
+
+@pytest.mark.parametrize(("name", "plant"), PLANTS)
+def test_catches_the_planted_bug(name: str, plant: str):
+    report = explore(PROOFS[name], depth=1, plant=plant)
+    assert report.violations, f"{plant} survived {report.schedules} schedules"
+
+
+def test_each_proof_has_enough_planted_bugs():
+    assert len(BATCH.plants) >= 5
+    assert len({plant.name for plant in (*OUTBOX.plants, *POISON.plants)}) >= 5
+
+
+def test_a_violation_shrinks_to_the_one_fault_that_matters_and_replays(tmp_path: Path):
+    explorer = Explorer(OUTBOX, "split transaction")
+    with no_escapes():
+        violation = next(v for v in explorer.sample(range(40), chance=0.05).violations if len(v.faults) > 1)
+        shrunk = explorer.shrunk(violation)
+        Tape(shrunk.answers, answers=shrunk.answers).save(tmp_path / "tape", proof=OUTBOX.name)
+        name, tape = load(tmp_path / "tape")
+        world, wrong = explorer.run(tape, faults_max=8)
+    assert len(shrunk.faults) == 1
+    assert "writer in api-" in shrunk.faults[0]
+    assert (name, tuple(wrong), tuple(world.faults)) == (OUTBOX.name, shrunk.sentences, shrunk.faults)
+
+
+@pytest.mark.parametrize("name", PROOFS)
+def test_a_tape_replays_exactly_a_hundred_times(name: str):
+    explorer = Explorer(PROOFS[name])
+    with no_escapes():
+        first, _ = explorer.run(Tape(rng=random.Random(7), chance=0.05), faults_max=3)
+        expected, answers = first.hash(), dict(first.tape.answers)
+        assert first.faults
+        hashes = {explorer.run(Tape(answers), faults_max=3)[0].hash() for _ in range(100)}
+    assert hashes == {expected}
+
+
+def test_the_seed_of_pythons_hashes_changes_nothing():
+    outputs = set()
+    for seed in ("0", "1", "12345"):
+        done = subprocess.run(
+            [sys.executable, "-c", HASHES],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        outputs.add(hashlib.sha256(done.stdout.encode()).hexdigest())
+        assert len(done.stdout.split()) == 2
+    assert len(outputs) == 1
+
+
+def _sample(proof: Proof, seeds: range) -> None:
+    report = explore(proof, seeds=seeds)
+    assert [violation.sentences for violation in report.violations] == []
+    statements = explore(proof, seeds=range(seeds.start, seeds.start + len(seeds) // 10), granularity="statement")
+    assert [violation.sentences for violation in statements.violations] == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", PROOFS)
+def test_holds_at_random_for_long(name: str):
+    _sample(PROOFS[name], range(1_000, 11_000))

@@ -1,0 +1,295 @@
+"""The simulated world keeps what it says about crashes, frozen processes, time and escapes."""
+
+import asyncio
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from faultproof.ports.script import Script, sql
+from faultproof.prove.escapes import no_escapes
+from faultproof.prove.lanes import MemoryStore
+from faultproof.prove.loop import Escape, StepLimit
+from faultproof.prove.tape import Tape
+from faultproof.prove.world import CRASH, FREEZE, Granularity, Limits, Main, Process, World
+
+
+@sql("INSERT INTO seen (what) VALUES (:what)")
+def _see(what: str) -> None: ...
+
+
+def _two(first: str, second: str) -> Script[None]:
+    yield from _see(first)
+    yield from _see(second)
+
+
+_worlds: list[World] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while _worlds:
+        _worlds.pop().close()
+
+
+def _world(tape: Tape | None = None, *, faults_max: int = 0, granularity: Granularity = "commit") -> World:
+    store = MemoryStore()
+    store.raw.execute("CREATE TABLE seen (n INTEGER PRIMARY KEY, what TEXT)")
+    world = World(store, tape or Tape(), faults_max=faults_max, granularity=granularity, limits=Limits(steps=5_000))
+    store.now = world.wall_us
+    _worlds.append(world)
+    return world
+
+
+def _run(world: World) -> None:
+    """Until ten virtual seconds have passed and nothing is under way."""
+    over = []
+
+    async def stopwatch(process: Process) -> None:
+        await process.env.clock.sleep(10)
+        over.append(True)
+
+    world.spawn("stopwatch", stopwatch)
+    world.run(lambda: bool(over))
+
+
+def _seen(world: World) -> list[str]:
+    return [what for (what,) in world.store.fetch("SELECT what FROM seen ORDER BY n")]
+
+
+def _struck(main: Main, fault: int, *, at: Callable[[str, str], bool], granularity: Granularity = "commit") -> World:
+    """A run in which `fault` strikes at the first point that `at(when, label)` accepts."""
+    scout = _world(faults_max=1, granularity=granularity)
+    scout.spawn("p", main)
+    _run(scout)
+    position = next(point.position for point in scout.points if at(point.when, point.label))
+    world = _world(Tape({position: fault}), faults_max=1, granularity=granularity)
+    world.spawn("p", main)
+    _run(world)
+    return world
+
+
+def test_virtual_time_passes_without_waiting():
+    ended = []
+
+    async def main(process: Process) -> None:
+        await process.env.clock.sleep(86_400 / 200)
+        ended.append(process.env.clock.monotonic())
+
+    world = _world()
+    began = time.monotonic()
+    world.spawn("p", main)
+    world.run(lambda: bool(ended))
+    world.close()
+    assert ended == [432.0]
+    assert time.monotonic() - began < 5
+
+
+def test_callbacks_of_a_process_run_in_the_order_of_their_calls():
+    order: list[int] = []
+
+    async def main(process: Process) -> None:
+        loop = asyncio.get_running_loop()
+        for number in range(5):
+            loop.call_soon(order.append, number)
+        await process.env.clock.sleep(0)
+        order.append(99)
+
+    world = _world()
+    world.spawn("p", main)
+    world.run(lambda: 99 in order)
+    world.close()
+    assert order == [0, 1, 2, 3, 4, 99]
+
+
+def test_a_crash_before_a_commit_leaves_nothing_and_after_it_everything():
+    async def main(process: Process) -> None:
+        if process.incarnation == 0:
+            await process.database().transact(_two("a", "b"))
+            process.note("answered")
+
+    before = _struck(main, CRASH, at=lambda when, label: when == "before")
+    assert (_seen(before), before.notes) == ([], [])
+    after = _struck(main, CRASH, at=lambda when, label: when == "after")
+    assert (_seen(after), after.notes) == (["a", "b"], [])
+    assert [process.strand.name for process in after.processes] == ["p.0", "stopwatch.0", "p.1"]
+
+
+def test_a_crash_inside_an_open_transaction_rolls_it_back_and_frees_the_lock():
+    async def main(process: Process) -> None:
+        database = process.database()
+        if process.incarnation == 0:
+            async with database.transaction() as tx:
+                await tx.run(_see("lost"))
+                await tx.run(_see("lost too"))
+        await database.transact(_see(f"by {process.strand.name}"))
+
+    hits = iter(range(100))
+    world = _struck(main, CRASH, at=lambda when, label: when == "after" and next(hits) == 2)
+    assert _seen(world) == ["by p.1"]
+
+
+def test_a_dead_process_runs_no_finally_that_reaches_a_port():
+    reached: list[tuple[World, str]] = []
+
+    async def main(process: Process) -> None:
+        if process.incarnation:
+            return
+        database = process.database()
+        try:
+            await database.transact(_see("first"))
+        finally:
+            reached.append((process.world, "finally"))
+            await database.transact(_see("from beyond"))
+            reached.append((process.world, "written"))
+
+    world = _struck(main, CRASH, at=lambda when, label: when == "after")
+    assert [what for where, what in reached if where is world] == []
+    world.close()  # only now, where nothing can be reached any more, is it let go
+    assert (world, "written") not in reached
+    assert _seen(world) == ["first"]
+
+
+def test_a_frozen_process_wakes_after_its_successor_and_goes_on():
+    async def main(process: Process) -> None:
+        await process.database().transact(_see(process.strand.name))
+        process.note("done", process.strand.name, process.env.clock.monotonic())
+
+    world = _struck(main, FREEZE, at=lambda when, label: when == "after")
+    assert [(who, when > 1) for _, who, when in world.notes] == [("p.1", False), ("p.0", True)]
+
+
+def test_statements_of_two_processes_interleave_in_statement_granularity_only():
+    def interleaved(granularity: Granularity) -> int:
+        """In how many of forty runs somebody else's operation came between two of one transaction."""
+        count = 0
+        for seed in range(40):
+
+            async def writer(process: Process) -> None:
+                await process.database().transact(_two(f"{process.name}1", f"{process.name}2"))
+
+            world = _world(Tape(rng=random.Random(seed)), granularity=granularity)
+            for name in ("v", "w"):
+                world.spawn(name, writer)
+            _run(world)
+            assert _seen(world) in (["v1", "v2", "w1", "w2"], ["w1", "w2", "v1", "v2"])
+            order = "".join(who[0] for _, who, what, _ in world.trace if who[0] in "vw")
+            count += "vwv" in order or "wvw" in order
+        return count
+
+    assert interleaved("statement") > 10
+    assert interleaved("commit") == 0
+
+
+def test_the_write_lock_is_waited_for_with_the_production_policy():
+    async def holder(process: Process) -> None:
+        async with process.database().transaction() as tx:
+            await tx.run(_see("held"))
+            await process.env.clock.sleep(1.0)
+
+    async def other(process: Process) -> None:
+        await process.env.clock.sleep(0.1)
+        await process.database().transact(_see("other"))
+        process.note("had the lock at", round(process.env.clock.monotonic(), 1))
+
+    world = _world()
+    world.spawn("holder", holder)
+    world.spawn("other", other)
+    _run(world)
+    assert _seen(world) == ["held", "other"]
+    assert world.notes == [("had the lock at", 1.0)]
+
+
+def test_a_run_that_does_not_end_is_given_up():
+    async def spin(process: Process) -> None:
+        while True:
+            await process.env.clock.sleep(0)
+
+    world = _world()
+    world.spawn("p", spin)
+    with pytest.raises(StepLimit, match=r"p\.0"):
+        world.run(lambda: False)
+    world.close()
+
+
+def test_a_deadlock_is_named_and_not_waited_for():
+    async def stuck(process: Process) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    world = _world()
+    world.spawn("p", stuck)
+    with pytest.raises(StepLimit, match="cannot happen"):
+        world.run(lambda: False)
+    world.close()
+
+
+def _connect() -> None:
+    with socket.socket() as connection:
+        connection.connect(("127.0.0.1", 9))
+
+
+async def _to_thread() -> None:
+    await asyncio.to_thread(print)
+
+
+async def _executor() -> None:
+    await asyncio.get_running_loop().run_in_executor(None, print)
+
+
+async def _stream() -> None:
+    await asyncio.open_connection("127.0.0.1", 9)
+
+
+ESCAPES: dict[str, Callable[[], Any]] = {
+    "time.time": lambda: time.time(),
+    "time.monotonic": lambda: time.monotonic(),
+    "time.sleep": lambda: time.sleep(0),
+    "random.random": lambda: random.random(),
+    "SystemRandom.random": lambda: random.SystemRandom().random(),
+    "uuid.uuid4": lambda: uuid.uuid4(),
+    "Thread.start": lambda: threading.Thread(target=print).start(),
+    "socket.connect": _connect,
+    "Popen.__init__": lambda: subprocess.Popen(["true"]),
+    "to_thread": _to_thread,
+    "run_in_executor": _executor,
+    "create_connection": _stream,
+}
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_reaching_for_the_real_world_raises_and_names_the_escape(name: str):
+    async def main(process: Process) -> None:
+        try:
+            result = ESCAPES[name]()
+            if asyncio.iscoroutine(result):
+                await result
+        except Exception:  # an escape is none, so this cannot hide it
+            process.note("hidden")
+
+    world = _world()
+    world.spawn("p", main)
+    with no_escapes(), pytest.raises(Escape, match=name.rpartition(".")[2]):
+        world.run(lambda: True)
+    world.close()
+    assert world.notes == []
+
+
+def test_what_was_forbidden_works_again_afterwards():
+    with no_escapes():
+        pass
+    assert time.time() > 0
+    assert 0 <= random.random() < 1
+    assert uuid.uuid4()
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join(5)
+    assert sys.modules
