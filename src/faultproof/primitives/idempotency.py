@@ -6,7 +6,7 @@ same content; the same key with other content is a mistake of the caller's and s
 Two ways, for two kinds of work:
 
 - `script` for work that is one script: key, work and answer commit together, in whatever transaction it is run in. The
-  effect is once, without qualification, on this database.
+  effect on this database is once.
 - `run` for anything else (it calls a remote service, it takes long): the key is held by a lease meanwhile. A process that
   dies loses the lease, and the next caller with this key does the work *again*: pass the key on to the remote side.
 
