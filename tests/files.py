@@ -24,9 +24,9 @@ async def connect(path: Path) -> AsyncIterator[Connect]:
     """Opens one more `Database` on the file; all are closed afterwards."""
     opened: list[Database] = []
 
-    async def open_one(env: Env | None = None) -> Database:
-        # What survives a power cut is the engines' own tests' affair: here commits may be quick.
-        opened.append(await fp.connect(f"sqlite:///{path}?synchronous=normal", env=env or env_of()))
+    # What survives a power cut is the engines' own tests' affair: here commits may be quick.
+    async def open_one(env: Env | None = None, *, synchronous: str = "normal") -> Database:
+        opened.append(await fp.connect(f"sqlite:///{path}?synchronous={synchronous}", env=env or env_of()))
         return opened[-1]
 
     yield open_one

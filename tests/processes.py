@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.fakes import within
@@ -42,7 +42,8 @@ class Child:
         await within(self._in.drain())
 
     def send(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        with suppress(ProcessLookupError):  # it has ended, and nobody has told us yet
+            self.process.send_signal(number)
 
     async def ended(self) -> int:
         """Wait for its end; its exit status."""
@@ -66,7 +67,7 @@ async def running(module: str, *args: object) -> AsyncIterator[Child]:
         yield child
     finally:
         if process.returncode is None:
-            process.kill()  # also what is stopped
+            child.send(signal.SIGKILL)  # also what is stopped
         await process.wait()
         # Or the pipes' transports are collected after the event loop, with a warning.
         process._transport.close()  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from faultproof.connect import connect, join
 from faultproof.patterns.outbox import ConsumerOptions, DeadLetter, Event, GroupLag, Lag, Outbox, OutboxOptions
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
+from faultproof.primitives.idempotency import Idempotency
 from faultproof.primitives.retry import Retry, RetryBudget, RetryPolicy
 from faultproof.primitives.worker import Worker
 from faultproof.signals import Signals
@@ -22,6 +23,7 @@ __all__ = [
     "Event",
     "GroupCommit",
     "GroupLag",
+    "Idempotency",
     "Lag",
     "Ok",
     "Outbox",

@@ -17,13 +17,14 @@ from faultproof.ports.database import Database, SyncTx
 class Connecting(Awaitable[Database]):
     """What `connect` returns: await it and close the database yourself, or use it with `async with`."""
 
-    def __init__(self, url: str, env: Env) -> None:
+    def __init__(self, url: str, env: Env, *, create: bool) -> None:
         self._url = url
         self._env = env
+        self._create = create
         self._database: Database | None = None
 
     def __await__(self) -> Generator[object, None, Database]:
-        return _open(self._url, self._env).__await__()
+        return _open(self._url, self._env, self._create).__await__()
 
     async def __aenter__(self) -> Database:
         self._database = await self
@@ -36,16 +37,17 @@ class Connecting(Awaitable[Database]):
         await self._database.close()
 
 
-def connect(url: str, *, env: Env | None = None) -> Connecting:
+def connect(url: str, *, env: Env | None = None, create: bool = True) -> Connecting:
     """Open a database: `shop.db`, `/data/shop.db`, `sqlite:///data/shop.db?synchronous=normal`.
 
     The default durability is the engine's safest (`synchronous=full`: a commit that was answered survives power loss).
+    With `create=False` a file that is missing, or holds no tables of faultproof's, is refused and left as it is.
     Raises `InvalidInput` for a URL that is none, and a `Repair` error when the file cannot be used.
     """
-    return Connecting(url, env or Env())
+    return Connecting(url, env or Env(), create=create)
 
 
-async def _open(url: str, env: Env) -> Database:
+async def _open(url: str, env: Env, create: bool) -> Database:
     scheme, path, options = _parsed(url)
     if scheme in ("postgresql", "postgres"):
         raise NotSupported("this release runs on SQLite only; PostgreSQL is the next engine: give a file path")
@@ -54,7 +56,7 @@ async def _open(url: str, env: Env) -> Database:
     unknown = set(options) - {"synchronous"}
     if unknown:
         raise InvalidInput(f"unknown option {sorted(unknown)[0]!r} in the URL: sqlite takes synchronous=full|normal")
-    return await open_database(path, env=env, synchronous=options.get("synchronous", "full"))
+    return await open_database(path, env=env, synchronous=options.get("synchronous", "full"), create=create)
 
 
 def _parsed(url: str) -> tuple[str, str, dict[str, str]]:

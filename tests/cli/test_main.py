@@ -53,7 +53,7 @@ def test_usage_errors_exit_2_without_traceback(args: list[str]) -> None:
 
 
 def test_misspelt_verb_is_answered_with_the_right_one() -> None:
-    assert "Did you mean 'show'?" in faultproof("shwo", status=2).stderr
+    assert "Did you mean 'patterns'?" in faultproof("patern", status=2).stderr
 
 
 def test_our_errors_become_one_sentence() -> None:

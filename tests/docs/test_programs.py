@@ -1,4 +1,4 @@
-"""What a README shows, runs: every marked program, in a directory of its own, with the output it promises."""
+"""What a document shows, runs: every marked program, in a directory of its own, with the output it promises."""
 
 import subprocess
 import sys
@@ -6,20 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.markdown import DOCUMENTS, named
 from tests.docs.programs import MarkerWithoutFence, Program, programs
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-READMES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("src/faultproof/patterns/*/README.md"))]
-
 README_PROGRAMS = [
-    pytest.param(program, id=f"{readme.relative_to(REPOSITORY)}:{program.line}")
-    for readme in READMES
-    for program in programs(readme.read_text(encoding="utf-8"))
+    pytest.param(program, id=f"{named(document)}:{program.line}")
+    for document in DOCUMENTS
+    for program in programs(document.read_text(encoding="utf-8"))
 ]
 
 
 @pytest.mark.parametrize("program", README_PROGRAMS)
-def test_program_of_a_readme_runs_and_prints_what_it_says(program: Program, tmp_path: Path) -> None:
+def test_program_of_a_document_runs_and_prints_what_it_says(program: Program, tmp_path: Path) -> None:
     path = tmp_path / "program.py"
     path.write_text(program.code, encoding="utf-8")
     got = subprocess.run(

@@ -11,11 +11,15 @@ import gc
 import multiprocessing
 import os
 import random
+import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from faultproof.prove.escapes import no_escapes
 from faultproof.prove.lanes import FileStore, MemoryStore, Store
@@ -23,6 +27,10 @@ from faultproof.prove.loop import StepLimit
 from faultproof.prove.proof import Proof
 from faultproof.prove.tape import Tape, shrink
 from faultproof.prove.world import CRASH, FREEZE, Granularity, Point, World
+
+
+class HarnessError(Exception):
+    """The proof could not be carried out, so that it shows nothing; the message is the traceback of what went wrong."""
 
 
 class Violation(NamedTuple):
@@ -59,16 +67,39 @@ class Report:
         return self.schedules / self.seconds if self.seconds else 0.0
 
 
+@contextmanager
+def carried_out() -> Iterator[None]:
+    """Whatever the proof's own code raises inside comes out as `HarnessError`: in words, since not every error can be
+    sent from one process to another."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # an `Escape` is none of Exception's
+        raise HarnessError(traceback.format_exc().rstrip()) from None
+
+
 VIOLATIONS_MAX = 20
+TELL_EVERY = 20
+"""Schedules after which a process says how far it is: several times a second."""
 
 
 class Explorer:
     """Runs one proof, or one of its planted bugs, again and again in one operating-system process."""
 
-    def __init__(self, proof: Proof, plant: str | None = None, *, granularity: Granularity = "commit") -> None:
+    def __init__(
+        self,
+        proof: Proof,
+        plant: str | None = None,
+        *,
+        granularity: Granularity = "commit",
+        tell: Callable[[int], object] | None = None,
+    ) -> None:
         self._proof = proof
         self._plant = plant
         self._granularity = granularity
+        self._tell = tell
+        self._runs = 0
         self.image = prepared(proof)
         self._store = MemoryStore(self.image)
 
@@ -86,9 +117,15 @@ class Explorer:
                 return world, [f"not finished: {error}"]
             return world, scenario.violations()
         finally:
+            self._count()
             world.close()
             if isinstance(store, FileStore):
                 store.close()
+
+    def _count(self) -> None:
+        self._runs += 1
+        if self._tell is not None and self._runs % TELL_EVERY == 0:
+            self._tell(self._runs)
 
     def strike(self, report: Report, answers: Mapping[int, int], *, faults_max: int) -> World:
         """One run from given answers, counted."""
@@ -183,27 +220,78 @@ def explore(
     granularity: Granularity = "commit",
     faults: Iterable[int] = (CRASH, FREEZE),
     processes: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Explore exhaustively to `depth`, or the given seeds at random, on all cores."""
+    """Explore exhaustively to `depth`, or the given seeds at random, on all cores.
+
+    `progress` is told several times a second how many schedules have been run. Raises `HarnessError` when the proof
+    itself fails: its tables cannot be made, or its code reaches for the real world.
+    """
     parts = processes or min(2, os.cpu_count() or 1)
     began = time.perf_counter()
     jobs = [(proof, depth, seeds, plant, granularity, tuple(faults), part, parts) for part in range(parts)]
-    report = Report()
-    if parts == 1:
-        report = _job(jobs[0])
-    else:
-        with multiprocessing.get_context("fork").Pool(parts) as pool:
-            for result in pool.imap_unordered(_job, jobs):
-                report.add(result)
+    report = _in_processes(jobs, progress or (lambda schedules: None))
     report.seconds = time.perf_counter() - began
     return report
 
 
-def _job(
-    job: tuple[Proof, int, range | None, str | None, Granularity, tuple[int, ...], int, int],
-) -> Report:
+_Job: TypeAlias = tuple[Proof, int, range | None, str | None, Granularity, tuple[int, ...], int, int]
+
+
+def _in_processes(jobs: list[_Job], progress: Callable[[int], None]) -> Report:
+    """Each job in a process of its own. Not a pool: it waits for ever for a worker that was killed."""
+    context = multiprocessing.get_context("fork")
+    report, schedules, workers = Report(), {}, []
+    try:
+        for job in jobs:
+            ours, theirs = context.Pipe(duplex=False)
+            worker = context.Process(target=_work, args=(job, theirs), daemon=True)
+            worker.start()
+            workers.append(worker)
+            schedules[ours] = 0
+            theirs.close()  # or its end would not be noticed
+        left = set(schedules)
+        while left:
+            for pipe in wait(left):
+                assert isinstance(pipe, Connection)
+                said = _hear(pipe)
+                if isinstance(said, Report):
+                    report.add(said)
+                    left.remove(pipe)
+                else:
+                    schedules[pipe] = said
+                    progress(sum(schedules.values()))
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+    return report
+
+
+def _hear(pipe: Connection) -> Report | int:
+    try:
+        said: Report | int | str = pipe.recv()
+    except EOFError:
+        raise HarnessError("a process that was exploring has been killed") from None
+    if isinstance(said, str):
+        raise HarnessError(said)
+    return said
+
+
+def _work(job: _Job, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; ours ends the others
+    said: Report | str
+    try:
+        with carried_out():
+            said = _job(job, pipe.send)
+    except HarnessError as error:
+        said = str(error)
+    pipe.send(said)
+
+
+def _job(job: _Job, tell: Callable[[int], object]) -> Report:
     proof, depth, seeds, plant, granularity, faults, part, parts = job
-    explorer = Explorer(proof, plant, granularity=granularity)
+    explorer = Explorer(proof, plant, granularity=granularity, tell=tell)
     gc.collect()
     gc.freeze()  # what is here now stays; collections need not look at it again for each schedule
     try:

@@ -33,8 +33,9 @@ class Tape:
         """A number below n."""
         position = self.position
         self.position = position + 1
-        if position in self.given:
-            answer = self.given[position] % n
+        given = self.given.get(position)
+        if given is not None:
+            answer = given % n
         elif self.rng is None:
             return 0
         else:
@@ -62,7 +63,7 @@ def load(path: Path) -> tuple[str, Tape]:
         if document["format"] != FORMAT:
             raise InvalidInput(f"{path} is a tape of format {document['format']!r}; this release replays {FORMAT!r}")
         return str(document["proof"]), Tape({int(position): int(value) for position, value in document["answers"]})
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"{path} is not a tape that can be replayed: {error}") from error
 
 

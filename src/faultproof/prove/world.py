@@ -151,12 +151,14 @@ class World:
         self.trace: list[tuple[Any, ...]] = []
         """What happened, as facts; put into words only when somebody asks (`lines`, `hash`)."""
         self.points: list[Point] = []
+        """Where a fault could still strike, after the answers that the tape was given."""
         self.faults: list[str] = []
         self.deaths: list[tuple[str, BaseException]] = []
         """Processes whose main function raised: their supervisor starts them again, like after a crash."""
         self.closed = False
         self._operations: list[Operation] = []
         self._faults_left = faults_max
+        self._given_until = max(tape.given, default=-1)
         self._root = Strand("world")
         self.loop.strands.append(self._root)
         self._root_context = Context()
@@ -250,11 +252,12 @@ class World:
         return not any(process.strand.frozen for process in self.processes)
 
     def _pick(self) -> Operation | None:
-        eligible, lanes = [], set()
+        eligible: list[Operation] = []
+        lanes: list[object] = []
         for operation in self._operations:
             if operation.lane in lanes:
                 continue  # a lane keeps the order of its calls
-            lanes.add(operation.lane)
+            lanes.append(operation.lane)
             if not operation.process.strand.frozen and (operation.eligible is None or operation.eligible()):
                 eligible.append(operation)
         if not eligible:
@@ -266,7 +269,7 @@ class World:
     def _perform(self, operation: Operation) -> None:
         process = operation.process
         if operation.future is None:
-            if self._faults_left and self.tape.fault(2):
+            if self._fault(2):
                 self._spend(f"drop {operation.label} to {process.strand.name}")
             else:
                 self.trace.append((self.loop.now, process.strand.name, "hears", operation.label))
@@ -292,15 +295,9 @@ class World:
                 future.set_result(result)
 
     def _strike(self, process: Process, when: str, label: str) -> bool:
-        if not self._faults_left:
-            return False
-        name, commits = process.strand.name, self.store.commits
-        holds_lock = self.store.owner is process
-        crash: Hashable = (name, process.notes, commits, self.loop.now, holds_lock)
-        # Frozen with the lock, it stops all writers until it wakes, wherever in its transaction it is.
-        freeze: Hashable = (name, commits) if holds_lock else (name, process.operations, when, commits, self.loop.now)
-        self.points.append(Point(self.tape.position, when, label, name, (crash, freeze)))
-        fault = self.tape.fault(3)
+        if self._faults_left and self.tape.position > self._given_until:
+            self._remember(process, when, label)
+        fault = self._fault(3)
         if fault == NO_FAULT:
             return False
         self._spend(f"{FAULTS[fault]} {when} {label} in {process.strand.name}")
@@ -309,6 +306,26 @@ class World:
         else:
             self._freeze(process)
         return True
+
+    def _remember(self, process: Process, when: str, label: str) -> None:
+        """A point that a longer tape may strike at."""
+        name, commits, now = process.strand.name, self.store.commits, self.loop.now
+        holds_lock = self.store.owner is process
+        crash: Hashable = (name, process.notes, commits, now, holds_lock)
+        # Frozen with the lock, it stops all writers until it wakes, wherever in its transaction it is.
+        freeze: Hashable = (name, commits) if holds_lock else (name, process.operations, when, commits, now)
+        self.points.append(Point(self.tape.position, when, label, name, (crash, freeze)))
+
+    def _fault(self, n: int) -> int:
+        """Which of n faults strikes here, 0 for none.
+
+        With no fault left the place keeps its position on the tape: or the answers after the last fault would mean
+        something else under another `faults_max`, and a saved run could not be repeated without knowing that number.
+        """
+        if self._faults_left:
+            return self.tape.fault(n)
+        self.tape.position += 1
+        return NO_FAULT
 
     def _spend(self, what: str) -> None:
         self._faults_left -= 1

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
+from contextlib import closing
 from typing import get_args
+from urllib.parse import quote
 
 from faultproof.clock import Env
 from faultproof.engines.sqlite.checkpoint import Checkpointer
 from faultproof.engines.sqlite.connection import Connection, Synchronous, open_connection
 from faultproof.engines.sqlite.database import LOCK_BASE_S, LOCK_CAP_S, LOCK_TIMEOUT_S, SqliteDatabase
+from faultproof.engines.sqlite.faults import translated
 from faultproof.engines.sqlite.lane import ThreadLane
 from faultproof.engines.sqlite.wake import DatagramWakeups
-from faultproof.errors import Busy, CannotOpen, InvalidInput
+from faultproof.errors import Busy, CannotOpen, InvalidInput, SchemaMismatch
 from faultproof.primitives.retry import full_jitter
 
 CAPABILITIES = frozenset({"claims", "log", "joined-sqlite3", "wake-up", "interactive-transactions"})
 """What the conformance suites exercise on this engine. Not here: concurrent writers, log-based capture."""
 
 
-async def open_database(path: str, *, env: Env, synchronous: str = "full") -> SqliteDatabase:
-    """Open the file, creating it if its directory exists."""
+async def open_database(path: str, *, env: Env, synchronous: str = "full", create: bool = True) -> SqliteDatabase:
+    """Open the file, creating it if its directory exists; or, without `create`, only a file that `install` was run on."""
     if synchronous not in get_args(Synchronous):
         raise InvalidInput(f"synchronous={synchronous!r} is not one of full (the default) and normal")
     if "\0" in path or not path or path == ":memory:":
@@ -31,7 +35,7 @@ async def open_database(path: str, *, env: Env, synchronous: str = "full") -> Sq
     if not os.path.isdir(os.path.dirname(path)):
         raise CannotOpen(f"the directory {os.path.dirname(path)} does not exist: create it first")
     level: Synchronous = "full" if synchronous == "full" else "normal"
-    writer, reader, checkpoints = await _open(path, env, level)
+    writer, reader, checkpoints = await _open(path, env, level, create)
     return SqliteDatabase(
         env=env,
         writer=ThreadLane(writer, name="faultproof-writer"),
@@ -42,13 +46,13 @@ async def open_database(path: str, *, env: Env, synchronous: str = "full") -> Sq
     )
 
 
-async def _open(path: str, env: Env, synchronous: Synchronous) -> list[Connection]:
+async def _open(path: str, env: Env, synchronous: Synchronous, create: bool) -> list[Connection]:
     """Writer, reader and checkpoints. The first connection of all turns the file to WAL and needs it to itself for that
     moment, and so does one that recovers it after a crash: wait for it."""
     started, tries = env.clock.monotonic(), 0
     while True:
         try:
-            return await asyncio.to_thread(_connections, path, env, synchronous)
+            return await asyncio.to_thread(_connections, path, env, synchronous, create)
         except Busy:
             if env.clock.monotonic() - started >= LOCK_TIMEOUT_S:
                 raise
@@ -56,7 +60,9 @@ async def _open(path: str, env: Env, synchronous: Synchronous) -> list[Connectio
         tries += 1
 
 
-def _connections(path: str, env: Env, synchronous: Synchronous) -> list[Connection]:
+def _connections(path: str, env: Env, synchronous: Synchronous, create: bool) -> list[Connection]:
+    if not create:
+        _refuse_others(path)
     opened: list[Connection] = []
     try:
         for reader in (False, True, False):
@@ -66,3 +72,16 @@ def _connections(path: str, env: Env, synchronous: Synchronous) -> list[Connecti
             connection.close()
         raise
     return opened
+
+
+def _refuse_others(path: str) -> None:
+    """Refuse a file that is not there or not ours. To open it is too late: that turns any database to WAL."""
+    if not os.path.isfile(path):
+        raise CannotOpen(f"there is no database {path}: check the name, or let the application make it first")
+    try:
+        with closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=rw", uri=True, timeout=0)) as raw:
+            ours = raw.execute("SELECT 1 FROM sqlite_schema WHERE name = 'faultproof_schema'").fetchone()
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+    if ours is None:
+        raise SchemaMismatch(f"{path} has no tables of faultproof's: name another database, or call `install()` first")

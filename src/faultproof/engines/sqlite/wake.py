@@ -3,7 +3,8 @@
 Each process that listens binds a Unix datagram socket in `<database>-wake/`; whoever commits sends the topic to every
 socket there, after the commit. A datagram may be lost and a writer may not be ours at all (a joined connection), so a
 poll stands behind it: every `POLL_S`, jittered, the size and time of the write-ahead log are compared (one `stat`, no
-query), and every `SWEEP_S` listeners are woken regardless. `stat` only, never `open`: closing any descriptor of a file
+query). Two commits within one tick of the file system's clock can look like one, so listeners also look for themselves
+from time to time: `News.wait` always has a timeout. `stat` only, never `open`: closing any descriptor of a file
 would drop the locks that SQLite holds on it in this process.
 """
 
@@ -22,8 +23,6 @@ from faultproof.ports.database import News
 
 POLL_S = 0.05
 """At the latest this long after a commit that sent no datagram, listeners hear of it."""
-SWEEP_S = 1.0
-"""At the latest this long after anything, listeners look for themselves."""
 _TOPIC_BYTES_MAX = 200
 
 
@@ -211,12 +210,10 @@ class DatagramWakeups:
 
     async def _watch(self, seen: tuple[int, int]) -> None:
         clock, rng = self._env.clock, self._env.rng
-        swept = clock.monotonic()
         while True:
-            await clock.sleep(POLL_S * (0.5 + 0.5 * rng.random()))
-            state, now = self._wal_state(), clock.monotonic()
-            if state != seen or now - swept >= SWEEP_S:
-                seen, swept = state, now
+            await clock.sleep(POLL_S * (0.9 + 0.1 * rng.random()))
+            if (state := self._wal_state()) != seen:
+                seen = state
                 self._bells.ring_all()
 
     def _wal_state(self) -> tuple[int, int]:

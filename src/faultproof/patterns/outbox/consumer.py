@@ -17,7 +17,7 @@ from faultproof.errors import InvalidInput, LeaseLost, OutcomeUnknown, Repair, T
 from faultproof.patterns.outbox import sql
 from faultproof.patterns.outbox.events import Event, EventTypes
 from faultproof.patterns.outbox.poison import Parking, Verdict, error_text, record_of, verdict
-from faultproof.patterns.outbox.sequencer import log_topic
+from faultproof.patterns.outbox.sequencer import IDLE_S, log_topic
 from faultproof.patterns.outbox.sql import Parked, Progress
 from faultproof.ports.database import Database, News, Transaction
 from faultproof.ports.log import Cursor, Record
@@ -30,7 +30,6 @@ OnPoison = Literal["key waits", "key goes on"]
 Handler = Callable[[Event[Any], Transaction], Awaitable[None]]
 Sink = Callable[[Event[Any]], Awaitable[None]]
 
-IDLE_S = 1.0
 CRASHES_MAX = 3
 """After so many processes in a row died holding a partition, its next event is set aside, where each attempt is written
 down before it is made: an event that kills its process ends as a dead letter too."""
@@ -166,11 +165,13 @@ class Consumer:
         cursors = yield from sql.cursors(log, group, partitions)
         limit = max(1, self._options.batch // len(partitions))
         records = yield from self._database.logs.read(log, cursors, limit=limit)
-        due = yield from sql.due(log, group, partitions, self._options.batch)
+        next_due = yield from sql.next_due_in_us(log, group)
+        due = []
+        if next_due is not None and next_due <= 0:
+            due = yield from sql.due(log, group, partitions, self._options.batch)
         keys = sorted({record.key for record in records if record.key is not None})
         waits = int(self._options.on_poison == "key waits")
         blocked = (yield from sql.blocked_keys(log, group, partitions, keys, waits)) if keys else []
-        next_due = None if records or due else (yield from sql.next_due_in_us(log, group))
         return Work(records, frozenset(blocked), due, next_due)
 
     # -- delivering -------------------------------------------------------------------------------------------------

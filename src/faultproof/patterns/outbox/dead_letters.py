@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import datetime
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 from faultproof.errors import InvalidInput
 from faultproof.patterns.outbox import sql
 from faultproof.patterns.outbox.poison import Parking
 from faultproof.patterns.outbox.sequencer import log_topic
+from faultproof.patterns.outbox.sql import Parked
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, Wake
 
 LIST_MAX = 10_000
+_Act: TypeAlias = Callable[[Parked], Script[None]]
 
 
 class DeadLetter(NamedTuple):
@@ -42,9 +45,7 @@ class DeadLetters:
 
     async def list(self, *, limit: int = 100) -> list[DeadLetter]:
         """The oldest ones first, by partition."""
-        if not 1 <= limit <= LIST_MAX:
-            raise InvalidInput(f"limit must be between 1 and {LIST_MAX}, got {limit}")
-        rows = await self._database.read(sql.dead_letters(self._log, self._group, limit))
+        rows = await self._database.read(sql.dead_letters(self._log, self._group, _checked(limit)))
         return [
             DeadLetter(
                 row.id,
@@ -62,24 +63,45 @@ class DeadLetters:
 
     async def replay(self, id: str) -> bool:
         """Attempt the event again from the first attempt; False if it is not among the dead."""
-        return await self._database.transact(self._replay(id))
+        return await self._database.transact(self._one(id, self._revive))
 
     async def discard(self, id: str) -> bool:
         """Give the event up for good; the next one of its key goes on. False if it is not among the dead."""
-        return await self._database.transact(self._discard(id))
+        return await self._database.transact(self._one(id, self._settle))
 
-    def _replay(self, id: str) -> Script[bool]:
+    async def replay_all(self, *, limit: int = 1_000) -> tuple[str, ...]:
+        """Replay the first `limit` dead letters, in one transaction; their ids, none if there are none."""
+        return await self._database.transact(self._first(limit, self._revive))
+
+    async def discard_all(self, *, limit: int = 1_000) -> tuple[str, ...]:
+        """Discard the first `limit` dead letters, in one transaction; their ids, none if there are none."""
+        return await self._database.transact(self._first(limit, self._settle))
+
+    def _one(self, id: str, act: _Act) -> Script[bool]:
         row = yield from sql.dead_letter(self._log, self._group, id)
         if row is None:
             return False
+        yield from act(row)
+        yield Wake(log_topic(self._log))
+        return True
+
+    def _first(self, limit: int, act: _Act) -> Script[tuple[str, ...]]:
+        rows = yield from sql.dead_letters(self._log, self._group, _checked(limit))
+        for row in rows:
+            yield from act(row)
+        if rows:
+            yield Wake(log_topic(self._log))
+        return tuple(row.id for row in rows)
+
+    def _revive(self, row: Parked) -> Script[None]:
         yield from sql.revive(self._log, self._group, row.partition, row.offset)
-        yield Wake(log_topic(self._log))
-        return True
 
-    def _discard(self, id: str) -> Script[bool]:
-        row = yield from sql.dead_letter(self._log, self._group, id)
-        if row is None:
-            return False
+    def _settle(self, row: Parked) -> Script[None]:
         yield from Parking(self._log, self._group).settled(row)
-        yield Wake(log_topic(self._log))
-        return True
+
+
+def _checked(limit: int) -> int:
+    """A number of dead letters that fits into memory."""
+    if not 1 <= limit <= LIST_MAX:
+        raise InvalidInput(f"limit must be between 1 and {LIST_MAX}, got {limit}")
+    return limit

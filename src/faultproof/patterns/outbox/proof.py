@@ -216,7 +216,7 @@ def _start(world: World, plant: str | None) -> _Run:
 
 
 def _start_poisoned(world: World, plant: str | None) -> _Run:
-    return _Run(world, plant, orders={"api-1": ("a", "b"), "api-2": ("a", "a"), "api-3": ("b", "a")}, poison=True)
+    return _Run(world, plant, orders={"api-1": ("a", "b"), "api-2": ("a",), "api-3": ("a",)}, poison=True)
 
 
 OUTBOX = Proof(

@@ -23,14 +23,21 @@ class Retention:
         self._keep_us = int(keep * 1_000_000)
         self._every = every
         self._batch = batch
+        self._due = 0.0
 
     async def open(self) -> News:
         return self._database.changed(f"{log_topic(self._log)}.trim")
 
     async def step(self) -> float:
+        clock = self._database.env.clock
+        if (left := self._due - clock.monotonic()) > 0:  # woken early: news may come with every commit
+            return left
         trimmed = await self._database.transact(self._trim())
         await lag.measure(self._database, self._log)
-        return 0.0 if trimmed >= self._batch else self._every
+        if trimmed >= self._batch:
+            return 0.0
+        self._due = clock.monotonic() + self._every
+        return self._every
 
     async def close(self) -> None:
         pass

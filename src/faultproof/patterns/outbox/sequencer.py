@@ -9,7 +9,7 @@ from faultproof.ports.script import Script, Wake
 from faultproof.primitives.leases import Leases
 
 IDLE_S = 1.0
-"""How often an idle sequencer looks although nobody called."""
+"""How often an idle loop looks although nobody called."""
 
 
 def intake_topic(log: str) -> str:

@@ -1,0 +1,1 @@
+"""Figures: what faultproof costs, beside doing it by hand, in one run."""

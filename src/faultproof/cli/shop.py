@@ -1,0 +1,131 @@
+"""`faultproof shop`: the reference shop, killed again and again, and audited."""
+
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+import typer
+
+from faultproof.cli.output import JsonOption, console, print_json
+from faultproof.errors import CannotOpen, InvalidInput, MissingExtra
+
+_WIDTH_PIPED = 110
+_A_PROCESS_FAILED = 4
+_TERMINATED = 128 + signal.SIGTERM
+
+Mistake = Literal["dual-write", "no-inbox", "ack-early"]
+Synchronous = Literal["full", "normal"]
+
+
+def shop(
+    orders: Annotated[
+        str,
+        typer.Option(metavar="FILE|N", help="A file with an order a line, items by commas; or how many to generate."),
+    ] = "1500",
+    db: Annotated[
+        str | None, typer.Option(metavar="URL", help="A new database, kept afterwards. Default: a temporary one.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="API processes.")] = 2,
+    kill_every: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Kill a busy process that often; 0: never.")
+    ] = 0.8,
+    clients: Annotated[int, typer.Option(help="Customers who order at the same time.")] = 16,
+    seed: Annotated[int, typer.Option(help="Decides the generated orders, and whom kills meet.")] = 1,
+    synchronous: Annotated[Synchronous | None, typer.Option(help="Durability of the database. Default: full.")] = None,
+    planted: Annotated[
+        Mistake | None, typer.Option("--break", help="Make this mistake, and kill in its window.")
+    ] = None,
+    aim: Annotated[
+        Mistake | None, typer.Option(help="Kill in the window of this mistake, whether or not it is made.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the journal, and the temporary database.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Take orders on real processes, kill them while they are busy, and audit what is left.
+
+    Exit status: 0 held; 1 violated; 3 vacuous, as nobody was killed while busy, or a role never; 4 a process failed
+    by itself.
+    """
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise MissingExtra(f"the shop needs {' and '.join(missing)}: pip install 'faultproof[shop]'")
+    from faultproof.shop.baskets import chosen
+    from faultproof.shop.display import print_verdict, showing
+    from faultproof.shop.options import ShopOptions
+    from faultproof.shop.processes import ProcessDied
+    from faultproof.shop.run import Status, run
+    from faultproof.shop.verdict import Verdict, judge
+
+    baskets = chosen(orders, seed=seed)
+    out = None if json else console(width_piped=_WIDTH_PIPED)
+
+    async def judged(options: ShopOptions, directory: Path) -> Verdict:
+        status = Status()
+        this = asyncio.current_task()
+        assert this is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # Ctrl-C does the same by itself
+        async with showing(status, out):
+            return judge(options, await run(options, baskets, directory, status))
+
+    with _Directory() as directory:
+        options = ShopOptions(
+            url=_url(db, synchronous, directory.path),
+            workers=workers,
+            clients=clients,
+            kill_every=kill_every,
+            seed=seed,
+            planted=planted,
+            aim=aim,
+        )
+        try:
+            verdict = asyncio.run(judged(options, directory.path))
+        except ProcessDied as error:
+            directory.kept = True
+            print(f"{error}\nThe database and the journal are in {directory.path}.", file=sys.stderr)
+            raise typer.Exit(_A_PROCESS_FAILED) from error
+        except asyncio.CancelledError as error:
+            raise typer.Exit(_TERMINATED) from error
+        directory.kept = keep or not verdict.held
+        verdict.kept = directory.kept or db is not None
+    if out is None:
+        print_json(verdict)
+    else:
+        print_verdict(verdict, out)
+    raise typer.Exit(verdict.status)
+
+
+class _Directory:
+    """A directory for the files of one run, removed afterwards unless it is to be kept."""
+
+    def __init__(self) -> None:
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix="faultproof-shop-"))
+        except OSError as error:
+            raise CannotOpen(f"no temporary directory can be made ({error.strerror}): set TMPDIR to one") from error
+        self.kept = False
+
+    def __enter__(self) -> "_Directory":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self.kept:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _url(db: str | None, synchronous: Synchronous | None, directory: Path) -> str:
+    """The database's URL, with the durability that was asked for."""
+    if db is None:
+        db = str(directory / "shop.db")
+    if synchronous is None:
+        return db
+    if "://" not in db:
+        db = f"sqlite:///{quote(db)}"
+    if "?" in db:
+        raise InvalidInput(f"{db} has options of its own: write synchronous={synchronous} among them")
+    return f"{db}?synchronous={synchronous}"

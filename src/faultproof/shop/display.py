@@ -1,0 +1,105 @@
+"""What people see: progress while the shop runs, and a table of all checks at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from faultproof.shop.run import Status
+from faultproof.shop.verdict import Verdict
+
+_LIVE_S = 0.25
+_LINE_S = 2.0
+
+
+@asynccontextmanager
+async def showing(status: Status, out: Console | None) -> AsyncIterator[None]:
+    """Keep people informed meanwhile: in place on a terminal, a line now and then in a pipe, nothing without `out`."""
+    if out is None:
+        yield
+        return
+    task = asyncio.create_task(_live(status, out) if out.is_terminal else _lines(status, out))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _live(status: Status, out: Console) -> None:
+    with Live(console=out, auto_refresh=False, transient=True) as live:
+        while True:
+            live.update(Text(_told(status)), refresh=True)
+            await asyncio.sleep(_LIVE_S)
+
+
+async def _lines(status: Status, out: Console) -> None:
+    while True:
+        await asyncio.sleep(_LINE_S)
+        out.print(_told(status), markup=False)
+
+
+def _told(status: Status) -> str:
+    seconds = time.monotonic() - status.began
+    progress, processes = status.progress, status.processes
+    kills = f"{processes.kills.total()} kills ({processes.kills_while_busy} busy)" if processes else "starting"
+    return (
+        f"{seconds:5.1f} s  {progress.answered:,}/{progress.total:,} orders ({progress.answered / seconds:.0f}/s)  "
+        f"{progress.retries:,} sent again  {kills}  {status.lag:,} events to go"
+    )
+
+
+def print_verdict(verdict: Verdict, out: Console) -> None:
+    """Every check with what was expected and found, then the verdict in words."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading, justify in (("claim", "left"), ("examined", "right"), ("expected", "right"), ("found", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich wants the literals
+    for check in verdict.checks:
+        found = Text(f"{check.violations:,} wrong", style="bold red" if check.violations else "green")
+        table.add_row(check.claim, f"{check.examined:,}", "0 wrong", found)
+    out.print(table)
+    for check in verdict.checks:
+        for where in check.where:
+            out.print(f"{check.name}: {where}", style="red", markup=False, soft_wrap=True)
+        if check.violations > len(check.where) > 0:
+            out.print(f"{check.name}: {check.violations:,} in all", style="red", markup=False)
+    for line in _words(verdict):
+        out.print(line, markup=False, soft_wrap=True)
+    style = "bold green" if verdict.status == 0 else "bold red" if not verdict.held else "bold yellow"
+    out.print(Text(_conclusion(verdict), style=style), soft_wrap=True)
+
+
+def _words(verdict: Verdict) -> list[str]:
+    roles = ", ".join(f"{count} {role}" for role, count in verdict.kills_by_role.items())
+    states = ", ".join(f"{count} {state}" for state, count in sorted(verdict.kills_by_state.items()))
+    killed = f"{verdict.kills} processes killed, {verdict.kills_while_busy} of them while busy ({roles}; {states})"
+    variant = "".join(
+        [
+            f"; planted bug: {verdict.planted}" if verdict.planted else "",
+            f"; kills aimed at the window of {verdict.aim or verdict.planted}"
+            if (verdict.aim or verdict.planted) and verdict.kills
+            else "",
+        ]
+    )
+    return [
+        "",
+        f"{verdict.accepted:,} orders in {verdict.seconds:.1f} s ({verdict.orders_per_second:.0f}/s); "
+        f"{verdict.retries:,} times an order was sent again; seed {verdict.seed}{variant}",
+        f"faults: {killed if verdict.kills else 'none; no kills'}",
+        f"assumed: {verdict.durability}; the operating system and the disk go on. Not tested: power loss, a lost disk, "
+        "more than one machine",
+        f"database: {verdict.database}{'' if verdict.kept else ' (removed: --keep keeps it)'}",
+    ]
+
+
+def _conclusion(verdict: Verdict) -> str:
+    if not verdict.held:
+        return f"violated{f': {verdict.unfinished}' if verdict.unfinished else ''}"
+    return f"held, but vacuous: {verdict.vacuous}" if verdict.vacuous else "held"

@@ -1,0 +1,124 @@
+"""Whom to kill, and when: a seeded choice among the processes that are busy, checked while the victim stands still.
+
+A look at a byte is old by the time a signal arrives. So the victim is stopped first (SIGSTOP), looked at again while it
+cannot move, and only then killed; one that slipped out of the window is let go and the next chance is waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from faultproof.shop.board import Board, State
+from faultproof.shop.messages import ROLES, Role
+from faultproof.shop.planted import Breakage
+
+_PATIENCE_S = 0.5
+"""How long one role is watched for a busy process before another role gets its turn."""
+_LOOK_S = 0.00002
+
+_BUSY = frozenset(State) - {State.IDLE}
+
+
+class Window(NamedTuple):
+    """Where a mistake shows: in which role, while its byte says what."""
+
+    role: Role
+    states: frozenset[State]
+
+
+def window(mistake: Breakage) -> Window:
+    """The window of a mistake. Correct code passes through the same place, inside one transaction."""
+    if mistake == "dual-write":
+        return Window("api", frozenset({State.WROTE}))
+    if mistake == "no-inbox":
+        return Window("consumer", frozenset({State.APPLIED}))
+    return Window("consumer", frozenset({State.MOVED}))
+
+
+class Struck(NamedTuple):
+    """What one attempt came to."""
+
+    slot: int | None
+    """Killed; None if nobody could be."""
+    state: State
+    """What its byte said after its death."""
+    missed: list[Role]
+    """Roles that were not busy as long as they were watched."""
+    ended: dict[int, int]
+    """Slot -> exit status of processes that were found to have ended by themselves. Their ids are free again."""
+
+
+class Killer:
+    """Kills one busy process every `every_s` seconds, the roles in turn."""
+
+    def __init__(self, board: Board, *, seed: int, every_s: float, target: Breakage | None) -> None:
+        self._board = board
+        self._rng = random.Random(f"killer-{seed}")  # noqa: S311  # to be repeated, not to be secret
+        self._every_s = every_s
+        self._window = window(target) if target is not None else None
+        self._turns: list[Role] = []
+        self._next: float | None = None
+
+    def armed(self, wanted: bool) -> None:
+        """Begin, or cease."""
+        self._next = time.monotonic() + self._every_s if wanted and self._every_s > 0 else None
+
+    def due_in_s(self) -> float:
+        """Seconds until the next kill."""
+        return 3600.0 if self._next is None else self._next - time.monotonic()
+
+    def strike(self, processes: Mapping[int, tuple[Role, int]]) -> Struck:
+        """Kill one of `processes` (slot -> role and process id), children of this one, while it is busy."""
+        assert self._next is not None
+        self._next = max(self._next + self._every_s, time.monotonic())
+        missed: list[Role] = []
+        ended: dict[int, int] = {}
+        for role in self._order():
+            pids = {slot: pid for slot, (of, pid) in processes.items() if of == role}
+            slot = self._hunt(pids, self._window.states if self._window else _BUSY, ended)
+            if slot is not None:
+                self._turns.remove(role)
+                return Struck(slot, self._board.state(slot), missed, ended)
+            missed.append(role)
+        return Struck(None, State.IDLE, missed, ended)
+
+    def _order(self) -> list[Role]:
+        """The roles that have not had their turn come first."""
+        if self._window is not None:
+            self._turns = [self._window.role]
+            return list(self._turns)
+        if not self._turns:
+            self._turns = self._rng.sample(ROLES, k=len(ROLES))
+        return list(self._turns)
+
+    def _hunt(self, pids: dict[int, int], wanted: Collection[State], ended: dict[int, int]) -> int | None:
+        deadline = time.monotonic() + _PATIENCE_S
+        while pids and time.monotonic() < deadline:
+            there = [slot for slot in pids if self._board.state(slot) in wanted]
+            if there:
+                slot = self._rng.choice(there)
+                status = self._try(pids[slot], slot, wanted)
+                if status == -signal.SIGKILL:
+                    return slot
+                if status is not None:
+                    ended[slot] = status
+                    del pids[slot]
+            time.sleep(_LOOK_S)
+        return None
+
+    def _try(self, pid: int, slot: int, wanted: Collection[State]) -> int | None:
+        """Stop it, and kill it if it stopped in the window. Its exit status; None if it lives on."""
+        os.kill(pid, signal.SIGSTOP)
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        if os.WIFSTOPPED(status):
+            if self._board.state(slot) not in wanted:
+                os.kill(pid, signal.SIGCONT)
+                return None
+            os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status)

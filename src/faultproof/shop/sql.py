@@ -1,0 +1,86 @@
+"""The shop's own tables, and its statements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from faultproof.ports.schema import Schema
+from faultproof.ports.script import Changed, sql
+from faultproof.shop.baskets import Line
+
+SCHEMA = Schema(
+    name="shop",
+    versions=[
+        [
+            """CREATE TABLE IF NOT EXISTS shop_order (
+                 id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL, at_us BIGINT NOT NULL)""",
+            """CREATE TABLE IF NOT EXISTS shop_line (
+                 order_id TEXT NOT NULL, item TEXT NOT NULL, quantity BIGINT NOT NULL, version BIGINT NOT NULL,
+                 PRIMARY KEY (order_id, item))""",
+            """CREATE TABLE IF NOT EXISTS shop_item (
+                 name TEXT PRIMARY KEY, sold BIGINT NOT NULL, version BIGINT NOT NULL)""",
+            """CREATE TABLE IF NOT EXISTS shop_summary (
+                 item TEXT PRIMARY KEY, units BIGINT NOT NULL, orders BIGINT NOT NULL, chain BIGINT NOT NULL)""",
+            """CREATE TABLE IF NOT EXISTS shop_stock (
+                 item TEXT PRIMARY KEY, level BIGINT NOT NULL, moves BIGINT NOT NULL, chain BIGINT NOT NULL)""",
+        ]
+    ],
+    works_from=1,
+    works_to=1,
+)
+
+
+class Stored(NamedTuple):
+    """An order that was taken before."""
+
+    id: str
+    fingerprint: str
+
+
+class Sold(NamedTuple):
+    """A line with the version that its item's row got."""
+
+    item: str
+    quantity: int
+    version: int
+
+
+class Versioned(NamedTuple):
+    """An item's row after the sale."""
+
+    item: str
+    version: int
+
+
+@sql(
+    """INSERT INTO shop_order (id, key, fingerprint, at_us) VALUES (:id, :key, :fingerprint, {now})
+       ON CONFLICT (key) DO NOTHING"""
+)
+def add_order(id: str, key: str, fingerprint: str) -> Changed: ...
+
+
+@sql("SELECT id, fingerprint FROM shop_order WHERE key = :key")
+def stored(key: str) -> Stored | None: ...
+
+
+# Sorted: two orders that share items lock their rows in the same order.
+@sql(
+    """INSERT INTO shop_item (name, sold, version) SELECT item, quantity, 1 FROM {lines} WHERE true ORDER BY item
+       ON CONFLICT (name) DO UPDATE SET sold = shop_item.sold + excluded.sold, version = shop_item.version + 1
+       RETURNING name, version"""
+)
+def sell(lines: Sequence[Line]) -> list[Versioned]: ...
+
+
+@sql(
+    """INSERT INTO shop_line (order_id, item, quantity, version)
+       SELECT :order_id, item, quantity, version FROM {lines} WHERE true"""
+)
+def add_lines(order_id: str, lines: Sequence[Sold]) -> None: ...
+
+
+@sql(
+    "SELECT (SELECT count(*) FROM shop_order) + (SELECT count(*) FROM shop_summary) + (SELECT count(*) FROM shop_stock)"
+)
+def rows() -> int: ...

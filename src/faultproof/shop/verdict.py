@@ -1,0 +1,107 @@
+"""What a run came to: the audit's counters under their names, whether it held, and whether it could have failed."""
+
+from __future__ import annotations
+
+import msgspec
+
+from faultproof.shop.audit import Check
+from faultproof.shop.messages import ROLES, Role
+from faultproof.shop.options import ShopOptions
+from faultproof.shop.planted import Breakage
+from faultproof.shop.run import Outcome
+
+HELD, VIOLATED, VACUOUS = 0, 1, 3
+"""Exit statuses."""
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """The JSON document. Nothing that decides `held` was counted by the shop: see `audit.py`."""
+
+    held: bool
+    vacuous: str | None
+    """Why the run shows nothing although it held."""
+    unfinished: str | None
+    """Why it did not get to the end of its work."""
+    accepted: int
+    lost_orders: int
+    duplicate_orders: int
+    unknown_orders: int
+    wrong_items: int
+    lost_events: int
+    duplicate_events: int
+    phantom_events: int
+    out_of_order: int
+    lost_effects: int
+    duplicate_effects: int
+    disordered_effects: int
+    damage: int
+    kills: int
+    kills_while_busy: int
+    kills_by_role: dict[Role, int]
+    kills_by_state: dict[str, int]
+    retries: int
+    seconds: float
+    orders_per_second: float
+    seed: int
+    planted: Breakage | None
+    aim: Breakage | None
+    durability: str
+    database: str
+    kept: bool = True
+    """Whether the database, the journal and the processes' errors are still there."""
+    checks: list[Check]
+
+    @property
+    def status(self) -> int:
+        """The command's exit status."""
+        if not self.held:
+            return VIOLATED
+        return VACUOUS if self.vacuous else HELD
+
+
+def judge(options: ShopOptions, outcome: Outcome) -> Verdict:
+    """Judge a run."""
+    processes = outcome.processes
+    wrong = {check.name: check.violations for check in outcome.audit.checks}
+    return Verdict(
+        held=outcome.audit.held and outcome.unfinished is None,
+        vacuous=_vacuous(options, outcome),
+        unfinished=outcome.unfinished,
+        accepted=outcome.audit.accepted,
+        lost_orders=wrong["lost_orders"],
+        duplicate_orders=wrong["duplicate_orders"],
+        unknown_orders=wrong["unknown_orders"],
+        wrong_items=wrong["wrong_items"],
+        lost_events=wrong["lost_events"],
+        duplicate_events=wrong["duplicate_events"],
+        phantom_events=wrong["phantom_events"],
+        out_of_order=wrong["out_of_order"],
+        lost_effects=wrong["lost_effects"],
+        duplicate_effects=wrong["duplicate_effects"],
+        disordered_effects=wrong["disordered_effects"],
+        damage=wrong["damage"],
+        kills=processes.kills.total(),
+        kills_while_busy=processes.kills_while_busy,
+        kills_by_role={role: processes.kills[role] for role in ROLES},
+        kills_by_state=dict(processes.states),
+        retries=outcome.progress.retries,
+        seconds=round(outcome.seconds, 2),
+        orders_per_second=round(outcome.audit.accepted / outcome.orders_s, 1),
+        seed=options.seed,
+        planted=options.planted,
+        aim=options.aim,
+        durability=outcome.durability,
+        database=outcome.database,
+        checks=outcome.audit.checks,
+    )
+
+
+def _vacuous(options: ShopOptions, outcome: Outcome) -> str | None:
+    """What was asked for and did not happen."""
+    if options.kill_every == 0:
+        return None
+    if outcome.processes.kills_while_busy == 0:
+        return "no process was killed while it was busy: take more orders, or kill more often"
+    if missing := outcome.processes.missing(options.target):
+        return f"no {' and no '.join(missing)} was killed: take more orders, or kill more often"
+    return None

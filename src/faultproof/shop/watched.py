@@ -1,0 +1,120 @@
+"""A database that shows on the board when a transaction is open, and tells when it needs repair."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
+
+from faultproof.clock import Env
+from faultproof.errors import Repair
+from faultproof.ports.claims import ClaimTable
+from faultproof.ports.database import Database, Health, News, Transaction
+from faultproof.ports.log import LogTable
+from faultproof.ports.schema import Schema
+from faultproof.ports.script import Script
+from faultproof.shop.board import Flag, State
+
+T = TypeVar("T")
+
+
+class Watched:
+    """The `Database` port around another. The library knows nothing of being watched, or killed."""
+
+    def __init__(
+        self, inner: Database, flag: Flag, *, closing: State = State.COMMITTING, repair: Callable[[Repair], None]
+    ) -> None:
+        """`closing`: what a transaction of the user's own shows at its end. `repair`: hears of a full disk and the like."""
+        self._inner = inner
+        self._flag = flag
+        self._closing = closing
+        self._repair = repair
+        self._latest: object = None
+
+    @property
+    def env(self) -> Env:
+        return self._inner.env
+
+    @property
+    def durability(self) -> str:
+        return self._inner.durability
+
+    @property
+    def claims(self) -> ClaimTable:
+        return self._inner.claims
+
+    @property
+    def logs(self) -> LogTable:
+        return self._inner.logs
+
+    def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[Transaction]:
+        return self._transaction(timeout)
+
+    async def transact(self, script: Script[T]) -> T:
+        turn = object()
+
+        def shown() -> Script[T]:
+            self._begin(turn)
+            result = yield from script
+            self._flag.show(State.COMMITTING)
+            return result
+
+        with _Telling(self._repair):
+            try:
+                return await self._inner.transact(shown())
+            finally:
+                self._end(turn)
+
+    async def read(self, script: Script[T]) -> T:
+        with _Telling(self._repair):
+            return await self._inner.read(script)
+
+    async def install(self, *schemas: Schema) -> None:
+        await self._inner.install(*schemas)
+
+    def in_transaction(self) -> bool:
+        return self._inner.in_transaction()
+
+    def changed(self, topic: str) -> News:
+        return self._inner.changed(topic)
+
+    async def health(self) -> Health:
+        return await self._inner.health()
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+    @asynccontextmanager
+    async def _transaction(self, timeout: float) -> AsyncIterator[Transaction]:
+        turn = object()
+        with _Telling(self._repair):
+            try:
+                async with self._inner.transaction(timeout=timeout) as tx:
+                    self._begin(turn)
+                    yield tx
+                    self._flag.show(self._closing)
+            finally:
+                self._end(turn)
+
+    def _begin(self, turn: object) -> None:
+        self._latest = turn
+        self._flag.show(State.OPEN)
+
+    def _end(self, turn: object) -> None:
+        # Once a commit is answered the next transaction may be open already: that one clears the flag itself.
+        if self._latest is turn:
+            self._flag.show(State.IDLE)
+
+
+class _Telling:
+    """Lets errors pass, and tells of those that no retry can help."""
+
+    def __init__(self, repair: Callable[[Repair], None]) -> None:
+        self._repair = repair
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Repair):
+            self._repair(error)

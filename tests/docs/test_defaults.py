@@ -1,0 +1,59 @@
+"""The table of defaults in a pattern's README has every option, with the value that the code has."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import Any
+
+import pytest
+
+from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
+from faultproof.patterns.outbox.dead_letters import DeadLetters
+from faultproof.primitives.batcher import Batcher, BatchLimits
+from faultproof.primitives.group_commit import GroupCommit
+from tests.docs.markdown import REPOSITORY, rows, section
+
+OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "batch": (BatchLimits, Batcher, GroupCommit, GroupCommit.submit),
+    "outbox": (
+        OutboxOptions,
+        ConsumerOptions,
+        Outbox,
+        Outbox.publish,
+        Outbox.sequencer,
+        Outbox.retention,
+        DeadLetters.list,
+        DeadLetters.replay_all,
+        DeadLetters.discard_all,
+    ),
+}
+_FROM_OPTIONS = {"options"}
+"""Parameters that take one of the dataclasses above, whose rows say the rest."""
+
+
+@pytest.mark.parametrize("room", OPTIONS)
+def test_defaults_are_those_of_the_code(room: str) -> None:
+    readme = REPOSITORY / "src/faultproof/patterns" / room / "README.md"
+    table = {cells[0].strip("`"): cells[1] for cells in rows(section(readme.read_text(encoding="utf-8"), "Defaults"))}
+    assert table == {name: value for made in OPTIONS[room] for name, value in _defaults(made)}
+
+
+@pytest.mark.parametrize("room", OPTIONS)
+def test_each_default_has_a_reason(room: str) -> None:
+    readme = REPOSITORY / "src/faultproof/patterns" / room / "README.md"
+    table = rows(section(readme.read_text(encoding="utf-8"), "Defaults"))
+    assert [cells[0] for cells in table if len(cells) != 4 or not cells[3]] == []
+
+
+def _defaults(made: Callable[..., Any]) -> list[tuple[str, str]]:
+    return [
+        (f"{made.__qualname__}.{name}" if is_dataclass(made) else f"{made.__qualname__}({name})", _shown(each.default))
+        for name, each in inspect.signature(made).parameters.items()
+        if each.default is not each.empty and name not in _FROM_OPTIONS
+    ]
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, int | float):
+        return f"{int(default):,}" if default == int(default) else f"{default:,}"
+    return f"{type(default).__name__}()" if is_dataclass(default) else str(default)
