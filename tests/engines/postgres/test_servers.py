@@ -224,6 +224,39 @@ async def test_no_more_connections_than_the_pool_holds(
         assert raw.execute(connections).fetchone() == (pool.SIZE + 1,)
 
 
+async def test_connection_is_kept_over_errors_and_cancels(orders: PostgresDatabase) -> None:
+    """Replaced, it would cost a connection each; closed with its transaction open, it would hold its locks a while."""
+
+    def fail() -> Script[None]:
+        yield from insert("apple")
+        raise ZeroDivisionError
+
+    async def fail_in_a_block() -> None:
+        async with orders.transaction() as tx:
+            await tx.run(fail())
+
+    pid = await orders.read(backend())
+    for failing in (orders.transact(fail()), fail_in_a_block()):
+        with pytest.raises(ZeroDivisionError):
+            await failing
+        assert await orders.read(backend()) == pid
+    inside = asyncio.Event()
+
+    async def wait_in_a_block() -> None:
+        async with orders.transaction() as tx:
+            await tx.run(insert("apple"))
+            inside.set()
+            await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(wait_in_a_block())
+    async with asyncio.timeout(WAIT_S):
+        await inside.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert await orders.read(backend()) == pid
+    assert await orders.read(items()) == []
+
+
 async def test_close_leaves_no_connection(connect: Open, postgres_url: str) -> None:
     db = await connect()
     await asyncio.gather(*(db.read(backend()) for _ in range(4)))

@@ -12,7 +12,7 @@ from faultproof.engines.sqlite import open_database
 from faultproof.engines.sqlite.connection import Connection
 from faultproof.engines.sqlite.database import SqliteDatabase
 from faultproof.errors import CannotOpen, DiskFull, InvalidInput, NotADatabase, NoTransaction, Repair, TransactionOpen
-from faultproof.ports.script import Script, sql
+from faultproof.ports.script import Script, Wake, sql
 from tests.children import Python
 from tests.engines.sqlite.conftest import Open
 
@@ -243,13 +243,18 @@ async def test_close_releases_the_file(path: Path, connect: Open) -> None:
     assert os.listdir(f"{path}-wake") == []
 
 
+def add_and_wake(db: SqliteDatabase) -> Script[None]:
+    yield from db.claims.add("job", ["a"])
+    yield Wake("jobs")
+
+
 async def test_commit_that_ends_after_close_leaves_nothing_behind(connect: Open, db: SqliteDatabase) -> None:
     peer = await connect()
     news = peer.changed("jobs")  # so that there is somebody to tell
     async with asyncio.timeout(20):
         for _ in range(10):
             short_lived = await connect()
-            running = asyncio.create_task(short_lived.transact(short_lived.claims.add("job", ["a"])))
+            running = asyncio.create_task(short_lived.transact(add_and_wake(short_lived)))
             await asyncio.sleep(0)
             await short_lived.close()
             await asyncio.gather(running, return_exceptions=True)
