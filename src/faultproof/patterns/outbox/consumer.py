@@ -55,9 +55,10 @@ class ConsumerOptions:
     """Lease on a partition: how long after a crash another process takes over."""
 
     def __post_init__(self) -> None:
-        if min(self.attempts, self.batch) < 1 or min(self.backoff, self.backoff_max) < 0:
+        # Written so that NaN, for which every comparison is false, is refused too.
+        if not (min(self.attempts, self.batch) >= 1 and self.backoff >= 0 and self.backoff_max >= 0):
             raise InvalidInput(f"attempts and batch must be at least 1 and no time negative, got {self}")
-        if self.timeout <= 0 or self.ttl <= 0:
+        if not (self.timeout > 0 and self.ttl > 0):
             raise InvalidInput(f"timeout and ttl must be positive, got {self}")
         if self.on_poison not in ("key waits", "key goes on"):
             raise InvalidInput(f"on_poison is 'key waits' or 'key goes on', not {self.on_poison!r}")
