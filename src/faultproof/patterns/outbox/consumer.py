@@ -166,7 +166,7 @@ class Consumer:
         cursors = yield from sql.cursors(log, group, partitions)
         limit = max(1, self._options.batch // len(partitions))
         records = yield from self._database.logs.read(log, cursors, limit=limit)
-        next_due = yield from sql.next_due_in_us(log, group)
+        next_due = yield from sql.next_due_in_us(log, group, partitions)
         due = []
         if next_due is not None and next_due <= 0:
             due = yield from sql.due(log, group, partitions, self._options.batch)
