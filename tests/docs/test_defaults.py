@@ -23,6 +23,8 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         Outbox.sequencer,
         Outbox.retention,
         DeadLetters.list,
+        DeadLetters.replay_all,
+        DeadLetters.discard_all,
     ),
 }
 _FROM_OPTIONS = {"options"}

@@ -6,13 +6,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from faultproof import signals
+from faultproof.cli import app
 from tests.architecture.rules import RULES
 from tests.docs.markdown import DOCUMENTS, REPOSITORY, ROOMS, code_spans, named, rows, section
 
 _TEST = re.compile(r"tests/[\w/]+\.py(::\w+(\[\w+\])?)?")
 _MODULE = re.compile(r"(?:src/faultproof/)?((?:[a-z_]+/)*[a-z_]+\.py)")
+_COMMAND = re.compile(r"(?:^\$ |`)faultproof ((?:[a-z]+ ?)+)", re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -45,12 +48,35 @@ def test_signals_are_named_with_their_units(readme: Path) -> None:
         assert (unit, "⚠" in name) == (units[signal], signal in alarming), signal
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_every_command_that_is_shown_exists(document: Path) -> None:
+    shown = [words.split() for words in _COMMAND.findall(_text(document))]
+    assert [" ".join(words) for words in shown if not _is_a_command(typer.main.get_command(app), words)] == []
+
+
+def test_a_command_that_is_not_there_is_noticed() -> None:
+    assert _COMMAND.findall("$ faultproof show outbox --json\nwith `faultproof patterns`") == [
+        "show outbox ",
+        "patterns",
+    ]
+    command = typer.main.get_command(app)
+    assert _is_a_command(command, ["show", "outbox"])
+    assert not _is_a_command(command, ["shows"])
+
+
 def test_a_test_that_is_not_there_is_noticed() -> None:
     assert _is_a_test("tests/docs/test_names.py::test_a_test_that_is_not_there_is_noticed")
     assert not _is_a_test("tests/docs/test_names.py::test_nothing")
     assert not _is_a_test("tests/docs/test_nothing.py")
     assert _is_a_test("tests/architecture/test_rules.py::test_house_keeps_its_rules[layers]")
     assert not _is_a_test("tests/architecture/test_rules.py::test_house_keeps_its_rules[nothing]")
+
+
+def _is_a_command(command: object, words: list[str]) -> bool:
+    verbs: dict[str, object] | None = getattr(command, "commands", None)
+    if verbs is None:
+        return True  # what follows are arguments
+    return bool(words) and words[0] in verbs and _is_a_command(verbs[words[0]], words[1:])
 
 
 def _text(document: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from faultproof.cli import patterns, shop, show
+from faultproof.cli import outbox, patterns, prove, shop, show, tapes
 from faultproof.cli.output import ReaderGone
 from faultproof.errors import FaultproofError
 
@@ -32,7 +32,12 @@ Try:
 
 [bold]faultproof show event-sourcing --json | jq .checklist[/]  every verb speaks JSON to machines
 
-Exit status: 0 fine; 2 bad input, with one sentence that says what; 130 interrupted.
+[bold]faultproof prove outbox --plants[/]  try its claim under every fault, and whether planted bugs are caught
+
+[bold]faultproof outbox lag --db shop.db[/]  what waits, how old it is, who is at it
+
+Exit status: 0 fine; 1 a proof did not hold; 2 bad input, with one sentence that says what; 3 a proof showed
+nothing; 4 a proof failed itself; 130 interrupted.
 """,
     rich_markup_mode="rich",
     no_args_is_help=True,
@@ -42,6 +47,9 @@ Exit status: 0 fine; 2 bad input, with one sentence that says what; 130 interrup
 app.command("patterns")(patterns.patterns)
 app.command("show")(show.show)
 app.command("shop")(shop.shop)
+app.command("prove")(prove.prove)
+app.command("replay")(tapes.replay)
+app.add_typer(outbox.app, name="outbox")
 
 
 def main() -> None:

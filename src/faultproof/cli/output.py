@@ -8,6 +8,8 @@ import msgspec
 import typer
 from rich.console import Console
 
+from faultproof.errors import InvalidInput
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 """The `--json` option that every verb has."""
 
@@ -44,3 +46,28 @@ def print_json(value: object) -> None:
         sys.stdout.flush()
     except BrokenPipeError as error:
         raise ReaderGone from error
+
+
+def one_line(text: str, chars_max: int = 1_000) -> str:
+    """Other people's text on one line: what could steer the terminal is replaced, what is too long is cut."""
+    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+    return clean if len(clean) <= chars_max else clean[: chars_max - 1] + "…"
+
+
+def span_of_time(seconds: float) -> str:
+    """A duration as people say it: 0.4 s, 12 min, 3 h, 5 days."""
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def confirm(question: str) -> None:
+    """Ask on stderr. Raises `InvalidInput` unless the answer on stdin is yes."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    # Closed standard input is None here.
+    answer = b"" if sys.stdin is None else sys.stdin.buffer.readline()
+    if not answer.endswith(b"\n"):
+        print(file=sys.stderr)
+    if answer.strip().lower() not in (b"y", b"yes"):
+        raise InvalidInput("nothing was done: answer y, or give --yes")

@@ -92,7 +92,8 @@ class Database(Protocol):
         ...
 
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction for the caller's own statements; rolled back if still open after `timeout` seconds."""
+        """A transaction for the caller's own statements; rolled back if the block raises, or if it is still open after
+        `timeout` seconds (`DeadlineExceeded`)."""
         ...
 
     async def transact(self, script: Script[T]) -> T:
@@ -100,7 +101,7 @@ class Database(Protocol):
         ...
 
     async def read(self, script: Script[T]) -> T:
-        """Run a script that only reads, on one consistent snapshot."""
+        """Run a script that only reads, on one consistent snapshot. Raises `InvalidInput` if it tries to write."""
         ...
 
     async def install(self, *schemas: Schema) -> None:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from math import ceil
 
 from faultproof.errors import FaultproofError, LeaseLost
-from faultproof.ports.claims import Claim
+from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.database import Database, Tx
 from faultproof.ports.script import Script
 from faultproof.signals import LOOP_LAG, STUCK
@@ -126,10 +126,10 @@ class Leases:
 
     def _tend(self) -> Script[list[Claim]]:
         table, ttl_us = self._database.claims, int(self._ttl * 1_000_000)
-        members = yield from self._join(ttl_us)
+        members = (yield from self._join(ttl_us)) if self._share else 1
         claims = yield from table.renew(self._kind, [*self._claims, *self._doubted], ttl_us=ttl_us)
         total = len((yield from table.holders(self._kind)))
-        quota = ceil(total / max(1, members)) if self._share else total
+        quota = ceil(total / members)
         if len(claims) < quota:
             taken = yield from table.take(self._kind, self._owner, ttl_us=ttl_us, limit=quota - len(claims))
             self._report(taken)
@@ -146,30 +146,36 @@ class Leases:
 
     def _renew(self, claims: Sequence[Claim]) -> Script[list[Claim]]:
         ttl_us = int(self._ttl * 1_000_000)
-        yield from self._present(ttl_us)
+        if self._share:
+            yield from self._present(ttl_us)
         return (yield from self._database.claims.renew(self._kind, claims, ttl_us=ttl_us))
 
-    def _present(self, ttl_us: int) -> Script[None]:
-        """Be counted among the members."""
+    def _present(self, ttl_us: int) -> Script[list[Holder]]:
+        """Be counted among the members; the members, as they were before."""
         table, kind = self._database.claims, f"{self._kind}:members"
-        yield from table.add(kind, [self._owner])
-        mine = [Claim(h.id, h.token, h.attempts) for h in (yield from table.holders(kind)) if h.owner == self._owner]
+        members = yield from table.holders(kind)
+        mine = [Claim(h.id, h.token, h.attempts) for h in members if h.owner == self._owner]
         if mine:
             yield from table.renew(kind, mine, ttl_us=ttl_us)
+        elif all(holder.id != self._owner for holder in members):
+            yield from table.add(kind, [self._owner])
+        return members
 
     def _join(self, ttl_us: int) -> Script[int]:
-        """Be counted, sweep out members that are gone, and count the others."""
+        """Be counted, sweep out members that are gone, and count those that are here."""
         table, kind = self._database.claims, f"{self._kind}:members"
-        yield from self._present(ttl_us)
+        members = yield from self._present(ttl_us)
         taken = yield from table.take(kind, self._owner, ttl_us=ttl_us, limit=MEMBERS_MAX)
         gone = [claim for claim in taken if claim.id != self._owner]
         if gone:
             yield from table.finish(kind, gone)
-        return sum(holder.state == "held" for holder in (yield from table.holders(kind)))
+        return 1 + sum(holder.state == "held" and holder.id != self._owner for holder in members)
 
     def _leave(self, claims: Sequence[Claim]) -> Script[None]:
         table, kind = self._database.claims, f"{self._kind}:members"
         yield from table.release(self._kind, claims)
+        if not self._share:
+            return
         present = yield from table.holders(kind)
         mine = [Claim(h.id, h.token, h.attempts) for h in present if h.id == self._owner]
         yield from table.finish(kind, mine)

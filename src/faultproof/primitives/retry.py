@@ -62,7 +62,9 @@ class RetryPolicy:
     attempts: int = 5
     """At most this many, the first included."""
     base: float = 0.05
+    """After n failed attempts wait up to this times 2**(n-1), with full jitter …"""
     cap: float = 2.0
+    """… and never more than this."""
     deadline: float = 30.0
     """From the first attempt; no attempt is begun after it, and the running one is not cut short."""
     repeat_unknown: bool = False

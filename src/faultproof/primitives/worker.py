@@ -68,6 +68,8 @@ class Worker:
     Promise: a loop whose step raises is started again after a pause (full jitter, up to 30 s), without harm to the
     others, and shows in `health()`; `stop()`, SIGTERM or SIGINT let each running step end, then give every lease back.
     A process that is killed instead loses nothing: its leases expire, and any peer goes on.
+
+    `drain_timeout`: seconds that a running step has to end after `stop()`, and then as long again to give leases back.
     """
 
     def __init__(self, env: Env, *loops: Loop, drain_timeout: float = 10.0) -> None:

@@ -15,6 +15,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -64,6 +65,18 @@ class Report:
     def rate(self) -> float:
         """Schedules a second."""
         return self.schedules / self.seconds if self.seconds else 0.0
+
+
+@contextmanager
+def carried_out() -> Iterator[None]:
+    """Whatever the proof's own code raises inside comes out as `HarnessError`: in words, since not every error can be
+    sent from one process to another."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # an `Escape` is none of Exception's
+        raise HarnessError(traceback.format_exc().rstrip()) from None
 
 
 VIOLATIONS_MAX = 20
@@ -269,9 +282,10 @@ def _work(job: _Job, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; ours ends the others
     said: Report | str
     try:
-        said = _job(job, pipe.send)
-    except BaseException:  # an `Escape` is none of Exception's; the words, since not every error can be sent
-        said = traceback.format_exc()
+        with carried_out():
+            said = _job(job, pipe.send)
+    except HarnessError as error:
+        said = str(error)
     pipe.send(said)
 
 

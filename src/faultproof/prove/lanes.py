@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from faultproof.engines.sqlite.connection import Connection, open_connection
 from faultproof.engines.sqlite.faults import NotBegun
-from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Rollback, Script, Step, drive
+from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Rollback, Script, Step, Wake, drive
 
 if TYPE_CHECKING:
     from faultproof.prove.world import Process
@@ -29,8 +29,8 @@ class Store(Protocol):
         """Back to the state that this store began with, for another run on another clock."""
         ...
 
-    def execute(self, lane: SimLane, step: Step) -> Answer:
-        """Run one step for a lane."""
+    def executor(self, lane: SimLane) -> Callable[[Step], Answer]:
+        """What runs the steps of a lane."""
         ...
 
     def call(self, lane: SimLane, function: Callable[[Connection], T]) -> T:
@@ -64,7 +64,7 @@ class SimLane:
 
     async def drive(self, script: Script[T]) -> T:
         if self.process.world.granularity == "commit" or self.role == "reader":
-            return await self._operate(self.role, lambda: drive(script, self._execute))
+            return await self._operate(self.role, lambda: drive(script, self._store.executor(self)))
         return await self._stepwise(script)
 
     async def call(self, function: Callable[[Connection], T]) -> T:
@@ -74,12 +74,13 @@ class SimLane:
         pass
 
     async def _stepwise(self, script: Script[T]) -> T:
+        execute = self._store.executor(self)
         try:
             step = next(script)
             while True:
                 label = step.statement.name if type(step) is Call else type(step).__name__
                 try:
-                    answer = await self._operate(label, lambda step=step: self._execute(step))  # type: ignore[misc]
+                    answer = await self._operate(label, lambda step=step: execute(step))  # type: ignore[misc]
                 except Exception as error:
                     step = script.throw(error)
                 else:
@@ -92,9 +93,6 @@ class SimLane:
         eligible = (lambda: self._store.free_for(self)) if self.role == "reader" else None
         result: T = await self.process.world.operate(self.process, self, label, action, eligible)
         return result
-
-    def _execute(self, step: Step) -> Answer:
-        return self._store.execute(self, step)
 
 
 class NestedConnection(Connection):
@@ -137,9 +135,16 @@ class MemoryStore:
         self.raw.execute("COMMIT")
         return self.raw.serialize()
 
-    def execute(self, lane: SimLane, step: Step) -> Answer:
-        if type(step) is Call:
-            return self._connection.execute(step)
+    def executor(self, lane: SimLane) -> Callable[[Step], Answer]:
+        execute, bound = self._connection.execute, self._bound
+
+        def step_of(step: Step) -> Answer:
+            return execute(step) if type(step) is Call or type(step) is Wake else bound(lane, step)
+
+        return step_of
+
+    def _bound(self, lane: SimLane, step: Step) -> Answer:
+        """The steps that open and end transactions."""
         if lane.role == "reader":
             return NOTHING
         if type(step) is Begin:
@@ -196,11 +201,14 @@ class FileStore:
         self._path.write_bytes(self._image)
         return open_connection(str(self._path), now=lambda: self._now(), synchronous="normal")
 
-    def execute(self, lane: SimLane, step: Step) -> Answer:
-        answer = self._connection(lane).execute(step)
-        if type(step) is Commit:
-            self.commits += 1
-        return answer
+    def executor(self, lane: SimLane) -> Callable[[Step], Answer]:
+        def execute(step: Step) -> Answer:
+            answer = self._connection(lane).execute(step)
+            if type(step) is Commit:
+                self.commits += 1
+            return answer
+
+        return execute
 
     def call(self, lane: SimLane, function: Callable[[Connection], T]) -> T:
         return function(self._connection(lane))

@@ -33,8 +33,9 @@ class Tape:
         """A number below n."""
         position = self.position
         self.position = position + 1
-        if position in self.given:
-            answer = self.given[position] % n
+        given = self.given.get(position)
+        if given is not None:
+            answer = given % n
         elif self.rng is None:
             return 0
         else:

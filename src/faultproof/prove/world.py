@@ -151,12 +151,14 @@ class World:
         self.trace: list[tuple[Any, ...]] = []
         """What happened, as facts; put into words only when somebody asks (`lines`, `hash`)."""
         self.points: list[Point] = []
+        """Where a fault could still strike, after the answers that the tape was given."""
         self.faults: list[str] = []
         self.deaths: list[tuple[str, BaseException]] = []
         """Processes whose main function raised: their supervisor starts them again, like after a crash."""
         self.closed = False
         self._operations: list[Operation] = []
         self._faults_left = faults_max
+        self._given_until = max(tape.given, default=-1)
         self._root = Strand("world")
         self.loop.strands.append(self._root)
         self._root_context = Context()
@@ -250,11 +252,12 @@ class World:
         return not any(process.strand.frozen for process in self.processes)
 
     def _pick(self) -> Operation | None:
-        eligible, lanes = [], set()
+        eligible: list[Operation] = []
+        lanes: list[object] = []
         for operation in self._operations:
             if operation.lane in lanes:
                 continue  # a lane keeps the order of its calls
-            lanes.add(operation.lane)
+            lanes.append(operation.lane)
             if not operation.process.strand.frozen and (operation.eligible is None or operation.eligible()):
                 eligible.append(operation)
         if not eligible:
@@ -292,15 +295,8 @@ class World:
                 future.set_result(result)
 
     def _strike(self, process: Process, when: str, label: str) -> bool:
-        if not self._faults_left:
-            self._fault(3)
-            return False
-        name, commits = process.strand.name, self.store.commits
-        holds_lock = self.store.owner is process
-        crash: Hashable = (name, process.notes, commits, self.loop.now, holds_lock)
-        # Frozen with the lock, it stops all writers until it wakes, wherever in its transaction it is.
-        freeze: Hashable = (name, commits) if holds_lock else (name, process.operations, when, commits, self.loop.now)
-        self.points.append(Point(self.tape.position, when, label, name, (crash, freeze)))
+        if self._faults_left and self.tape.position > self._given_until:
+            self._remember(process, when, label)
         fault = self._fault(3)
         if fault == NO_FAULT:
             return False
@@ -310,6 +306,15 @@ class World:
         else:
             self._freeze(process)
         return True
+
+    def _remember(self, process: Process, when: str, label: str) -> None:
+        """A point that a longer tape may strike at."""
+        name, commits, now = process.strand.name, self.store.commits, self.loop.now
+        holds_lock = self.store.owner is process
+        crash: Hashable = (name, process.notes, commits, now, holds_lock)
+        # Frozen with the lock, it stops all writers until it wakes, wherever in its transaction it is.
+        freeze: Hashable = (name, commits) if holds_lock else (name, process.operations, when, commits, now)
+        self.points.append(Point(self.tape.position, when, label, name, (crash, freeze)))
 
     def _fault(self, n: int) -> int:
         """Which of n faults strikes here, 0 for none.

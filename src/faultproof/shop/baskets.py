@@ -54,9 +54,11 @@ def check_name(item: str) -> None:
         size = len(item.encode())
     except UnicodeEncodeError:  # a lone surrogate, which JSON can carry and UTF-8 cannot
         size = 0
-    if not 1 <= size <= NAME_BYTES_MAX or not item.isprintable():
+    if not 1 <= size <= NAME_BYTES_MAX or any(character < " " for character in item):
         shown = item if len(item) <= 40 else item[:40] + "…"
-        raise InvalidInput(f"an item's name is a printable text of 1 to {NAME_BYTES_MAX} bytes, not {shown!r}")
+        raise InvalidInput(
+            f"an item's name has 1 to {NAME_BYTES_MAX} bytes and no control characters, unlike {shown!r}"
+        )
 
 
 def generated(count: int, *, seed: int) -> Iterator[Basket]:

@@ -1,7 +1,7 @@
 """A customer's connection to the API: HTTP/1.1 with one request at a time, which is all that a load generator needs.
 
-httpx costs 5 ms an order here (it scans its pool, and looks for an absent package on every request), which would measure
-the customers instead of the shop.
+httpx took 7 ms of processor time an order here against less than one (its pool looks through all connections, and for an
+optional package, on every request), which would measure the customers instead of the shop.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Connection:
         try:
             async with asyncio.timeout(timeout):
                 return await self._exchange(request)
-        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:  # TimeoutError is an OSError
+        except (OSError, EOFError, ValueError, LookupError, asyncio.LimitOverrunError) as error:
             self.close()
             raise Unreachable(f"port {self._port}: {type(error).__name__} {error}") from error
         except asyncio.CancelledError:

@@ -80,6 +80,8 @@ class Keeper:
     def _strike(self) -> None:
         pids = {number: slot.pid for number, slot in enumerate(self._slots) if slot.pid}
         struck = self._killer.strike({number: (self._slots[number].role, pid) for number, pid in pids.items()})
+        for number, status in struck.ended.items():
+            self._report_death(number, status)
         for miss in struck.missed:
             _say(Missed(miss))
         if struck.slot is not None:
@@ -94,8 +96,12 @@ class Keeper:
         """Report those that ended by themselves, which none should; the command decides what that means."""
         for number, slot in enumerate(self._slots):
             if slot.pid and (status := _ended(slot.pid)) is not None:
-                slot.pid = 0
-                _say(Died(slot.role, number, status))
+                self._report_death(number, status)
+
+    def _report_death(self, number: int, status: int) -> None:
+        slot = self._slots[number]
+        slot.pid = 0
+        _say(Died(slot.role, number, status))
 
     def _start(self, number: int) -> None:
         slot = self._slots[number]
@@ -142,11 +148,8 @@ class Keeper:
 
 
 def _ended(pid: int) -> int | None:
-    """The exit status of a child that has ended; 1 if the killer took note of its end, and its status with it."""
-    try:
-        gone, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return 1
+    """The exit status of a child that has ended, None while it runs."""
+    gone, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if gone else None
 
 

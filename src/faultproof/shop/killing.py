@@ -49,6 +49,8 @@ class Struck(NamedTuple):
     """What its byte said after its death."""
     missed: list[Role]
     """Roles that were not busy as long as they were watched."""
+    ended: dict[int, int]
+    """Slot -> exit status of processes that were found to have ended by themselves. Their ids are free again."""
 
 
 class Killer:
@@ -71,18 +73,19 @@ class Killer:
         return 3600.0 if self._next is None else self._next - time.monotonic()
 
     def strike(self, processes: Mapping[int, tuple[Role, int]]) -> Struck:
-        """Kill one of `processes` (slot -> role and process id) while it is busy."""
+        """Kill one of `processes` (slot -> role and process id), children of this one, while it is busy."""
         assert self._next is not None
         self._next = max(self._next + self._every_s, time.monotonic())
         missed: list[Role] = []
+        ended: dict[int, int] = {}
         for role in self._order():
             pids = {slot: pid for slot, (of, pid) in processes.items() if of == role}
-            slot = self._hunt(pids, self._window.states if self._window else _BUSY)
+            slot = self._hunt(pids, self._window.states if self._window else _BUSY, ended)
             if slot is not None:
                 self._turns.remove(role)
-                return Struck(slot, self._board.state(slot), missed)
+                return Struck(slot, self._board.state(slot), missed, ended)
             missed.append(role)
-        return Struck(None, State.IDLE, missed)
+        return Struck(None, State.IDLE, missed, ended)
 
     def _order(self) -> list[Role]:
         """The roles that have not had their turn come first."""
@@ -93,25 +96,29 @@ class Killer:
             self._turns = self._rng.sample(ROLES, k=len(ROLES))
         return list(self._turns)
 
-    def _hunt(self, pids: Mapping[int, int], wanted: Collection[State]) -> int | None:
+    def _hunt(self, pids: dict[int, int], wanted: Collection[State], ended: dict[int, int]) -> int | None:
         deadline = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < deadline:
+        while pids and time.monotonic() < deadline:
             there = [slot for slot in pids if self._board.state(slot) in wanted]
             if there:
                 slot = self._rng.choice(there)
-                if self._kill(pids[slot], slot, wanted):
+                status = self._try(pids[slot], slot, wanted)
+                if status == -signal.SIGKILL:
                     return slot
+                if status is not None:
+                    ended[slot] = status
+                    del pids[slot]
             time.sleep(_LOOK_S)
         return None
 
-    def _kill(self, pid: int, slot: int, wanted: Collection[State]) -> bool:
+    def _try(self, pid: int, slot: int, wanted: Collection[State]) -> int | None:
+        """Stop it, and kill it if it stopped in the window. Its exit status; None if it lives on."""
         os.kill(pid, signal.SIGSTOP)
         _, status = os.waitpid(pid, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):  # it ended by itself, just now: the keeper will notice
-            return False
-        if self._board.state(slot) not in wanted:
-            os.kill(pid, signal.SIGCONT)
-            return False
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return True
+        if os.WIFSTOPPED(status):
+            if self._board.state(slot) not in wanted:
+                os.kill(pid, signal.SIGCONT)
+                return None
+            os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status)

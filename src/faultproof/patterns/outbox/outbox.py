@@ -58,7 +58,8 @@ class Outbox:
         name: str = "outbox",
         options: OutboxOptions | None = None,
     ) -> None:
-        """`events`: stable type name -> msgspec Struct, dataclass or `dict`."""
+        """`events`: stable type name -> msgspec Struct, dataclass or `dict`. `name`: of the log; 1 to 100 letters, digits,
+        `-`, `_`, `.`. Raises `InvalidInput` for a name or a type that cannot be used."""
         check_name(name, "an outbox")
         self.name = name
         self._database = database
@@ -71,7 +72,11 @@ class Outbox:
         self._owner = f"{database.env.process}:{database.env.ids.new()[-6:]}"
 
     async def install(self) -> None:
-        """Create the tables and the log; idempotent, and safe in many processes at once."""
+        """Create the tables and the log; idempotent, and safe in many processes at once.
+
+        Raises `InvalidInput` if the log exists with another number of partitions, and `SchemaMismatch` if a newer release
+        made the tables.
+        """
         database = self._database
         await database.install(database.claims.schema, database.logs.schema, sql.SCHEMA)
         await database.transact(self._create())
@@ -122,18 +127,19 @@ class Outbox:
         headers: Mapping[str, str] | None = None,
         delay: float = 0.0,
     ) -> Awaitable[str] | Script[str] | str:
-        """Publish one event; its id.
+        """Publish one event; its id, the same in every delivery.
 
         With `tx` it commits or vanishes with that transaction: await the result of an async one; a joined synchronous
         handle gives the id directly; inside a script of your own, `yield from` it with `Inline()`. Without `tx` it is
         committed before the call returns, in one transaction with what other callers publish at the same time.
 
-        `key`: events of one key stay in order (None: no order).
-        `type`: the registered name, needed for a `dict`. `delay`: seconds after which it takes its place in the log;
-        later events do not wait for it.
+        `key`: events of one key stay in order (None: no order); up to 512 bytes. `type`: the registered name, needed for
+        a `dict`. `headers`: up to 8,192 bytes when encoded. `delay`: seconds, up to ten years, after which it takes its
+        place in the log; later events do not wait for it.
 
         Raises `UnknownEventType`, `PayloadTooLarge` or `InvalidInput`, and then nothing was written; `TransactionOpen`
-        for a call without `tx` inside an open transaction; `Overloaded` when too many publications wait.
+        for a call without `tx` inside an open transaction. Without `tx` also `Overloaded` when too many publications
+        wait, `DeadlineExceeded` (nothing happened) and `OutcomeUnknown` (it may be published).
         """
         name = self._types.name_of(event, type)
         made = entry(
@@ -154,22 +160,32 @@ class Outbox:
         return tx.run(self._publish(made))
 
     def sequencer(self, *, ttl: float = 5.0, batch: int = 2_000) -> Sequencer:
-        """The loop that gives committed events their place in the log; for a `Worker`, in any number of processes."""
+        """The loop that gives committed events their place in the log; for a `Worker`, in any number of processes.
+
+        `ttl`: seconds after a crash until another takes over. `batch`: events moved in one transaction.
+        """
         return Sequencer(self._database, self.name, owner=self._owner, ttl=ttl, batch=batch)
 
     def consumer(self, group: str, handler: Handler, options: ConsumerOptions | None = None) -> Consumer:
         """The loop that delivers to `handler(event, tx)`: what it writes through `tx` takes effect once per event.
 
-        Do quick work on this database there; a slow handler keeps the transaction open.
+        Do quick work on this database there; a slow handler keeps the transaction open. `TryAgain` from it means "later",
+        and is not counted against the event. A new group begins at the oldest event kept.
         """
         return self._consumer(group, options, handler=handler)
 
     def relay(self, group: str, sink: Sink, options: ConsumerOptions | None = None) -> Consumer:
-        """The loop that hands events to `sink(event)`, outside any transaction: at least once, in order per key."""
+        """The loop that hands events to `sink(event)`, outside any transaction: at least once, in order per key.
+
+        The receiver deduplicates by `event.id`. `TryAgain` from it means "later", and is not counted against the event.
+        """
         return self._consumer(group, options, sink=sink)
 
     def retention(self, *, keep: float = 86_400.0, every: float = 10.0, batch: int = 1_000) -> Retention:
-        """The loop that removes what every group has settled `keep` seconds after it was published."""
+        """The loop that removes what every group has settled `keep` seconds after it was published.
+
+        At most `batch` events of each partition in one transaction; every `every` seconds it also emits the lag.
+        """
         return Retention(self._database, self.name, keep=keep, every=every, batch=batch)
 
     def dead_letters(self, group: str) -> DeadLetters:
@@ -182,12 +198,18 @@ class Outbox:
         return await lag.measure(self._database, self.name)
 
     async def forget(self, group: str) -> None:
-        """Remove a group that will not come back, with its progress and its dead letters; retention goes on without it."""
+        """Remove a group that will not come back, with its progress and its dead letters; retention goes on without it.
+
+        Stop its consumers before. One of that name that is started later begins at the oldest event kept.
+        """
         check_name(group, "a group")
         await self._database.transact(operations.forget(self._database, self.name, group))
 
     async def begin_epoch(self) -> str:
-        """After a restore from a backup: offsets will be given out again, under a new epoch; the epoch's name."""
+        """After a restore from a backup: offsets will be given out again, under a new epoch; the epoch's name.
+
+        Consumers read it when they begin, so call it before they are started.
+        """
         epoch = self._database.env.ids.new()
         await self._database.transact(self._database.logs.begin_epoch(self.name, epoch=epoch))
         return epoch

@@ -1,0 +1,76 @@
+"""Proofs by the names people type: a pattern (`outbox`), or a module and an object (`pkg.module:NAME`)."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+from faultproof.catalogue import PATTERNS, find
+from faultproof.errors import InvalidInput
+from faultproof.prove.explore import HarnessError, carried_out
+from faultproof.prove.proof import Plant, Proof
+
+
+def proofs_of(names: list[str]) -> list[Proof]:
+    """The proofs of these patterns and of these full names, each once; of every ready pattern if none is named.
+
+    :raises InvalidInput: for a name that leads to no proof; `HarnessError` for a module that fails when imported.
+    """
+    found: dict[str, Proof] = {}
+    for name in names or [pattern.name for pattern in PATTERNS if pattern.proof]:
+        for proof in [proof_called(name)] if ":" in name else _of_pattern(name):
+            found[proof.name] = proof
+    return list(found.values())
+
+
+def proof_called(name: str) -> Proof:
+    """The proof at `pkg.module:NAME`."""
+    module, _, attribute = name.partition(":")
+    proof = getattr(_imported(module, name), attribute, None)
+    if not isinstance(proof, Proof):
+        raise InvalidInput(f"there is no proof {name!r}: the module has no Proof of that name")
+    if proof.name != name:
+        raise InvalidInput(
+            f"the proof at {name!r} must be named so, not {proof.name!r}: its tapes are found by that name"
+        )
+    return proof
+
+
+def plant_called(proof: Proof, name: str) -> Plant:
+    """One of the proof's planted bugs."""
+    for plant in proof.plants:
+        if plant.name == name:
+            return plant
+    known = ", ".join(plant.name for plant in proof.plants) or "none"
+    raise InvalidInput(f"{proof.name} has no planted bug {name!r}; its planted bugs are: {known}")
+
+
+def _of_pattern(name: str) -> list[Proof]:
+    """All that the pattern's room has, the catalogue's and its companions."""
+    pattern = find(name)
+    if pattern.proof is None:
+        ready = ", ".join(each.name for each in PATTERNS if each.proof)
+        raise InvalidInput(f"{pattern.name} has no proof yet; ready are {ready}")
+    room = pattern.proof.partition(":")[0]
+    proofs = (value for value in vars(import_module(room)).values() if isinstance(value, Proof))
+    return [proof for proof in proofs if proof.name.startswith(f"{room}:")]
+
+
+def _imported(module: str, name: str) -> ModuleType:
+    if all(part.isidentifier() for part in module.split(".")):
+        try:
+            with carried_out():
+                return import_module(module)
+        except HarnessError:
+            # A module that is there and fails is broken, not misspelt.
+            if _is_there(module):
+                raise
+    raise InvalidInput(f"there is no proof {name!r}: no module {module!r} is installed")
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError as error:  # of its parents, which `find_spec` imports, or of one that they need
+        return not f"{module}.".startswith(f"{error.name}.")
+    except Exception:  # one of its parents is broken
+        return True

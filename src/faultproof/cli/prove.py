@@ -1,0 +1,114 @@
+"""`faultproof prove`: run proofs, and say what was claimed, what was tried, and whether it held."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from faultproof.cli.output import JsonOption, console, print_json
+from faultproof.cli.proofs import proofs_of
+from faultproof.cli.tapes import kept, writable
+from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, document, print_outcome
+from faultproof.prove.escapes import no_escapes
+from faultproof.prove.explore import Explorer, HarnessError, carried_out, explore
+from faultproof.prove.proof import Proof
+
+
+def prove(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME…]", help="Patterns, or pkg.module:NAME; all that are ready.")
+    ] = None,
+    depth: Annotated[int, typer.Option("--depth", help="1: strike at every point. 2: at every pair of points.")] = 1,
+    random: Annotated[int, typer.Option("--random", metavar="N", help="N random schedules on top.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="The first of them.")] = 0,
+    plants: Annotated[bool, typer.Option("--plants", help="Run the planted bugs too: each must be caught.")] = False,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="DIR", help="Where tapes of violations go, planted ones too.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Run proofs in simulation. Exit: 0 held, 1 violated, 2 bad input, 3 inconclusive, 4 the proof itself failed."""
+    options = Options(depth=depth, random=random, seed=seed, plants=plants, save=writable(save))
+    outcomes = []
+    out = console(width_piped=WIDTH_PIPED)
+    for proof in _found(names or []):
+        outcome = _proved(proof, options)
+        outcomes.append(outcome)
+        if not json:
+            print_outcome(outcome, options, out)
+        if outcome.error is not None:
+            print(outcome.error, file=sys.stderr)
+    if json:
+        print_json([document(outcome, options) for outcome in outcomes])
+    raise typer.Exit(min((outcome.status for outcome in outcomes), key=WORST_FIRST.index))
+
+
+def _found(names: list[str]) -> list[Proof]:
+    try:
+        return proofs_of(names)
+    except HarnessError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(Status.ERROR) from error
+
+
+def _proved(proof: Proof, options: Options) -> Outcome:
+    outcome = Outcome(proof=proof)
+    try:
+        _try(outcome, options, depths=(options.depth,))
+        for plant in proof.plants if options.plants else ():
+            planted = Outcome(proof=proof, plant=plant.name)
+            # Most are caught by one fault; a pair costs a hundred times as much.
+            _try(planted, options, depths=tuple(range(1, options.depth + 1)))
+            outcome.plants.append(planted)
+    except HarnessError as error:
+        outcome.error = f"{error}\n{proof.name} could not be carried out, so it shows nothing."
+    return outcome
+
+
+def _try(outcome: Outcome, options: Options, *, depths: tuple[int, ...]) -> None:
+    proof, plant = outcome.proof, outcome.plant
+    with _Progress(f"{proof.name.partition(':')[2]} {plant or ''}".strip()) as progress:
+        for depth in depths:
+            outcome.exhaustive = explore(proof, depth=depth, plant=plant, progress=progress)
+            if outcome.exhaustive.violations:
+                break
+        if options.random and not (plant and outcome.exhaustive.violations):
+            seeds = range(options.seed, options.seed + options.random)
+            outcome.sampled = explore(proof, seeds=seeds, plant=plant, progress=progress)
+    violations = [*outcome.exhaustive.violations, *outcome.sampled.violations]
+    if not violations:
+        return
+    # Processes report in any order; the same command must find the same.
+    first = min(violations, key=lambda each: (len(each.faults), len(each.answers), sorted(each.answers.items())))
+    with carried_out():
+        explorer = Explorer(proof, plant)
+        with no_escapes():
+            outcome.violation = explorer.shrunk(first)
+    if plant is None or options.save is not None:
+        outcome.tape = kept(outcome.violation, proof=proof, plant=plant, directory=options.save or Path())
+
+
+class _Progress:
+    """One line on a terminal that is rewritten, from the first second on. Call it with the schedules run so far."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._began = time.monotonic()
+        self._shown = False
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def _show(self, schedules: int) -> None:
+        seconds = time.monotonic() - self._began
+        if seconds >= 1 and sys.stderr.isatty():
+            self._shown = True
+            line = f"{self._what}: {schedules:,} schedules, {seconds:.0f} s"
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)

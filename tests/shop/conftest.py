@@ -1,0 +1,5 @@
+"""The shop gets real files."""
+
+from tests.files import connect, db, path
+
+__all__ = ["connect", "db", "path"]

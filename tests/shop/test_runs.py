@@ -1,0 +1,147 @@
+"""The shop itself, in small: it holds under kills, each planted bug is caught, and only where kills meet its window."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faultproof.shop.planted import BREAKAGES
+from tests.cli.executable import EXECUTABLE, faultproof
+from tests.fakes import WAIT_S
+from tests.shop.reading import rows
+
+COUNTERS = (
+    "lost_orders",
+    "duplicate_orders",
+    "unknown_orders",
+    "wrong_items",
+    "lost_events",
+    "duplicate_events",
+    "phantom_events",
+    "out_of_order",
+    "lost_effects",
+    "duplicate_effects",
+    "disordered_effects",
+    "damage",
+)
+CAUGHT_BY = {"dual-write": "lost_events", "no-inbox": "duplicate_effects", "ack-early": "lost_effects"}
+
+
+def run(*args: object, status: int = 0) -> dict[str, Any]:
+    """A run's JSON document."""
+    # What must survive here are processes: fewer syncs make the machine's other tests wait less.
+    got = faultproof("shop", *map(str, args), "--synchronous", "normal", "--json", status=status)
+    assert got.stderr == ""
+    found: dict[str, Any] = json.loads(got.stdout)
+    return found
+
+
+def wrong(found: dict[str, Any]) -> set[str]:
+    return {name for name in COUNTERS if found[name]}
+
+
+def test_shop_holds_while_processes_of_every_role_are_killed() -> None:
+    found = run("--orders", 400, "--kill-every", 0.15)
+    assert (found["held"], found["vacuous"], found["unfinished"], wrong(found)) == (True, None, None, set())
+    assert found["accepted"] == 400
+    assert found["kills"] == found["kills_while_busy"] == sum(found["kills_by_role"].values())
+    assert min(found["kills_by_role"].values()) >= 1
+    assert found["retries"] > 0
+    assert found["seconds"] > 0
+    examined = {check["name"]: check["examined"] for check in found["checks"]}
+    assert examined["lost_events"] > 1_000
+    assert set(examined) == set(COUNTERS)
+    assert found["durability"] == "SQLite WAL, synchronous=NORMAL"
+    assert not Path(found["database"]).parent.exists()
+
+
+@pytest.mark.parametrize("mistake", BREAKAGES)
+def test_planted_bug_is_caught_when_kills_meet_its_window(mistake: str) -> None:
+    found = run("--orders", 100, "--kill-every", 0.1, "--break", mistake, status=1)
+    assert (found["held"], wrong(found)) == (False, {CAUGHT_BY[mistake]})
+    assert found["kills"] == found["kills_while_busy"] >= 1
+    where = next(check["where"] for check in found["checks"] if check["name"] == CAUGHT_BY[mistake])
+    assert "'item " in where[0]
+    assert Path(found["database"]).exists()  # to be looked into
+
+
+@pytest.mark.parametrize("mistake", BREAKAGES)
+def test_planted_bug_does_not_show_without_kills(mistake: str) -> None:
+    found = run("--orders", 60, "--kill-every", 0, "--break", mistake)
+    assert (found["held"], found["vacuous"], wrong(found), found["kills"]) == (True, None, set(), 0)
+
+
+@pytest.mark.parametrize("mistake", BREAKAGES)
+def test_correct_shop_holds_under_the_same_aimed_kills(mistake: str) -> None:
+    found = run("--orders", 100, "--kill-every", 0.1, "--aim", mistake)
+    assert (found["held"], found["vacuous"], wrong(found)) == (True, None, set())
+    state = {"dual-write": "wrote", "no-inbox": "applied", "ack-early": "moved"}[mistake]
+    assert found["kills_by_state"] == {state: found["kills"]}
+
+
+def test_run_without_a_kill_is_vacuous() -> None:
+    found = run("--orders", 5, "--kill-every", 60, status=3)
+    assert found["held"] is True
+    assert found["vacuous"].startswith("no process was killed while it was busy")
+
+
+def test_people_get_a_table_and_a_verdict(tmp_path: Path) -> None:
+    database = tmp_path / "it is ?our shop%20.db"
+    got = faultproof("shop", "--orders", "20", "--kill-every", "0", "--seed", "3", "--db", str(database))
+    assert got.stdout.endswith("\nheld\n")
+    for said in (
+        "every committed event is in the stream",
+        "seed 3",
+        "synchronous=FULL",
+        "Not tested: power loss",
+        "no kills",
+    ):
+        assert said in got.stdout
+    assert rows(database, "SELECT count(*) FROM shop_order") == [(20,)]
+
+
+def test_orders_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "baskets.csv").write_text("milk,eggs\n\nmilk,milk\n")
+    found = run("--orders", tmp_path / "baskets.csv", "--kill-every", 0, "--db", tmp_path / "shop.db")
+    assert found["accepted"] == 2
+    summary = rows(tmp_path / "shop.db", "SELECT item, units, orders FROM shop_summary ORDER BY item")
+    assert summary == [("eggs", 1, 1), ("milk", 3, 2)]
+    assert rows(tmp_path / "shop.db", "SELECT item, level FROM shop_stock ORDER BY item") == [
+        ("eggs", 999_999),
+        ("milk", 999_997),
+    ]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_no_process_outlives_the_command(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [EXECUTABLE, "shop", "--orders", "100000", "--kill-every", "0.3"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    assert "orders" in process.stdout.readline()  # it is under way
+    assert _processes_of(tmp_path)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, errors) == (status, "")
+    deadline = time.monotonic() + WAIT_S
+    while _processes_of(tmp_path):
+        assert time.monotonic() < deadline
+    if number != signal.SIGKILL:
+        assert list(tmp_path.iterdir()) == []
+
+
+def _processes_of(directory: Path) -> list[str]:
+    """Processes with a file in the directory open; they are the command and all that it started."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            names = [os.readlink(name) for name in (process / "fd").iterdir()]
+        except OSError:  # no process, not ours, or gone
+            continue
+        found += [process.name] if any(name.startswith(str(directory)) for name in names) else []
+    return found
