@@ -493,6 +493,30 @@ async def test_an_event_on_which_processes_die_is_set_aside_behind_those_of_its_
     assert await count(db, "faultproof_parked") == 0
 
 
+async def test_a_consumer_does_not_hurry_for_events_that_are_due_with_another(
+    outbox: fp.Outbox, open_outbox: OpenOutbox, clock: ShiftedClock
+) -> None:
+    """Found: while another's event was overdue (it was busy, or dead), all others looked a thousand times a second."""
+    other = await open_outbox()
+    one, two = Seen(), Seen()
+    shop = await running(outbox, outbox.consumer("g", one), other.consumer("g", two))
+    for _ in range(3):
+        await shop.pump()
+        clock.advance(2.0)
+    keys = [str(n) for n in range(12)]
+    one.fails = two.fails = dict.fromkeys(range(12), ValueError("no"))
+    for n, key in enumerate(keys):
+        await publish(outbox, key, n)
+    await shop.pump()
+    assert one.ns
+    assert two.ns
+    one.fails = two.fails = {}
+    clock.advance(1.0)
+    assert await shop.loops[1].step() == 0.0  # tries its own again; `two` is not heard of for a while
+    rest = await shop.loops[1].step()
+    assert rest > 0.01
+
+
 # --- slow, and not dead -----------------------------------------------------------------------------------------------
 
 

@@ -55,9 +55,10 @@ class ConsumerOptions:
     """Lease on a partition: how long after a crash another process takes over."""
 
     def __post_init__(self) -> None:
-        if min(self.attempts, self.batch) < 1 or min(self.backoff, self.backoff_max) < 0:
+        # Written so that NaN, for which every comparison is false, is refused too.
+        if not (min(self.attempts, self.batch) >= 1 and self.backoff >= 0 and self.backoff_max >= 0):
             raise InvalidInput(f"attempts and batch must be at least 1 and no time negative, got {self}")
-        if self.timeout <= 0 or self.ttl <= 0:
+        if not (self.timeout > 0 and self.ttl > 0):
             raise InvalidInput(f"timeout and ttl must be positive, got {self}")
         if self.on_poison not in ("key waits", "key goes on"):
             raise InvalidInput(f"on_poison is 'key waits' or 'key goes on', not {self.on_poison!r}")
@@ -165,7 +166,7 @@ class Consumer:
         cursors = yield from sql.cursors(log, group, partitions)
         limit = max(1, self._options.batch // len(partitions))
         records = yield from self._database.logs.read(log, cursors, limit=limit)
-        next_due = yield from sql.next_due_in_us(log, group)
+        next_due = yield from sql.next_due_in_us(log, group, partitions)
         due = []
         if next_due is not None and next_due <= 0:
             due = yield from sql.due(log, group, partitions, self._options.batch)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
+import types
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -53,27 +55,32 @@ class EventTypes:
     def __init__(self, types: Mapping[str, type], *, payload_bytes_max: int) -> None:
         self._limit = payload_bytes_max
         self._names: dict[type, str] = {}
+        self._kinds: dict[str, type] = {}
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
-        self._timed: set[str] = set()
+        self._searched: set[str] = set()
         self._encode = msgspec.json.Encoder(order="deterministic").encode
         for name, kind in types.items():
             self._register(name, kind)
 
     def _register(self, name: str, kind: type) -> None:
-        if not name or len(name.encode()) > TYPE_BYTES_MAX or "\0" in name:
+        if not _storable(name) or not 1 <= len(name.encode()) <= TYPE_BYTES_MAX:
             raise InvalidInput(f"an event type needs a name of 1 to {TYPE_BYTES_MAX} bytes, got {name!r}")
-        known = issubclass(kind, (msgspec.Struct, dict)) or dataclasses.is_dataclass(kind)
+        known = _is(kind, type) and (issubclass(kind, (msgspec.Struct, dict)) or dataclasses.is_dataclass(kind))
         if not known:
             raise InvalidInput(f"the event type {name!r} must be a msgspec Struct, a dataclass or dict, not {kind!r}")
         if kind is not dict and kind in self._names:
             raise InvalidInput(f"{kind.__qualname__} is registered twice, as {self._names[kind]!r} and {name!r}")
         self._names.setdefault(kind, name)
+        self._kinds[name] = kind
         try:
             self._decoders[name] = msgspec.json.Decoder(kind)
+            mentioned = _mentioned(kind)
         except TypeError as error:
             raise InvalidInput(f"the event type {name!r} has a field that JSON cannot carry: {error}") from error
-        if kind is dict or _mentions_datetime(kind):
-            self._timed.add(name)
+        if msgspec.inspect.CustomType in mentioned:
+            raise InvalidInput(f"the event type {name!r} has a field that JSON cannot carry: a class of its own")
+        if not mentioned.isdisjoint(_SEARCHED):
+            self._searched.add(name)
 
     def name_of(self, event: object, name: str | None) -> str:
         """The registered name of an event; a dict, which has no class of its own, needs it from the caller."""
@@ -84,12 +91,15 @@ class EventTypes:
                 raise UnknownEventType(f"{type(event).__qualname__} is not a registered event: {hint}")
         if name not in self._decoders:
             raise UnknownEventType(f"no event is registered as {name!r}: add it to the outbox's `events`")
+        if type(event) is not self._kinds[name]:
+            right = self._kinds[name].__qualname__
+            raise InvalidInput(f"as {name!r} a {right} is registered, not a {type(event).__qualname__}: publish that")
         return name
 
     def encode(self, event: object, name: str) -> str:
-        """The event as JSON. Refuses naive datetimes: nobody could say later which moment they meant."""
-        if name in self._timed:
-            _refuse_naive(event, name)
+        """The event as JSON. Refuses what it would not bring back: a moment of no time zone, a number that is none."""
+        if name in self._searched:
+            _search(event, name)
         try:
             payload = self._encode(event)
         except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
@@ -137,14 +147,16 @@ def entry(
     partitions: int,
 ) -> Entry:
     """A validated row for the intake. A key stays in its partition for ever; an event without one goes anywhere."""
-    if key is not None and (not key or len(key.encode("utf-8", "replace")) > KEY_BYTES_MAX):
+    if key is not None and not 1 <= _text_bytes(key) <= KEY_BYTES_MAX:
         raise InvalidInput(
             f"a key must be a text of 1 to {KEY_BYTES_MAX} bytes (or None for no order), got {_short(key)}"
         )
-    for text in (key, *(headers or {}), *(headers or {}).values()):
-        if text is not None and not _storable(text):
+    if not _is(headers, Mapping, types.NoneType):
+        raise InvalidInput(f"headers must map texts to texts, got {_short(headers)}")
+    for text in ("" if key is None else key, *(headers or {}), *(headers or {}).values()):
+        if not _storable(text):
             raise InvalidInput(f"keys and headers must be valid text without NUL characters, got {_short(text)}")
-    if not 0 <= delay <= 10 * 365 * 86_400:
+    if not _is(delay, int, float) or not 0 <= delay <= 10 * 365 * 86_400:
         raise InvalidInput(f"a delay must be between 0 seconds and ten years, got {delay!r}")
     encoded = msgspec.json.encode(dict(headers)).decode() if headers else None
     if encoded is not None and len(encoded) > HEADERS_BYTES_MAX:
@@ -157,12 +169,20 @@ def entry(
     return Entry(partition, id, key, type, payload, encoded, int(delay * 1_000_000))
 
 
-def _storable(text: str) -> bool:
+def _is(value: object, *kinds: type) -> bool:
+    """For what callers without a type checker may pass all the same."""
+    return isinstance(value, kinds)
+
+
+def _text_bytes(value: object) -> int:
+    return len(value.encode("utf-8", "replace")) if isinstance(value, str) else -1
+
+
+def _storable(text: object) -> bool:
     try:
-        text.encode()
+        return isinstance(text, str) and "\0" not in text.encode().decode()
     except UnicodeEncodeError:  # a lone surrogate
         return False
-    return "\0" not in text
 
 
 def _short(value: object) -> str:
@@ -170,26 +190,34 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+_SEARCHED = (
+    msgspec.inspect.AnyType,
+    msgspec.inspect.DateTimeType,
+    msgspec.inspect.TimeType,
+    msgspec.inspect.FloatType,
+)
+"""Where something may hide that JSON does not bring back. Events without them are encoded without a search."""
+
+
 @lru_cache(maxsize=1_024)
-def _mentions_datetime(kind: type) -> bool:
-    """Whether a naive datetime could be in there; if not, encoding skips the search for one."""
-    information = msgspec.inspect.type_info(kind)
-    seen: set[int] = set()
-
-    def search(node: object) -> bool:
-        if id(node) in seen:
-            return False
-        seen.add(id(node))
-        if isinstance(node, (msgspec.inspect.DateTimeType, msgspec.inspect.TimeType, msgspec.inspect.AnyType)):
-            return True
+def _mentioned(kind: type) -> frozenset[type]:
+    """What the fields of a class are made of, as msgspec sees it."""
+    found: dict[int, object] = {}
+    left: list[object] = [msgspec.inspect.type_info(kind)]
+    while left:
+        node = left.pop()
+        if id(node) in found:
+            continue
+        found[id(node)] = node
         if isinstance(node, (msgspec.inspect.Type, msgspec.inspect.Field)):
-            return any(search(getattr(node, name)) for name in node.__struct_fields__)
-        return isinstance(node, tuple) and any(search(item) for item in node)
+            left += [getattr(node, name) for name in node.__struct_fields__]
+        elif isinstance(node, tuple):
+            left += node
+    return frozenset(type(node) for node in found.values())
 
-    return search(information)
 
-
-def _refuse_naive(event: object, name: str) -> None:
+def _search(event: object, name: str) -> None:
+    """Naive times: nobody could say later which moment they meant. NaN and infinities: JSON makes them null."""
     try:
         plain = msgspec.to_builtins(event, builtin_types=(datetime.datetime, datetime.time))
     except (TypeError, ValueError, RecursionError) as error:
@@ -199,6 +227,8 @@ def _refuse_naive(event: object, name: str) -> None:
         value = left.pop()
         if isinstance(value, (datetime.datetime, datetime.time)) and value.tzinfo is None:
             raise InvalidInput(f"the event {name!r} has a datetime without a time zone ({value}): use an aware one")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidInput(f"the event {name!r} has a number that JSON cannot carry: {value}")
         if isinstance(value, dict):
             left.extend(value.values())
         elif isinstance(value, (list, tuple)):

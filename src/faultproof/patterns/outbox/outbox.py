@@ -153,6 +153,10 @@ class Outbox:
         )
         if tx is None:
             return self._group_commit.submit(made, weight=len(made.payload))
+        if not hasattr(tx, "run"):
+            raise InvalidInput(
+                f"`tx` is a {type_name(tx)}: pass what `database.transaction()` gives, or `faultproof.join(connection)`"
+            )
         return tx.run(self._publish(made))
 
     def sequencer(self, *, ttl: float = 5.0, batch: int = 2_000) -> Sequencer:
@@ -198,6 +202,7 @@ class Outbox:
 
         Stop its consumers before. One of that name that is started later begins at the oldest event kept.
         """
+        check_name(group, "a group")
         await self._database.transact(operations.forget(self._database, self.name, group))
 
     async def begin_epoch(self) -> str:
@@ -244,9 +249,18 @@ class Outbox:
         return [Ok(made.id) for made in items]
 
 
-def check_name(name: str, what: str) -> None:
+def type_name(value: object) -> str:
+    """For messages; in `publish`, `type` is a parameter."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def check_name(name: object, what: str) -> None:
     """Names end up in keys, topics and logs: keep them short and plain."""
-    if not name or len(name.encode()) > NAME_BYTES_MAX or not all(c.isalnum() or c in "-_." for c in name):
+    if (
+        not isinstance(name, str)
+        or not all(c.isalnum() or c in "-_." for c in name)
+        or not 1 <= len(name.encode()) <= NAME_BYTES_MAX
+    ):
         raise InvalidInput(
             f"{what} is named with up to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.', got {name!r}"
         )

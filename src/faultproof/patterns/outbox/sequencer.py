@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faultproof.errors import LeaseLost
+from faultproof.errors import InvalidInput, LeaseLost
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database, News
 from faultproof.ports.script import Script, Wake
@@ -36,6 +36,8 @@ class Sequencer:
     """
 
     def __init__(self, database: Database, log: str, *, owner: str, ttl: float, batch: int) -> None:
+        if not (ttl > 0 and batch >= 1):
+            raise InvalidInput(f"a sequencer needs ttl > 0 and batch ≥ 1, got {ttl} and {batch}")
         self.name = f"{log}:sequencer"
         self._database = database
         self._log = log

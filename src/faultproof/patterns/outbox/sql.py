@@ -132,9 +132,9 @@ def due(log: str, grp: str, partitions: Sequence[int], limit: int) -> list[Parke
 
 @sql(
     """SELECT min(due_us) - {now} FROM faultproof_parked
-       WHERE log = :log AND grp = :grp AND dead = 0 AND due_us IS NOT NULL"""
+       WHERE log = :log AND grp = :grp AND dead = 0 AND due_us IS NOT NULL AND "partition" IN {partitions}"""
 )
-def next_due_in_us(log: str, grp: str) -> int | None: ...
+def next_due_in_us(log: str, grp: str, partitions: Sequence[int]) -> int | None: ...
 
 
 @sql(

@@ -1,0 +1,432 @@
+"""Calls that cannot be meant: each is refused with the right class and a sentence that helps, and nothing is written."""
+
+import dataclasses
+import datetime
+import decimal
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import faultproof as fp
+from faultproof.errors import (
+    Closed,
+    FaultproofError,
+    InvalidInput,
+    Misuse,
+    NoTransaction,
+    NotSupported,
+    PayloadTooLarge,
+    SchemaMismatch,
+    TransactionOpen,
+    UnknownEventType,
+)
+from faultproof.ports.database import Database
+from tests.fakes import env_of, within
+from tests.files import Connect
+from tests.patterns.outbox.shop import EVENTS, Paid, Placed, count
+
+pytestmark = pytest.mark.anyio
+
+NAIVE = datetime.datetime(2024, 1, 1, 12, 0)
+
+
+class Meeting(msgspec.Struct):
+    n: int
+    at: datetime.datetime | None = None
+    others: list["Meeting"] = msgspec.field(default_factory=list)
+    daily: datetime.time | None = None
+
+
+@dataclasses.dataclass
+class Visit:
+    n: int
+    at: datetime.datetime | None = None
+    plan: dict[str, list[Meeting]] = dataclasses.field(default_factory=dict)
+
+
+class Price(msgspec.Struct):
+    amount: float
+
+
+class Stranger(msgspec.Struct):
+    n: int
+
+
+class Sub(Placed):
+    """A subclass of a registered event is another event."""
+
+
+TYPES: dict[str, type] = {**EVENTS, "meeting": Meeting, "visit": Visit, "price": Price}
+
+
+@pytest.fixture
+async def shop(db: Database, outbox: fp.Outbox) -> fp.Outbox:
+    """The outbox with more types, and a small limit."""
+    options = fp.OutboxOptions(partitions=4, payload_bytes_max=10_000)
+    return fp.Outbox(db, events=TYPES, options=options)
+
+
+def looped() -> dict[str, Any]:
+    loop: dict[str, Any] = {"n": 1}
+    loop["self"] = loop
+    return loop
+
+
+def noted(body: Any) -> Callable[[fp.Outbox], Any]:
+    return lambda outbox: outbox.publish(body, key="k", type="noted")
+
+
+def keyed(key: Any) -> Callable[[fp.Outbox], Any]:
+    return lambda outbox: outbox.publish(Placed("k", 1), key=key)
+
+
+def headed(headers: Any) -> Callable[[fp.Outbox], Any]:
+    return lambda outbox: outbox.publish(Placed("k", 1), key="k", headers=headers)
+
+
+def delayed(delay: Any) -> Callable[[fp.Outbox], Any]:
+    return lambda outbox: outbox.publish(Placed("k", 1), key="k", delay=delay)
+
+
+def plain(body: Any, **options: Any) -> Callable[[fp.Outbox], Any]:
+    return lambda outbox: outbox.publish(body, **{"key": "k", **options})
+
+
+BAD: dict[str, tuple[Callable[[fp.Outbox], Any], type[FaultproofError], str]] = {
+    # payloads
+    "object": (noted({"x": object()}), InvalidInput, "cannot be encoded as JSON"),
+    "function": (noted({"x": print}), InvalidInput, "cannot be encoded as JSON"),
+    "nan": (noted({"x": [float("nan")]}), InvalidInput, "a number that JSON cannot carry"),
+    "infinity": (plain(Price(float("inf"))), InvalidInput, "a number that JSON cannot carry"),
+    "complex": (noted({"x": 1j}), InvalidInput, "cannot be encoded as JSON"),
+    "object-as-key": (noted({object(): 1}), InvalidInput, "cannot be encoded as JSON"),
+    "loop": (noted(looped()), InvalidInput, "cannot be encoded as JSON"),
+    "surrogate": (noted({"x": "\ud800"}), InvalidInput, "cannot be encoded as JSON"),
+    "surrogate-in-struct": (plain(Placed("\udfff", 1)), InvalidInput, "cannot be encoded as JSON"),
+    "too-large": (noted({"x": "a" * 10_000}), PayloadTooLarge, "publish a reference"),
+    "too-large-in-bytes": (noted({"x": "ä" * 5_000}), PayloadTooLarge, "limit is 10000"),
+    # times without a zone
+    "naive": (noted({"at": NAIVE}), InvalidInput, "use an aware one"),
+    "naive-deep": (noted({"a": [{"b": (1, [NAIVE])}]}), InvalidInput, "use an aware one"),
+    "naive-key": (noted({"a": {NAIVE: 1}}), InvalidInput, "str keys"),
+    "naive-set": (noted({"a": {NAIVE}}), InvalidInput, "use an aware one"),
+    "naive-struct": (plain(Meeting(1, NAIVE)), InvalidInput, "use an aware one"),
+    "naive-struct-deep": (plain(Meeting(1, None, [Meeting(2, None, [Meeting(3, NAIVE)])])), InvalidInput, "aware"),
+    "naive-time": (plain(Meeting(1, daily=datetime.time(12))), InvalidInput, "use an aware one"),
+    "naive-dataclass": (plain(Visit(1, NAIVE)), InvalidInput, "use an aware one"),
+    "naive-dataclass-deep": (plain(Visit(1, None, {"a": [Meeting(1, NAIVE)]})), InvalidInput, "use an aware one"),
+    "naive-paid": (plain(Paid("k", 1, NAIVE)), InvalidInput, "use an aware one"),
+    "naive-in-any": (noted({"visit": Visit(1, NAIVE)}), InvalidInput, "use an aware one"),
+    # types
+    "unregistered": (plain(Stranger(1)), UnknownEventType, "add it to the outbox's `events`"),
+    "subclass": (plain(Sub("k", 1)), UnknownEventType, "add it to the outbox's `events`"),
+    "none": (plain(None), UnknownEventType, "NoneType is not a registered event"),
+    "class": (plain(Placed), UnknownEventType, "not a registered event"),
+    "dict-without-type": (plain({"n": 1}), UnknownEventType, "pass `type=`"),
+    "unknown-name": (plain({"n": 1}, type="nothing"), UnknownEventType, "no event is registered as 'nothing'"),
+    "wrong-name": (plain(Placed("k", 1), type="paid"), InvalidInput, "as 'paid' a Paid is registered, not a Placed"),
+    "dict-as-struct": (plain({"n": 1}, type="placed"), InvalidInput, "'placed'"),
+    # keys
+    "empty-key": (keyed(""), InvalidInput, "1 to 512 bytes"),
+    "long-key": (keyed("k" * 513), InvalidInput, "1 to 512 bytes"),
+    "long-key-in-bytes": (keyed("ä" * 257), InvalidInput, "1 to 512 bytes"),
+    "huge-key": (keyed("k" * 10_000_000), InvalidInput, "1 to 512 bytes"),
+    "nul-in-key": (keyed("a\0b"), InvalidInput, "without NUL"),
+    "surrogate-in-key": (keyed("a\ud800"), InvalidInput, "valid text"),
+    "int-as-key": (keyed(7), InvalidInput, "must be a text"),
+    "bytes-as-key": (keyed(b"k"), InvalidInput, "must be a text"),
+    # headers
+    "nul-in-header": (headed({"a": "b\0"}), InvalidInput, "without NUL"),
+    "nul-in-header-name": (headed({"a\0": "b"}), InvalidInput, "without NUL"),
+    "surrogate-in-header": (headed({"a": "\udc00"}), InvalidInput, "valid text"),
+    "int-in-header": (headed({"a": 1}), InvalidInput, "valid text"),
+    "none-in-header": (headed({"a": None}), InvalidInput, "valid text"),
+    "list-as-headers": (headed(["a"]), InvalidInput, "headers"),
+    "large-headers": (headed({"a": "b" * 9_000}), PayloadTooLarge, "limit is 8192"),
+    # delays
+    "negative-delay": (delayed(-1), InvalidInput, "between 0 seconds and ten years"),
+    "absurd-delay": (delayed(1e12), InvalidInput, "between 0 seconds and ten years"),
+    "infinite-delay": (delayed(float("inf")), InvalidInput, "between 0 seconds and ten years"),
+    "nan-delay": (delayed(float("nan")), InvalidInput, "between 0 seconds and ten years"),
+    "text-delay": (delayed("soon"), InvalidInput, "between 0 seconds and ten years"),
+    "timedelta-delay": (delayed(datetime.timedelta(hours=1)), InvalidInput, "between 0 seconds and ten years"),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["bare", "tx"])
+@pytest.mark.parametrize("case", BAD)
+async def test_a_publication_that_cannot_be_is_refused_and_writes_nothing(
+    db: Database, shop: fp.Outbox, case: str, inside: bool
+) -> None:
+    publish, expected, says = BAD[case]
+    if inside:
+
+        class Inside:
+            """The outbox as its user sees it within a transaction."""
+
+            @staticmethod
+            def publish(*args: Any, **kwargs: Any) -> Any:
+                return shop.publish(*args, tx=tx, **kwargs)
+
+        async with db.transaction() as tx:
+            with pytest.raises(expected, match=says) as refused:
+                await publish(Inside)  # type: ignore[arg-type]
+            await tx.execute("INSERT INTO orders (id, n) VALUES ('the transaction goes on', 1)")
+        assert await count(db, "orders") == 1
+    else:
+        with pytest.raises(expected, match=says) as refused:
+            await within(publish(shop))
+    assert type(refused.value) is expected
+    assert isinstance(refused.value, Misuse)
+    assert len(str(refused.value)) < 400  # it does not repeat the payload at the reader
+    assert await count(db, "faultproof_intake") == 0
+    assert await within(shop.publish(Placed("k", 1), key="k"))  # and the outbox is as good as before
+
+
+async def test_how_much_too_large_is_told(shop: fp.Outbox) -> None:
+    with pytest.raises(PayloadTooLarge) as large:
+        await shop.publish({"x": "a" * 20_000}, key="k", type="noted")
+    assert (large.value.size_bytes, large.value.limit_bytes) == (20_008, 10_000)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        plain(Placed("k\0", 1)),  # JSON escapes it
+        noted({"x": "a\0b", "at": datetime.datetime.now(datetime.UTC), "d": decimal.Decimal("1.10"), "": [[]]}),
+        keyed("k" * 512),
+        keyed("😀" * 128),
+        keyed(None),
+        headed({}),
+        headed({"": ""}),
+        delayed(0),
+        delayed(10 * 365 * 86_400),
+        noted({"x": "a" * 9_992}),
+        noted({"x": 2**80, "y": 1e308}),
+    ],
+)
+async def test_what_is_just_acceptable_is_accepted(db: Database, shop: fp.Outbox, good: Any) -> None:
+    await within(good(shop))
+    assert await count(db, "faultproof_intake") == 1
+
+
+# --- types and names --------------------------------------------------------------------------------------------------
+
+
+class NotEncodable:
+    pass
+
+
+@dataclasses.dataclass
+class HoldsOne:
+    thing: NotEncodable
+
+
+@pytest.mark.parametrize(
+    ("events", "says"),
+    [
+        ({"placed": Placed, "bought": Placed}, "registered twice"),
+        ({"": Placed}, "1 to 200 bytes"),
+        ({"x" * 201: Placed}, "1 to 200 bytes"),
+        ({"a\0": Placed}, "1 to 200 bytes"),
+        ({"a\ud800": Placed}, "1 to 200 bytes"),
+        ({"n": int}, "must be a msgspec Struct, a dataclass or dict"),
+        ({"n": Placed("k", 1)}, "must be a msgspec Struct, a dataclass or dict"),
+        ({"n": "Placed"}, "must be a msgspec Struct, a dataclass or dict"),
+        ({"n": HoldsOne}, "that JSON cannot carry"),
+        ({7: Placed}, "1 to 200 bytes"),
+    ],
+    ids=lambda value: str(value)[:30] if isinstance(value, str) else None,
+)
+async def test_event_types_that_cannot_be_are_refused(db: Database, events: Any, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        fp.Outbox(db, events=events)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "a\0", "é" * 51, "x" * 101, "a:b", "\ud800", None, 3], ids=repr)
+async def test_names_that_cannot_be_are_refused(db: Database, outbox: fp.Outbox, name: Any) -> None:
+    async def handler(event: Any, tx: Any) -> None: ...
+
+    with pytest.raises(InvalidInput, match="an outbox is named with"):
+        fp.Outbox(db, events=EVENTS, name=name)
+    for use in (lambda: outbox.consumer(name, handler), lambda: outbox.relay(name, handler)):
+        with pytest.raises(InvalidInput, match="a group is named with"):
+            use()
+    with pytest.raises(InvalidInput, match="a group is named with"):
+        outbox.dead_letters(name)
+    with pytest.raises(InvalidInput, match="a group is named with"):
+        await outbox.forget(name)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fp.OutboxOptions(partitions=0),
+        lambda: fp.OutboxOptions(partitions=1_025),
+        lambda: fp.OutboxOptions(payload_bytes_max=1),
+        lambda: fp.ConsumerOptions(attempts=0),
+        lambda: fp.ConsumerOptions(batch=0),
+        lambda: fp.ConsumerOptions(backoff=-1.0),
+        lambda: fp.ConsumerOptions(timeout=0.0),
+        lambda: fp.ConsumerOptions(ttl=0.0),
+        lambda: fp.ConsumerOptions(ttl=float("nan")),
+        lambda: fp.ConsumerOptions(timeout=float("nan")),
+        lambda: fp.ConsumerOptions(on_poison="skip"),  # type: ignore[arg-type]
+    ],
+)
+def test_options_that_cannot_be_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(InvalidInput):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda outbox: outbox.sequencer(ttl=0),
+        lambda outbox: outbox.sequencer(batch=0),
+        lambda outbox: outbox.retention(keep=-1),
+        lambda outbox: outbox.retention(every=0),
+        lambda outbox: outbox.retention(batch=0),
+    ],
+)
+async def test_loops_that_cannot_be_are_refused(outbox: fp.Outbox, make: Callable[[fp.Outbox], object]) -> None:
+    with pytest.raises(InvalidInput):
+        make(outbox)
+
+
+# --- where the call is made -------------------------------------------------------------------------------------------
+
+
+async def test_a_bare_call_inside_our_open_transaction_is_told_what_to_pass(db: Database, outbox: fp.Outbox) -> None:
+    async with db.transaction():
+        with pytest.raises(TransactionOpen, match="pass `tx=`"):
+            await within(outbox.publish(Placed("k", 1), key="k"))
+    assert await count(db, "faultproof_intake") == 0
+    await outbox.publish(Placed("k", 2), key="k")
+
+
+async def test_a_transaction_that_has_ended_takes_no_more_events(db: Database, outbox: fp.Outbox) -> None:
+    async with db.transaction() as tx:
+        pass
+    with pytest.raises(Closed, match="has ended"):
+        await outbox.publish(Placed("k", 1), key="k", tx=tx)
+    assert await count(db, "faultproof_intake") == 0
+
+
+async def test_a_database_that_was_closed_takes_no_more_events(
+    connect: Connect, db: Database, outbox: fp.Outbox
+) -> None:
+    other = await connect(env_of())
+    closed = fp.Outbox(other, events=EVENTS, options=fp.OutboxOptions(partitions=4))
+    await other.close()
+    calls: list[Callable[[], Any]] = [
+        lambda: closed.publish(Placed("k", 1), key="k"),
+        lambda: closed.lag(),
+        lambda: closed.install(),
+        lambda: closed.dead_letters("g").list(),
+        lambda: closed.begin_epoch(),
+        lambda: closed.forget("g"),
+    ]
+    for call in calls:
+        with pytest.raises(Closed, match="connect again"):
+            await within(call())
+    assert await count(db, "faultproof_intake") == 0
+
+
+async def test_before_install_it_says_what_to_call(connect: Connect) -> None:
+    outbox = fp.Outbox(await connect(), events=EVENTS)
+    calls: list[Callable[[], Any]] = [
+        lambda: outbox.publish(Placed("k", 1), key="k"),
+        lambda: outbox.lag(),
+        lambda: outbox.dead_letters("g").list(),
+        lambda: outbox.sequencer().step(),
+    ]
+    for call in calls:
+        with pytest.raises(SchemaMismatch, match=r"install\(\)"):
+            await within(call())
+
+
+# --- joined handles ---------------------------------------------------------------------------------------------------
+
+
+def raw(path: Path, **options: Any) -> sqlite3.Connection:
+    return sqlite3.connect(path, **options)
+
+
+async def test_a_joined_handle_publishes_in_its_user_s_transaction(db: Database, outbox: fp.Outbox, path: Path) -> None:
+    connection = raw(path)
+    connection.execute("INSERT INTO orders (id, n) VALUES ('a', 1)")
+    assert len(outbox.publish(Placed("k", 1), key="k", tx=fp.join(connection))) == 32
+    observer = raw(path)
+    assert observer.execute("SELECT count(*) FROM faultproof_intake").fetchone() == (0,)
+    observer.close()
+    connection.commit()
+    assert await count(db, "faultproof_intake") == 1
+    outbox.publish(Placed("k", 2), key="k", tx=fp.join(connection))
+    connection.rollback()
+    connection.close()
+    assert await count(db, "faultproof_intake") == 1
+
+
+async def test_a_joined_handle_that_would_commit_by_itself_is_refused(
+    db: Database, outbox: fp.Outbox, path: Path
+) -> None:
+    connection = raw(path, isolation_level=None)
+    with pytest.raises(NoTransaction, match="BEGIN first"):
+        fp.join(connection)
+    connection.execute("BEGIN")
+    joined = fp.join(connection)
+    outbox.publish(Placed("k", 1), key="k", tx=joined)
+    connection.execute("COMMIT")
+    with pytest.raises(NoTransaction, match="BEGIN first"):
+        outbox.publish(Placed("k", 2), key="k", tx=joined)
+    connection.close()
+    assert await count(db, "faultproof_intake") == 1
+
+
+async def test_a_joined_handle_that_is_closed_is_refused(db: Database, outbox: fp.Outbox, path: Path) -> None:
+    connection = raw(path)
+    joined = fp.join(connection)
+    connection.close()
+    with pytest.raises(Closed):
+        outbox.publish(Placed("k", 1), key="k", tx=joined)
+    with pytest.raises(Closed):
+        fp.join(connection)
+    assert await count(db, "faultproof_intake") == 0
+
+
+async def test_bad_input_through_a_joined_handle_leaves_its_transaction_as_it_was(
+    db: Database, outbox: fp.Outbox, path: Path
+) -> None:
+    connection = raw(path)
+    connection.execute("INSERT INTO orders (id, n) VALUES ('a', 1)")
+    with pytest.raises(InvalidInput):
+        outbox.publish(Placed("k", 1), key="", tx=fp.join(connection))
+    assert connection.in_transaction
+    connection.commit()
+    connection.close()
+    assert (await count(db, "orders"), await count(db, "faultproof_intake")) == (1, 0)
+
+
+@pytest.mark.parametrize("handle", [None, "shop.db", 7, object()], ids=repr)
+def test_what_cannot_be_joined_is_refused(handle: Any) -> None:
+    with pytest.raises(NotSupported, match=r"sqlite3\.Connection"):
+        fp.join(handle)
+
+
+@pytest.mark.parametrize("tx", ["tx", 7, object()], ids=lambda tx: type(tx).__name__)
+async def test_what_is_no_transaction_is_refused(db: Database, outbox: fp.Outbox, tx: Any) -> None:
+    with pytest.raises(InvalidInput, match="`tx`"):
+        await outbox.publish(Placed("k", 1), key="k", tx=tx)
+    assert await count(db, "faultproof_intake") == 0
+
+
+async def test_a_raw_connection_is_told_to_be_joined(db: Database, outbox: fp.Outbox, path: Path) -> None:
+    connection = raw(path)
+    with pytest.raises(InvalidInput, match="join"):
+        outbox.publish(Placed("k", 1), key="k", tx=connection)  # type: ignore[call-overload]
+    connection.close()

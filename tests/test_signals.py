@@ -1,0 +1,360 @@
+"""Signals: each is emitted with the right value when what it stands for happens, and telemetry never breaks the work."""
+
+import asyncio
+import logging
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+import faultproof as fp
+from faultproof.errors import Busy, RetriesExhausted
+from faultproof.ports.database import Database, Transaction
+from faultproof.primitives.leases import Leases
+from faultproof.signals import (
+    ALL,
+    BUDGET_SPENT,
+    DEAD_LETTER,
+    LAG_AGE,
+    LAG_EVENTS,
+    LOCK_WAIT,
+    LOOP_LAG,
+    LOOP_RESTART,
+    QUEUE_AGE,
+    QUEUE_DEPTH,
+    RETRY,
+    STEP,
+    STUCK,
+    Signal,
+    Signals,
+    log_sink,
+    opentelemetry_sink,
+)
+from tests.fakes import FixedRng, ManualClock, Recorder, env_of, settle, until, within
+from tests.files import Connect, connect, db, path
+from tests.primitives.loops import Scripted
+
+__all__ = ["connect", "db", "path"]
+
+pytestmark = pytest.mark.anyio
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SHOWN: dict[str, list[str]] = {signal.name: [] for signal in ALL}
+
+
+def shows(*signals: Signal) -> Callable[[F], F]:
+    """Marks the test that stages the condition of a signal and asserts its value."""
+
+    def mark(test: F) -> F:
+        for signal in signals:
+            SHOWN[signal.name].append(test.__name__)
+        return test
+
+    return mark
+
+
+@pytest.mark.parametrize("signal", ALL, ids=lambda signal: signal.name)
+def test_every_signal_is_shown_by_a_test_of_its_condition(signal: Signal) -> None:
+    assert SHOWN[signal.name], f"no test here stages what {signal.name} stands for"
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def env(clock: ManualClock, recorder: Recorder) -> fp.Env:
+    return env_of(clock=clock, rng=FixedRng(0.999), signals=Signals(sinks=[recorder]))
+
+
+# --- each in its condition --------------------------------------------------------------------------------------------
+
+
+class Releasing(ManualClock):
+    """Time flows; once this much of it has passed, the other one gives the lock back."""
+
+    def __init__(self, holder: sqlite3.Connection, after_s: float) -> None:
+        super().__init__(flows=True)
+        self._holder = holder
+        self._until = self.now + after_s
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        if self.now >= self._until and self._holder.in_transaction:
+            self._holder.rollback()
+
+
+@shows(LOCK_WAIT)
+async def test_lock_wait_is_how_long_another_connection_held_the_lock(
+    connect: Connect, recorder: Recorder, path: Path
+) -> None:
+    holder = sqlite3.connect(path, isolation_level=None)
+    clock = Releasing(holder, 3.0)
+    database = await connect(env_of(clock=clock, rng=FixedRng(1.0), signals=Signals(sinks=[recorder])))
+    for work in (lambda: database.install(database.claims.schema), lambda: one_transaction(database)):
+        await work()
+        assert recorder.values(LOCK_WAIT, engine="sqlite") == [0.0]
+        recorder.emitted.clear()
+        holder.execute("BEGIN IMMEDIATE")
+        clock._until = (began := clock.now) + 3.0
+        await work()
+        (waited,) = recorder.values(LOCK_WAIT, engine="sqlite")
+        assert waited == pytest.approx(clock.now - began)
+        assert 3.0 <= waited < 3.1  # its longest pause is 20 ms
+        recorder.emitted.clear()
+    holder.close()
+
+
+async def one_transaction(database: Database) -> None:
+    async with database.transaction():
+        pass
+
+
+@shows(QUEUE_DEPTH, QUEUE_AGE)
+async def test_queue_depth_and_age_are_those_of_the_items_that_wait(
+    env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    gate = asyncio.Semaphore(0)
+
+    async def apply(items: Sequence[int]) -> list[int]:
+        await gate.acquire()
+        return list(items)
+
+    batcher: fp.Batcher[int, int] = fp.Batcher(apply, env=env, name="mail")
+    tasks = [asyncio.create_task(batcher.submit(0))]
+    await settle()
+    for item in (1, 2, 3):
+        tasks.append(asyncio.create_task(batcher.submit(item)))
+        await settle()
+        clock.advance(2.5)
+    assert recorder.emitted == []
+    gate.release()
+    await settle()
+    assert recorder.values(QUEUE_DEPTH, queue="mail") == [3]
+    assert recorder.values(QUEUE_AGE, queue="mail") == [7.5]
+    gate.release()
+    await within(asyncio.gather(*tasks))
+
+
+async def shop_of(connect: Connect, env: fp.Env) -> fp.Outbox:
+    outbox = fp.Outbox(await connect(env), events={"noted": dict}, options=fp.OutboxOptions(partitions=2))
+    await outbox.install()
+    return outbox
+
+
+async def fail(event: fp.Event[Any], tx: Transaction) -> None:
+    raise ValueError("no")
+
+
+@shows(LAG_EVENTS, LAG_AGE)
+async def test_lag_is_what_is_committed_and_not_delivered(
+    connect: Connect, env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    outbox = await shop_of(connect, env)
+    consumer, sequencer = outbox.consumer("g", fail), outbox.sequencer()
+    await consumer.open()
+    await sequencer.open()
+    await outbox.publish({}, key="a", type="noted")
+    clock.advance(30.0)
+    await sequencer.step()
+    await outbox.publish({}, key="a", type="noted")
+    await outbox.publish({}, key="a", type="noted")
+    clock.advance(12.0)
+    await outbox.lag()
+    assert recorder.values(LAG_EVENTS, log="outbox", group="") == [2]
+    assert recorder.values(LAG_AGE, log="outbox", group="") == [12.0]
+    assert recorder.values(LAG_EVENTS, log="outbox", group="g") == [1]
+    assert recorder.values(LAG_AGE, log="outbox", group="g") == [42.0]
+
+
+@shows(DEAD_LETTER)
+async def test_a_dead_letter_is_counted_when_an_event_is_given_up(
+    connect: Connect, env: fp.Env, recorder: Recorder
+) -> None:
+    outbox = await shop_of(connect, env)
+    loops = [outbox.sequencer(), outbox.consumer("g", fail, fp.ConsumerOptions(attempts=2, backoff=0.0))]
+    await outbox.publish({}, key="a", type="noted")
+    for loop in loops:
+        await loop.open()
+    for loop in loops:
+        await loop.step()
+    assert recorder.values(DEAD_LETTER) == []
+    await loops[1].step()
+    assert recorder.values(DEAD_LETTER, log="outbox", group="g") == [1]
+
+
+@shows(STEP)
+async def test_a_step_is_how_long_one_step_of_a_loop_took(env: fp.Env, clock: ManualClock, recorder: Recorder) -> None:
+    async def step() -> float:
+        clock.advance(1.5)
+        return 60.0
+
+    worker = fp.Worker(env, Scripted("slow", step))
+    task = asyncio.create_task(worker.run())
+    await until(lambda: recorder.emitted)
+    worker.stop()
+    await within(task)
+    assert recorder.values(STEP, loop="slow") == [1.5]
+
+
+@shows(LOOP_RESTART)
+async def test_a_loop_that_dies_is_counted_and_named(env: fp.Env, clock: ManualClock, recorder: Recorder) -> None:
+    async def step() -> float:
+        raise ValueError("no")
+
+    worker = fp.Worker(env, Scripted("weak", step))
+    task = asyncio.create_task(worker.run())
+    await settle()
+    assert recorder.values(LOOP_RESTART, loop="weak", error="ValueError: no") == [1]
+    clock.advance(1.0)
+    await settle()
+    assert recorder.values(LOOP_RESTART, loop="weak") == [1, 1]
+    worker.stop()
+    await within(task)
+
+
+@shows(RETRY, BUDGET_SPENT)
+async def test_retries_are_counted_and_so_are_those_that_the_budget_refused(recorder: Recorder) -> None:
+    env = env_of(clock=ManualClock(flows=True), signals=Signals(sinks=[recorder]))
+    retry = fp.Retry(env, fp.RetryPolicy(attempts=5), fp.RetryBudget(ratio=0.0, burst=2.0))
+
+    async def busy() -> None:
+        raise Busy("locked")
+
+    with pytest.raises(RetriesExhausted):
+        await retry.call(busy)
+    assert recorder.values(RETRY) == [1, 1]
+    assert recorder.values(BUDGET_SPENT) == [1]
+
+
+async def leases_of(connect: Connect, env: fp.Env, owner: str) -> Leases:
+    database = await connect(env)
+    await database.install(database.claims.schema)
+    await database.transact(database.claims.add("job", ["1", "2", "3"]))
+    return Leases(database, "job", owner=owner, ttl=5.0, share=False)
+
+
+@shows(STUCK)
+async def test_stuck_counts_the_claims_that_expired_unfinished_and_were_taken_over(
+    connect: Connect, env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    first, second = await leases_of(connect, env, "first"), await leases_of(connect, env, "second")
+    await first.tend()
+    await second.tend()
+    assert recorder.values(STUCK) == []
+    clock.advance(5.0)
+    await second.tend()
+    assert recorder.values(STUCK, kind="job") == [3]
+
+
+@shows(LOOP_LAG)
+async def test_loop_lag_is_by_how_much_a_blocked_loop_overran_its_lease(
+    connect: Connect, env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    leases = await leases_of(connect, env, "blocked")
+    await leases.tend()
+    clock.advance(4.9)
+    leases.held()
+    assert recorder.values(LOOP_LAG) == []
+    clock.advance(2.1)
+    await leases.tend()
+    assert recorder.values(LOOP_LAG, kind="job") == [pytest.approx(2.0)]
+
+
+# --- sinks ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_sink_that_raises_harms_neither_the_work_nor_the_other_sinks(
+    connect: Connect, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(signal: Signal, value: float, attributes: Any) -> None:
+        raise RuntimeError("the exporter is gone")
+
+    outbox = await shop_of(connect, env_of(signals=Signals(sinks=[broken, recorder, broken])))
+    delivered = []
+
+    async def handler(event: fp.Event[Any], tx: Transaction) -> None:
+        delivered.append(event.id)
+
+    id = await outbox.publish({}, key="a", type="noted")
+    for loop in (outbox.sequencer(), outbox.consumer("g", handler)):
+        await loop.open()
+        await loop.step()
+    assert delivered == [id]
+    assert recorder.values(LOCK_WAIT)
+    assert "a signal sink failed on faultproof.lock.wait" in caplog.text
+
+
+def test_what_wants_a_person_is_logged_as_a_warning_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "faultproof")
+    signals = Signals(sinks=[log_sink])
+    for signal in ALL:
+        signals.emit(signal, 1.5, queue="mail")
+    levels = {record.getMessage().split()[0]: record.levelname for record in caplog.records}
+    assert levels == {signal.name: "WARNING" if signal.alarming else "DEBUG" for signal in ALL}
+    assert "faultproof.queue.age 1.5 s {'queue': 'mail'}" in caplog.messages
+    alarming = {signal.name.removeprefix("faultproof.") for signal in ALL if signal.alarming}
+    assert alarming == {"budget.spent", "dead_letter", "stuck", "loop.restart", "loop.lag"}
+
+
+def test_opentelemetry_gets_every_signal_with_its_kind_unit_and_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider(metric_readers=[reader])
+    monkeypatch.setattr("opentelemetry.metrics.get_meter", provider.get_meter)
+    sink = opentelemetry_sink()
+    assert sink is not None
+    signals = Signals(sinks=[sink])
+    for signal in ALL:
+        for value in (2, 3):
+            signals.emit(signal, value, kind="job")
+    data = reader.get_metrics_data()
+    assert data is not None
+    (scope,) = data.resource_metrics[0].scope_metrics
+    assert scope.scope.name == "faultproof"
+    got = {metric.name: metric for metric in scope.metrics}
+    assert set(got) == {signal.name for signal in ALL}
+    for signal in ALL:
+        metric = got[signal.name]
+        point: Any
+        (point,) = metric.data.data_points
+        assert (metric.unit, metric.description) == (signal.unit, signal.meaning)
+        assert dict(point.attributes) == {"kind": "job"}
+        if signal.kind == "count":
+            assert point.value == 5
+        elif signal.kind == "gauge":
+            assert point.value == 3
+        else:
+            assert (point.sum, point.count) == (5, 2)
+    provider.shutdown()
+
+
+WITHOUT_OPENTELEMETRY = """
+import sys
+sys.modules["opentelemetry"] = None  # an import of it raises ImportError now
+import logging
+logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(levelname)s %(message)s")
+import faultproof as fp
+from faultproof.signals import STUCK, opentelemetry_sink
+assert opentelemetry_sink() is None
+fp.Env().signals.emit(STUCK, 2, kind="job")
+"""
+
+
+def test_without_opentelemetry_signals_go_to_logging() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_OPENTELEMETRY], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout == "WARNING faultproof.stuck 2 claims {'kind': 'job'}\n"
