@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP  := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak clean
+.PHONY: help demo test soak bench clean
 
 help: ## explain the targets (this text)
 	@echo "faultproof: distributed-systems micro-patterns that bring their own proof"
@@ -18,6 +18,7 @@ help: ## explain the targets (this text)
 	@echo "               and audits itself afterwards (under two minutes, installation included)"
 	@echo "  make test    what CI runs: ruff, mypy, pytest"
 	@echo "  make soak    the long tests, which 'make test' leaves out (minutes)"
+	@echo "  make bench   the kernel's figures on SQLite, beside doing the same by hand (minutes)"
 	@echo "  make clean   remove $(VENV) and every cache"
 	@echo
 	@echo "The first run installs into $(VENV) and needs a package index; later runs work offline, and"
@@ -36,6 +37,9 @@ test: $(VENV)/.installed-test ## what CI runs
 
 soak: $(VENV)/.installed-test ## the long tests
 	$(BIN)/pytest -m soak
+
+bench: $(VENV)/.installed-test ## the kernel's figures, beside doing it by hand; run nothing else meanwhile
+	$(BIN)/python -m benchmarks.kernel
 
 clean: ## back to a fresh checkout
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

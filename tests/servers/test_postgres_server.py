@@ -201,17 +201,18 @@ def test_stop_leaves_no_process_and_no_listener(server: PostgresServer) -> None:
 
 
 def test_close_leaves_nothing_even_after_a_kill() -> None:
-    def segments() -> set[str]:
-        return {line.split()[1] for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]}
+    def segments_of(pid: int) -> set[str]:
+        """Shared memory that this process created: other servers may come and go meanwhile."""
+        lines = (line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:])
+        return {fields[1] for fields in lines if int(fields[4]) == pid}
 
-    before = segments()
     with PostgresServer(durable=False) as server:
-        base = server.data.parent
+        base, pid = server.data.parent, server.pid
         server.kill()
-        assert segments() - before
+        assert segments_of(pid)
     assert not base.exists()
     assert server.processes() == []
-    assert not segments() - before
+    assert not segments_of(pid)
     server.close()  # twice is fine
 
 
