@@ -8,60 +8,29 @@ with it (a consumer with inbox), or it has been handed over before (a relay), or
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-from faultproof.errors import InvalidInput, LeaseLost, OutcomeUnknown, Repair, TryAgain
+from faultproof.errors import LeaseLost, TryAgain
 from faultproof.patterns.outbox import sql
-from faultproof.patterns.outbox.events import Event, EventTypes
+from faultproof.patterns.outbox.events import EventTypes
+from faultproof.patterns.outbox.handling import Handler, Handling, Poisoned, Sink
+from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.poison import Parking, Verdict, error_text, record_of, verdict
 from faultproof.patterns.outbox.sequencer import IDLE_S, log_topic
 from faultproof.patterns.outbox.sql import Parked, Progress
-from faultproof.ports.database import Database, News, Transaction
+from faultproof.ports.database import Database, News
 from faultproof.ports.log import Cursor, Record
 from faultproof.ports.script import Script
 from faultproof.primitives.leases import Leases
 from faultproof.signals import DEAD_LETTER, RETRY
 
 T = TypeVar("T")
-OnPoison = Literal["key waits", "key goes on"]
-Handler = Callable[[Event[Any], Transaction], Awaitable[None]]
-Sink = Callable[[Event[Any]], Awaitable[None]]
 
 CRASHES_MAX = 3
 """After so many processes in a row died holding a partition, its next event is set aside, where each attempt is written
 down before it is made: an event that kills its process ends as a dead letter too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConsumerOptions:
-    """How a group consumes. Times in seconds."""
-
-    attempts: int = 5
-    """Failed attempts after which an event becomes a dead letter."""
-    backoff: float = 0.5
-    """After n failed attempts wait up to this times 2**(n-1), with full jitter …"""
-    backoff_max: float = 60.0
-    """… and never more than this."""
-    on_poison: OnPoison = "key waits"
-    """What the later events of a dead letter's key do: wait until it is replayed or discarded, or go on without it."""
-    batch: int = 100
-    """Events that one transaction carries at most."""
-    timeout: float = 30.0
-    """For one event's handler; one that takes longer has failed."""
-    ttl: float = 5.0
-    """Lease on a partition: how long after a crash another process takes over."""
-
-    def __post_init__(self) -> None:
-        # Written so that NaN, for which every comparison is false, is refused too.
-        if not (min(self.attempts, self.batch) >= 1 and self.backoff >= 0 and self.backoff_max >= 0):
-            raise InvalidInput(f"attempts and batch must be at least 1 and no time negative, got {self}")
-        if not (self.timeout > 0 and self.ttl > 0):
-            raise InvalidInput(f"timeout and ttl must be positive, got {self}")
-        if self.on_poison not in ("key waits", "key goes on"):
-            raise InvalidInput(f"on_poison is 'key waits' or 'key goes on', not {self.on_poison!r}")
 
 
 class Work(NamedTuple):
@@ -72,14 +41,6 @@ class Work(NamedTuple):
     """Keys with a parked event that the new ones must not overtake."""
     due: list[Parked]
     next_due_in_us: int | None
-
-
-class Poisoned(Exception):
-    """The handler failed on `record`; `__cause__` says how."""
-
-    def __init__(self, record: Record) -> None:
-        super().__init__(record.id)
-        self.record = record
 
 
 class Handed(NamedTuple):
@@ -115,10 +76,8 @@ class Consumer:
         self._database = database
         self._log = log
         self._group = group
-        self._types = types
         self._options = options
-        self._handler = handler
-        self._sink = sink
+        self._handling = Handling(types, timeout=options.timeout, handler=handler, sink=sink)
         self._epoch = ""
         self._kind = group_kind(log, group)
         self._parking = Parking(log, group)
@@ -185,7 +144,7 @@ class Consumer:
             aside = self._parking.aside([suspect], error=f"more than {CRASHES_MAX} processes died when it was next")
             await self._transact(self._past([suspect], aside))
             return
-        if self._sink is not None:
+        if self._handling.is_relay:
             await self._relay(work)
             return
         try:
@@ -202,7 +161,7 @@ class Consumer:
             await tx.run(self._guard())
             for record in records:
                 if record.key not in blocked:
-                    await self._handle(record, tx)
+                    await self._handling.handle(record, tx, epoch=self._epoch)
             await tx.run(self._past(records, self._behind(records, blocked)))
             committed = await self._leases.extend(tx)
         committed()
@@ -228,7 +187,7 @@ class Consumer:
             for record in records:
                 if record.key not in blocked:
                     self._leases.held()
-                    await self._handle(record, None)
+                    await self._handling.handle(record, None, epoch=self._epoch)
                 done.append(record)
         except Exception as error:
             return Handed(done, error)
@@ -249,32 +208,6 @@ class Consumer:
         for decision in decisions:
             self._report(decision)
 
-    async def _handle(self, record: Record, tx: Transaction | None, attempt: int = 1) -> None:
-        """Call the user's code on one event; what is the event's own fault comes out as `Poisoned`."""
-        try:
-            event = self._types.decode(record, epoch=self._epoch, attempt=attempt)
-            await self._call(event, tx)
-        except (TryAgain, OutcomeUnknown, Repair):  # the database's trouble, or the handler's word for "later"
-            raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise Poisoned(record) from error  # nobody cancelled us: the handler awaited something that was cancelled
-        except Exception as error:
-            raise Poisoned(record) from error
-
-    async def _call(self, event: Event[Any], tx: Transaction | None) -> None:
-        seconds = self._options.timeout
-        try:
-            async with asyncio.timeout(seconds) as limit:
-                if tx is not None and self._handler is not None:
-                    await self._handler(event, tx)
-                elif self._sink is not None:
-                    await self._sink(event)
-        except TimeoutError as error:
-            raise TimeoutError(f"the handler took longer than {seconds} s") if limit.expired() else error from error
-
     async def _retry(self, parked: Parked) -> None:
         """Another attempt at a parked event. It is counted before it is made: a crash under way counts too."""
         attempts = parked.attempts + 1
@@ -290,14 +223,14 @@ class Consumer:
             return
         record = record_of(parked)
         try:
-            if self._sink is not None:
+            if self._handling.is_relay:
                 async with self._leases.kept():
-                    await self._handle(record, None, attempts)
+                    await self._handling.handle(record, None, epoch=self._epoch, attempt=attempts)
                     await self._transact(self._parking.settled(parked))
             else:
                 async with self._database.transaction(timeout=self._options.timeout * 2) as tx:
                     await tx.run(self._guard())
-                    await self._handle(record, tx, attempts)
+                    await self._handling.handle(record, tx, epoch=self._epoch, attempt=attempts)
                     await tx.run(self._parking.settled(parked))
                     committed = await self._leases.extend(tx)
                 committed()

@@ -8,9 +8,11 @@ from typing import Any, overload
 
 from faultproof.errors import InvalidInput
 from faultproof.patterns.outbox import lag, operations, sql
-from faultproof.patterns.outbox.consumer import Consumer, ConsumerOptions, Handler, Sink
+from faultproof.patterns.outbox.consumer import Consumer
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.patterns.outbox.events import EventTypes, entry
+from faultproof.patterns.outbox.handling import Handler, Sink
+from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.retention import Retention
 from faultproof.patterns.outbox.sequencer import Sequencer, intake_topic, lease_kind
 from faultproof.ports.database import Database, SyncTx, Tx

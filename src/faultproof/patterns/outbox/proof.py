@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import msgspec
 
 from faultproof.patterns.outbox import sql as tables
-from faultproof.patterns.outbox.consumer import Consumer, ConsumerOptions
+from faultproof.patterns.outbox.consumer import Consumer
 from faultproof.patterns.outbox.events import Event
+from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
 from faultproof.ports.database import Database, Transaction
 from faultproof.ports.log import Record
@@ -170,7 +171,7 @@ class _AcknowledgesEarly(Consumer):
         await self._transact(self._past(records, None))
         async with self._database.transaction() as tx:
             for record in records:
-                await self._handle(record, tx)
+                await self._handling.handle(record, tx, epoch=self._epoch)
 
 
 class _WithoutInbox(Consumer):
@@ -178,7 +179,7 @@ class _WithoutInbox(Consumer):
         async with self._database.transaction() as tx:
             await tx.run(self._guard())
             for record in records:
-                await self._handle(record, tx)
+                await self._handling.handle(record, tx, epoch=self._epoch)
         await self._transact(self._past(records, None))
 
 

@@ -1,0 +1,68 @@
+"""Calling the user's code on one event: within its time, and with a verdict on whose fault a failure is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from faultproof.errors import OutcomeUnknown, Repair, TryAgain
+from faultproof.patterns.outbox.events import Event, EventTypes
+from faultproof.ports.database import Transaction
+from faultproof.ports.log import Record
+
+Handler = Callable[[Event[Any], Transaction], Awaitable[None]]
+Sink = Callable[[Event[Any]], Awaitable[None]]
+
+
+class Poisoned(Exception):
+    """The handler failed on `record`, and that counts against the event; `__cause__` says how."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record.id)
+        self.record = record
+
+
+class Handling:
+    """A handler, which works in a transaction, or a sink, which works outside of one."""
+
+    def __init__(self, types: EventTypes, *, timeout: float, handler: Handler | None, sink: Sink | None) -> None:
+        self._types = types
+        self._timeout = timeout
+        self._handler = handler
+        self._sink = sink
+
+    @property
+    def is_relay(self) -> bool:
+        """Events go to a sink."""
+        return self._sink is not None
+
+    async def handle(self, record: Record, tx: Transaction | None, *, epoch: str, attempt: int = 1) -> None:
+        """Handle one event. Raises `Poisoned` if it is to blame, and what the handler raised if it is not.
+
+        Not to blame: the database's own trouble, and `TryAgain`, the handler's word for "later, it is not the event".
+        """
+        try:
+            event = self._types.decode(record, epoch=epoch, attempt=attempt)
+            await self._call(event, tx)
+        except (TryAgain, OutcomeUnknown, Repair):
+            raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise Poisoned(record) from error  # nobody cancelled us: the handler awaited something that was cancelled
+        except Exception as error:
+            raise Poisoned(record) from error
+
+    async def _call(self, event: Event[Any], tx: Transaction | None) -> None:
+        try:
+            async with asyncio.timeout(self._timeout) as limit:
+                if tx is not None and self._handler is not None:
+                    await self._handler(event, tx)
+                elif self._sink is not None:
+                    await self._sink(event)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"the handler took longer than {self._timeout} s") from error
