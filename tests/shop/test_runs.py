@@ -95,7 +95,7 @@ def test_people_get_a_table_and_a_verdict(tmp_path: Path) -> None:
     got = faultproof("shop", "--orders", "20", "--kill-every", "0", "--seed", "3", "--db", str(database))
     assert got.stdout.endswith("\nheld\n")
     for said in (
-        "every committed event is in the stream",
+        "committed events are in the stream",
         "seed 3",
         "synchronous=FULL",
         "Not tested: power loss",
