@@ -10,7 +10,7 @@ from faultproof.shop.journal import Answered, Sent
 
 # Without any constraint: a test must be able to write what a database would refuse.
 TABLES = """
-    CREATE TABLE shop_order (id, key, fingerprint, at_us);
+    CREATE TABLE shop_order (id, key, at_us);
     CREATE TABLE shop_line (order_id, item, quantity, version);
     CREATE TABLE shop_item (name, sold, version);
     CREATE TABLE shop_summary (item, units, orders, chain);
@@ -46,7 +46,7 @@ def good() -> sqlite3.Connection:
     """Three orders, four lines, two items, two partitions."""
     database = sqlite3.connect(":memory:", isolation_level=None)
     database.executescript(TABLES)
-    database.executemany("INSERT INTO shop_order VALUES (?, ?, '', 0)", [("o1", "k1"), ("o2", "k2"), ("o3", "k3")])
+    database.executemany("INSERT INTO shop_order VALUES (?, ?, 0)", [("o1", "k1"), ("o2", "k2"), ("o3", "k3")])
     database.executemany("INSERT INTO shop_line VALUES (?, ?, ?, ?)", LINES)
     database.executemany("INSERT INTO shop_item VALUES (?, ?, ?)", [("eggs", 2, 2), ("milk", 3, 2)])
     append(database, [(0, 0, LINES[0]), (0, 1, LINES[3]), (1, 0, LINES[1]), (1, 1, LINES[2])])

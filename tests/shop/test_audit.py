@@ -68,7 +68,7 @@ def test_order_that_is_there_and_was_never_answered_is_no_loss() -> None:
 
 def test_order_taken_twice() -> None:
     database = good()
-    database.execute("INSERT INTO shop_order VALUES ('o1b', 'k1', '', 0)")
+    database.execute("INSERT INTO shop_order VALUES ('o1b', 'k1', 0)")
     assert wrong(database) == {"duplicate_orders": 1}
     assert where(database, "duplicate_orders") == ["order k1: 2 rows, o1, o1b"]
 

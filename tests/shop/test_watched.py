@@ -11,7 +11,7 @@ from faultproof.ports.script import Script
 from faultproof.shop import sql
 from faultproof.shop.baskets import basket
 from faultproof.shop.board import Board, Flag, State
-from faultproof.shop.orders import Orders, outbox
+from faultproof.shop.orders import Orders, answers, outbox
 from faultproof.shop.watched import Watched
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +38,7 @@ class Watch:
 async def watch(db: Database) -> Watch:
     await db.install(sql.SCHEMA)
     await outbox(db).install()
+    await answers(db).install()
     return Watch(db)
 
 

@@ -35,7 +35,7 @@ def shop(
     kill_every: Annotated[
         float, typer.Option(metavar="SECONDS", help="Kill a busy process that often; 0: never.")
     ] = 0.8,
-    clients: Annotated[int, typer.Option(help="Customers who order at the same time.")] = 16,
+    clients: Annotated[int, typer.Option(help="Customers who order at the same time.")] = 32,
     seed: Annotated[int, typer.Option(help="Decides the generated orders, and whom kills meet.")] = 1,
     synchronous: Annotated[Synchronous | None, typer.Option(help="Durability of the database. Default: full.")] = None,
     planted: Annotated[
@@ -49,8 +49,8 @@ def shop(
 ) -> None:
     """Take orders on real processes, kill them while they are busy, and audit what is left.
 
-    Exit status: 0 held; 1 violated; 3 vacuous, as nobody was killed while busy, or a role never; 4 a process failed
-    by itself.
+    Exit status: 0 held; 1 violated; 2 bad input; 3 vacuous (nobody was killed while busy, or a role never); 4 a
+    process failed by itself.
     """
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:

@@ -21,7 +21,6 @@ from faultproof.errors import (
     TryAgain,
 )
 from faultproof.shop.baskets import ITEMS_MAX, Basket, basket
-from faultproof.shop.orders import Taken
 
 BODY_BYTES_MAX = 256 * 1024
 KEY_CHARS_MAX = 100
@@ -31,8 +30,8 @@ UNITS_MAX = 10_000
 class Service(Protocol):
     """What the API needs: `Orders`, or a broken one in its place."""
 
-    async def take(self, key: str, basket: Basket) -> Taken:
-        """Take the order, or find that it was taken before."""
+    async def take(self, key: str, basket: Basket) -> str:
+        """Take the order, or find that it was taken before; its id."""
         ...
 
     async def close(self) -> None:
@@ -71,7 +70,7 @@ async def answered(key: str | None, read: Callable[[], Awaitable[bytes]], servic
     """
     try:
         key, lines = _checked_key(key), _basket(await read())
-        taken = await service.take(key, lines)
+        id = await service.take(key, lines)
     except PayloadTooLarge as error:
         return _refusal(413, error)
     except KeyReused as error:
@@ -82,7 +81,7 @@ async def answered(key: str | None, read: Callable[[], Awaitable[bytes]], servic
         return _refusal(503, error)
     except OutcomeUnknown as error:
         return _refusal(503, error)
-    return Answer(201, {"order": taken.id})
+    return Answer(201, {"order": id})
 
 
 def _refusal(status: int, error: FaultproofError) -> Answer:

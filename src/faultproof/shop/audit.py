@@ -108,9 +108,9 @@ def _orders(journal: Sequence[Sent | Answered], books: Books) -> list[Check]:
         if found and (key not in sent or key in refused):
             unknown.add(f"order {key}: in the table, and {'refused' if key in sent else 'never sent'}")
     return [
-        lost.check("lost_orders", "every order answered 201 is in the table, as it was sent"),
+        lost.check("lost_orders", "orders answered 201 are in the table as sent"),
         twice.check("duplicate_orders", "… once"),
-        unknown.check("unknown_orders", "every order in the table was sent, and not refused"),
+        unknown.check("unknown_orders", "orders in the table were sent, and not refused"),
     ]
 
 
@@ -130,7 +130,7 @@ def _items(books: Books) -> Check:
             found.add(
                 f"item {item!r}: its row says {row and f'{row.units} units at version {row.sales}'}, not {expected}"
             )
-    return found.check("wrong_items", "every item's row adds up to the orders' lines")
+    return found.check("wrong_items", "items' rows add up to the orders' lines")
 
 
 def _stream(books: Books) -> list[Check]:
@@ -152,9 +152,9 @@ def _stream(books: Books) -> list[Check]:
         if count > 1 and not twice.violations:
             twice.add(f"event {id}: {count} times in the stream", count - 1)
     return [
-        lost.check("lost_events", "every committed event is in the stream"),
+        lost.check("lost_events", "committed events are in the stream"),
         twice.check("duplicate_events", "… once"),
-        phantom.check("phantom_events", "every event of the stream was committed"),
+        phantom.check("phantom_events", "events of the stream were committed"),
         _order_of(stream),
     ]
 
@@ -179,7 +179,7 @@ def _order_of(stream: Sequence[Recorded]) -> Check:
             )
         else:
             latest[event.line.item] = event
-    return found.check("out_of_order", "per item, the stream is in the order of the versions")
+    return found.check("out_of_order", "the stream is in the versions' order per item")
 
 
 def _effects(books: Books) -> list[Check]:
@@ -212,7 +212,7 @@ def _effects(books: Books) -> list[Check]:
                 order.add(f"{group} of {item!r}: the right events, applied in another order than the stream's")
     lost.examined = order.examined = twice.examined
     return [
-        lost.check("lost_effects", "summary and stock have the effect of every event of the stream"),
+        lost.check("lost_effects", "events have their effect on summary and stock"),
         twice.check("duplicate_effects", "… once"),
         order.check("disordered_effects", "… in the order of the stream"),
     ]

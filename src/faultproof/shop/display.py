@@ -36,7 +36,7 @@ async def showing(status: Status, out: Console | None) -> AsyncIterator[None]:
 async def _live(status: Status, out: Console) -> None:
     with Live(console=out, auto_refresh=False, transient=True) as live:
         while True:
-            live.update(Text(_told(status)), refresh=True)
+            live.update(Text(_told(status), no_wrap=True, overflow="ellipsis"), refresh=True)
             await asyncio.sleep(_LIVE_S)
 
 
@@ -49,18 +49,21 @@ async def _lines(status: Status, out: Console) -> None:
 def _told(status: Status) -> str:
     seconds = time.monotonic() - status.began
     progress, processes = status.progress, status.processes
-    kills = f"{processes.kills.total()} kills ({processes.kills_while_busy} busy)" if processes else "starting"
+    if processes is None:
+        return f"{seconds:5.1f} s  starting"
     return (
-        f"{seconds:5.1f} s  {progress.answered:,}/{progress.total:,} orders ({progress.answered / seconds:.0f}/s)  "
-        f"{progress.retries:,} sent again  {kills}  {status.lag:,} events to go"
+        f"{seconds:5.1f} s  {progress.answered:,}/{progress.total:,} orders  {progress.answered / seconds:.0f}/s  "
+        f"{progress.retries:,} retries  {processes.kills.total()} kills ({processes.kills_while_busy} busy)  "
+        f"lag {status.lag:,}"
     )
 
 
 def print_verdict(verdict: Verdict, out: Console) -> None:
     """Every check with what was expected and found, then the verdict in words."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading, justify in (("claim", "left"), ("examined", "right"), ("expected", "right"), ("found", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich wants the literals
+    table.add_column("claim")
+    for heading in ("examined", "expected", "found"):
+        table.add_column(heading, justify="right")
     for check in verdict.checks:
         found = Text(f"{check.violations:,} wrong", style="bold red" if check.violations else "green")
         table.add_row(check.claim, f"{check.examined:,}", "0 wrong", found)
@@ -77,29 +80,30 @@ def print_verdict(verdict: Verdict, out: Console) -> None:
 
 
 def _words(verdict: Verdict) -> list[str]:
-    roles = ", ".join(f"{count} {role}" for role, count in verdict.kills_by_role.items())
-    states = ", ".join(f"{count} {state}" for state, count in sorted(verdict.kills_by_state.items()))
-    killed = f"{verdict.kills} processes killed, {verdict.kills_while_busy} of them while busy ({roles}; {states})"
-    variant = "".join(
-        [
-            f"; planted bug: {verdict.planted}" if verdict.planted else "",
-            f"; kills aimed at the window of {verdict.aim or verdict.planted}"
-            if (verdict.aim or verdict.planted) and verdict.kills
-            else "",
-        ]
-    )
+    planted = f"; planted bug: {verdict.planted}" if verdict.planted else ""
     return [
         "",
         f"{verdict.accepted:,} orders in {verdict.seconds:.1f} s ({verdict.orders_per_second:.0f}/s); "
-        f"{verdict.retries:,} times an order was sent again; seed {verdict.seed}{variant}",
-        f"faults: {killed if verdict.kills else 'none; no kills'}",
+        f"{verdict.retries:,} retries; seed {verdict.seed}{planted}",
+        f"faults: {_faults(verdict)}",
         f"assumed: {verdict.durability}; the operating system and the disk go on. Not tested: power loss, a lost disk, "
         "more than one machine",
         f"database: {verdict.database}{'' if verdict.kept else ' (removed: --keep keeps it)'}",
     ]
 
 
+def _faults(verdict: Verdict) -> str:
+    if not verdict.kills:
+        return "none; no kills"
+    roles = ", ".join(f"{count} {role}" for role, count in verdict.kills_by_role.items())
+    states = ", ".join(f"{count} {state}" for state, count in sorted(verdict.kills_by_state.items()))
+    target = verdict.aim or verdict.planted
+    aimed = f"; aimed at the window of {target}" if target else ""
+    return f"{verdict.kills} kills, {verdict.kills_while_busy} of them of busy processes ({roles}; {states}){aimed}"
+
+
 def _conclusion(verdict: Verdict) -> str:
     if not verdict.held:
-        return f"violated{f': {verdict.unfinished}' if verdict.unfinished else ''}"
+        wrong = [f"{check.violations:,} {check.name}" for check in verdict.checks if check.violations]
+        return f"violated: {', '.join([*wrong, *filter(None, [verdict.unfinished])])}"
     return f"held, but vacuous: {verdict.vacuous}" if verdict.vacuous else "held"

@@ -19,7 +19,7 @@ class ShopOptions:
     """One works, the others stand by."""
     consumers: int = 2
     """Each runs both groups; they share the partitions."""
-    clients: int = 16
+    clients: int = 32
     """Customers that order at the same time."""
     kill_every: float = 0.0
     """0: nobody is killed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from faultproof.patterns.outbox import Outbox
 from faultproof.ports.database import Database
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.group_commit import Busy, Err, GroupCommit, Ok
+from faultproof.primitives.idempotency import Idempotency
 from faultproof.shop import sql
 from faultproof.shop.baskets import Basket
 from faultproof.shop.board import Flag, State
@@ -41,21 +41,18 @@ class Request(NamedTuple):
     basket: Basket
 
 
-class Taken(NamedTuple):
-    """The order's answer, the first time and every time after."""
-
-    id: str
-    sold: list[Sold]
-    """What this call has sold; empty if an earlier one did."""
-
-
 def outbox(database: Database) -> Outbox:
     """The shop's outbox, the same in every process."""
     return Outbox(database, events={"item.sold": ItemSold}, name=LOG)
 
 
+def answers(database: Database) -> Idempotency[str]:
+    """Key of an order -> its id, the same in every process."""
+    return Idempotency(database, "orders", answer=str)
+
+
 class Orders:
-    """Takes orders.
+    """Takes orders. Those that come in together share a transaction.
 
     Promise: an order that was answered is committed with its events; the same key again gets the same answer and sells
     nothing; per item the events are published in the order of its versions, because each publication follows the write
@@ -66,53 +63,46 @@ class Orders:
         self._database = database
         self._flag = flag
         self._outbox = outbox(database)
-        self._together: GroupCommit[Request, Taken] = GroupCommit(database, self._apply, name="orders")
+        self._answers = answers(database)
+        self._together: GroupCommit[Request, str] = GroupCommit(database, self._apply, name="orders")
 
-    async def take(self, key: str, basket: Basket) -> Taken:
-        """Take the order, or find that it was taken before. Orders that come in together share a transaction."""
+    async def take(self, key: str, basket: Basket) -> str:
+        """Take the order, or find that it was taken before; its id."""
         return await self._together.submit(Request(self._database.env.ids.new(), key, basket), timeout=_TAKE_S)
 
     async def close(self) -> None:
         """Finish what was accepted."""
         await self._together.close()
 
-    def _apply(self, requests: Sequence[Request], wait: bool) -> Script[list[Ok[Taken] | Err | Busy]]:
-        outcomes: list[Ok[Taken] | Err | Busy] = []
+    def _apply(self, requests: Sequence[Request], wait: bool) -> Script[list[Ok[str] | Err | Busy]]:
+        outcomes: list[Ok[str] | Err | Busy] = []
         for request in requests:
             try:
-                taken = yield from taking(request)
+                id = yield from self._answers.script(request.key, request.basket, self._selling(request))
             except KeyReused as error:  # it has written nothing; the other orders go on
                 outcomes.append(Err(error))
-                continue
-            self._flag.show(State.WROTE)
-            for event in sold_by(taken):
-                yield from self._outbox.publish(event, key=event.item, tx=Inline())
-            self._flag.show(State.OPEN)
-            outcomes.append(Ok(taken))
+            else:
+                outcomes.append(Ok(id))
         return outcomes
 
-
-def sold_by(taken: Taken) -> list[ItemSold]:
-    """The events of an order."""
-    return [ItemSold(taken.id, line.item, line.quantity, line.version) for line in taken.sold]
-
-
-def taking(request: Request) -> Script[Taken]:
-    """The business rows of an order, unless its key was used before. Raises `KeyReused` before it writes anything."""
-    id, key, basket = request
-    fingerprint = fingerprint_of(basket)
-    if not (yield from sql.add_order(id, key, fingerprint)):
-        first = yield from sql.stored(key)
-        assert first is not None  # the conflict above names a row, and no order is ever deleted
-        if first.fingerprint != fingerprint:
-            raise KeyReused(f"the key {key!r} was used for an order with other content: use a new one")
-        return Taken(first.id, [])
-    versions = {row.item: row.version for row in (yield from sql.sell(basket))}
-    sold = [Sold(line.item, line.quantity, versions[line.item]) for line in basket]
-    yield from sql.add_lines(id, sold)
-    return Taken(id, sold)
+    def _selling(self, request: Request) -> Script[str]:
+        sold = yield from selling(request)
+        self._flag.show(State.WROTE)
+        for event in events(request.id, sold):
+            yield from self._outbox.publish(event, key=event.item, tx=Inline())
+        self._flag.show(State.OPEN)
+        return request.id
 
 
-def fingerprint_of(basket: Basket) -> str:
-    """The same for the same content, whatever order the items came in."""
-    return hashlib.sha256(msgspec.json.encode(basket)).hexdigest()
+def selling(request: Request) -> Script[list[Sold]]:
+    """The business rows of a new order."""
+    yield from sql.add_order(request.id, request.key)
+    versions = {row.item: row.version for row in (yield from sql.sell(request.basket))}
+    sold = [Sold(line.item, line.quantity, versions[line.item]) for line in request.basket]
+    yield from sql.add_lines(request.id, sold)
+    return sold
+
+
+def events(order: str, sold: Sequence[Sold]) -> list[ItemSold]:
+    """What an order tells the rest of the shop."""
+    return [ItemSold(order, line.item, line.quantity, line.version) for line in sold]

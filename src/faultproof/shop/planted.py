@@ -14,11 +14,13 @@ from typing import Literal, get_args
 
 from faultproof.patterns.outbox import ConsumerOptions, Event, Outbox
 from faultproof.ports.database import Database, News
+from faultproof.ports.script import Script
 from faultproof.primitives.worker import Loop
 from faultproof.shop.baskets import Basket
 from faultproof.shop.board import Flag, State
 from faultproof.shop.effects import Effect
-from faultproof.shop.orders import ItemSold, Request, Taken, outbox, sold_by, taking
+from faultproof.shop.orders import ItemSold, Request, answers, events, outbox, selling
+from faultproof.shop.sql import Sold
 
 Breakage = Literal["dual-write", "no-inbox", "ack-early"]
 BREAKAGES: tuple[Breakage, ...] = get_args(Breakage)
@@ -35,19 +37,27 @@ class DualWrite:
         self._database = database
         self._flag = flag
         self._outbox = outbox(database)
+        self._answers = answers(database)
         self._here = asyncio.Lock()
         self._descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
 
-    async def take(self, key: str, basket: Basket) -> Taken:
-        """Take the order, or find that it was taken before."""
+    async def take(self, key: str, basket: Basket) -> str:
+        """Take the order, or find that it was taken before; its id."""
+        request = Request(self._database.env.ids.new(), key, basket)
+        sold: list[Sold] = []
+
+        def work() -> Script[str]:
+            sold.extend((yield from selling(request)))
+            return request.id
+
         async with self._locked():
-            taken = await self._database.transact(taking(Request(self._database.env.ids.new(), key, basket)))
-            if taken.sold:
+            id = await self._database.transact(self._answers.script(key, basket, work()))
+            if sold:
                 self._flag.show(State.WROTE)
                 async with self._database.transaction() as tx:
-                    for event in sold_by(taken):
+                    for event in events(id, sold):
                         await self._outbox.publish(event, key=event.item, tx=tx)
-        return taken
+        return id
 
     async def close(self) -> None:
         """Let go of the lock file."""

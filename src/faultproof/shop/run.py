@@ -28,7 +28,7 @@ from faultproof.shop.effects import GROUPS
 from faultproof.shop.journal import Journal, read_journal
 from faultproof.shop.messages import Command, Fleet
 from faultproof.shop.options import ShopOptions
-from faultproof.shop.orders import outbox
+from faultproof.shop.orders import answers, outbox
 from faultproof.shop.processes import Processes, listen, started
 
 T = TypeVar("T")
@@ -123,6 +123,7 @@ async def _opened(database: Database, url: str) -> Outbox:
     shop = outbox(database)
     await database.install(sql.SCHEMA)
     await shop.install()
+    await answers(database).install()
     for group in GROUPS:
         await shop.consumer(group, GROUPS[group]).open()
     if await database.read(sql.rows()):

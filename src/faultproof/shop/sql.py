@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, sql
+from faultproof.ports.script import sql
 from faultproof.shop.baskets import Line
 
 SCHEMA = Schema(
@@ -14,7 +14,7 @@ SCHEMA = Schema(
     versions=[
         [
             """CREATE TABLE IF NOT EXISTS shop_order (
-                 id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, fingerprint TEXT NOT NULL, at_us BIGINT NOT NULL)""",
+                 id TEXT PRIMARY KEY, key TEXT NOT NULL, at_us BIGINT NOT NULL)""",
             """CREATE TABLE IF NOT EXISTS shop_line (
                  order_id TEXT NOT NULL, item TEXT NOT NULL, quantity BIGINT NOT NULL, version BIGINT NOT NULL,
                  PRIMARY KEY (order_id, item))""",
@@ -29,13 +29,6 @@ SCHEMA = Schema(
     works_from=1,
     works_to=1,
 )
-
-
-class Stored(NamedTuple):
-    """An order that was taken before."""
-
-    id: str
-    fingerprint: str
 
 
 class Sold(NamedTuple):
@@ -53,15 +46,9 @@ class Versioned(NamedTuple):
     version: int
 
 
-@sql(
-    """INSERT INTO shop_order (id, key, fingerprint, at_us) VALUES (:id, :key, :fingerprint, {now})
-       ON CONFLICT (key) DO NOTHING"""
-)
-def add_order(id: str, key: str, fingerprint: str) -> Changed: ...
-
-
-@sql("SELECT id, fingerprint FROM shop_order WHERE key = :key")
-def stored(key: str) -> Stored | None: ...
+# No constraint on the key: that an order is taken once is the work of `Idempotency`, and the audit's to check.
+@sql("INSERT INTO shop_order (id, key, at_us) VALUES (:id, :key, {now})")
+def add_order(id: str, key: str) -> None: ...
 
 
 # Sorted: two orders that share items lock their rows in the same order.
