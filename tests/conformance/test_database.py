@@ -352,6 +352,23 @@ async def test_call_cancelled_while_it_waits_for_a_lock_does_nothing(
     await is_usable(stock)
 
 
+async def test_cancel_is_forgotten_at_no_moment(stock: Database, peer: Database) -> None:
+    """A cancel that is swallowed on the way would let the call go on, and wait for the lock."""
+    await stock.transact(insert("apple", 0))
+    for moments in range(12):
+        async with asyncio.timeout(WAIT_S):
+            async with peer.transaction() as tx:
+                await tx.run(update("apple", moments))
+                tasks = [asyncio.create_task(stock.transact(update("apple", 999))) for _ in range(2)]
+                for _ in range(moments):
+                    await asyncio.sleep(0)
+                for task in tasks:
+                    task.cancel()
+                outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 2
+        assert await items(stock) == [("apple", moments)]
+
+
 async def test_cancelled_many_times_at_any_moment_it_is_all_or_nothing(stock: Database) -> None:
     def both(n: int) -> Script[None]:
         yield from insert(f"a{n}", n)

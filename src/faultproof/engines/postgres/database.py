@@ -181,7 +181,11 @@ async def connect(url: str, *, env: Env) -> PostgresDatabase:
     async def another() -> Connection:
         try:
             raw = await psycopg.AsyncConnection.connect(make_conninfo("", **options), autocommit=True)
-            await raw.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_TIMEOUT_S}s",))
+            try:
+                await raw.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_TIMEOUT_S}s",))
+            except BaseException:  # a cancel too: nobody else knows of it yet
+                await raw.close()
+                raise
         except psycopg.Error as error:
             problem = translated(error, name)
             # Our caller may come back: a server that restarts is away for a moment.
@@ -196,7 +200,11 @@ async def connect(url: str, *, env: Env) -> PostgresDatabase:
     if version < VERSION_MIN:
         await first.close()
         raise NotSupported(f"{name} runs version {version // 10_000}; faultproof needs PostgreSQL 15 or newer")
-    found = await first.execute_raw("SELECT current_setting('synchronous_commit'), current_setting('fsync')", ())
+    try:
+        found = await first.execute_raw("SELECT current_setting('synchronous_commit'), current_setting('fsync')", ())
+    except BaseException:
+        await first.close()
+        raise
     ((commit, fsync),) = found.rows
     return PostgresDatabase(
         env=env,

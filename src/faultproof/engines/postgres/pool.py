@@ -33,7 +33,9 @@ class Pool:
     async def lend(self) -> AsyncIterator[Connection]:
         """A connection outside any transaction; what is left open on it afterwards is rolled back."""
         try:
-            await asyncio.wait_for(self._free.acquire(), WAIT_S)
+            # Not `wait_for`: before Python 3.12 it forgets a cancel that comes in the moment of the result.
+            async with asyncio.timeout(WAIT_S):
+                await self._free.acquire()
         except TimeoutError as error:
             raise Overloaded(f"all {SIZE} connections are in use", retry_after=WAIT_S) from error
         try:
@@ -57,7 +59,8 @@ class Pool:
     async def _take_back(self, connection: Connection) -> None:
         if not connection.is_idle:
             with suppress(psycopg.Error, TimeoutError):
-                await asyncio.wait_for(connection.execute(Rollback()), ROLLBACK_S)
+                async with asyncio.timeout(ROLLBACK_S):
+                    await connection.execute(Rollback())
         if connection.is_idle and not self._closed:
             self._idle.append(connection)
         else:
