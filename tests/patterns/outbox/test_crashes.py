@@ -182,6 +182,9 @@ async def test_a_zombie_consumer_changes_nothing(
     await publish(outbox, *range(5))
     await (await running(outbox)).pump()
     clock.advance(30.0)
+    await successor._leases.tend()  # has taken over, and has not begun yet
+    await pump(zombie)
+    assert await count(db, "effect") == 0
     await pump(successor)
     assert sorted(after.ns) == list(range(5))
     await publish(outbox, *range(5, 10))

@@ -1,6 +1,7 @@
 """Groups, order, retention, lag and epochs: what many readers of one log are promised."""
 
 import asyncio
+import zlib
 from collections import defaultdict
 from typing import Any
 
@@ -22,6 +23,10 @@ pytestmark = pytest.mark.anyio
 async def publish(outbox: fp.Outbox, *ns: int, key: str = "k") -> None:
     for n in ns:
         await outbox.publish(Placed(key, n), key=key)
+
+
+def partition_of(key: str) -> int:
+    return zlib.crc32(key.encode()) % 4
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -317,6 +322,7 @@ async def test_lag_counts_what_is_where_and_how_old_it_is(
     await shop.pump()  # 20 is to be tried again, 21 waits behind it
     await publish(outbox, 1, 2, 3)
     clock.advance(40.0)
+    await publish(outbox, 9, key=next(key for key in "abcdef" if partition_of(key) != partition_of("k")))
     await shop.loops[0].step()  # in the log, not delivered
     await publish(outbox, 4, 5)
     clock.advance(20.0)
@@ -325,11 +331,11 @@ async def test_lag_counts_what_is_where_and_how_old_it_is(
     assert (lag.events, lag.delayed) == (2, 1)
     assert lag.age_s == pytest.approx(20.0, abs=1.0)
     (group,) = lag.groups
-    assert group[:2] == ("g", 3)
+    assert group[:2] == ("g", 4)
     assert group.age_s == pytest.approx(60.0, abs=1.0)
     assert (group.parked, group.dead) == (2, 1)
     assert recorder.values(LAG_EVENTS, log="outbox", group="") == [2]
-    assert recorder.values(LAG_EVENTS, log="outbox", group="g") == [3 + 2]
+    assert recorder.values(LAG_EVENTS, log="outbox", group="g") == [4 + 2]
     assert recorder.values(LAG_AGE, log="outbox", group="") == [pytest.approx(20.0, abs=1.0)]
     assert recorder.values(LAG_AGE, log="outbox", group="g") == [pytest.approx(60.0, abs=1.0)]
 
