@@ -1,6 +1,7 @@
 """`faultproof shop`: the reference shop, killed again and again, and audited."""
 
 import asyncio
+import os
 import shutil
 import signal
 import sys
@@ -13,7 +14,7 @@ from urllib.parse import quote
 import typer
 
 from faultproof.cli.output import JsonOption, console, print_json
-from faultproof.errors import CannotOpen, InvalidInput, MissingExtra
+from faultproof.errors import CannotOpen, InvalidInput, MissingExtra, NotSupported
 
 _WIDTH_PIPED = 110
 _A_PROCESS_FAILED = 4
@@ -52,6 +53,8 @@ def shop(
     Exit status: 0 held; 1 violated; 2 bad input; 3 vacuous (nobody was killed while busy, or a role never); 4 a
     process failed by itself.
     """
+    if not hasattr(os, "fork"):
+        raise NotSupported("the shop forks and kills processes: run it on Linux or macOS")
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         raise MissingExtra(f"the shop needs {' and '.join(missing)}: pip install 'faultproof[shop]'")

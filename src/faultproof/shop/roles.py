@@ -54,7 +54,9 @@ def tell(error: Repair) -> None:
 
 async def _run(role: Role, fleet: Fleet, flag: Flag, listener: int, lifeline: int) -> None:
     asyncio.get_running_loop().add_reader(lifeline, os._exit, 1)
-    closing = State.MOVED if role == "consumer" else State.COMMITTING
+    # At the end of a consumer's transaction its cursor has moved; with an early acknowledgement it had before.
+    moves = role == "consumer" and fleet.planted != "ack-early"
+    closing = State.MOVED if moves else State.COMMITTING
     async with connect(fleet.url) as database:
         watched = Watched(database, flag, closing=closing, repair=tell)
         if role == "api":
