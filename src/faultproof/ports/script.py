@@ -153,10 +153,14 @@ class Inline:
         return script
 
 
-def drive(script: Script[T], execute: Callable[[Step], Answer]) -> T:
-    """Run a script to its end with a synchronous executor; errors are thrown into it, so that it may handle them."""
+def drive(script: Script[T], execute: Callable[[Step], Answer], step: Step | None = None) -> T:
+    """Run a script to its end with a synchronous executor; errors are thrown into it, so that it may handle them.
+
+    `step`: what a script that has been begun already yielded first.
+    """
     try:
-        step = next(script)
+        if step is None:
+            step = next(script)
         while True:
             try:
                 answer = execute(step)
@@ -222,10 +226,10 @@ def sql(text: str, *, postgres: str | None = None) -> Callable[[Callable[P, T]],
         decode = statement.decode
 
         def script(*args: P.args, **kwargs: P.kwargs) -> Script[T]:
-            values = dict(zip(names, args, strict=False))
-            values.update(kwargs)
-            if len(values) != count or len(args) + len(kwargs) != count:
-                inspect.signature(declared).bind(*args, **kwargs)  # raises the TypeError a function would
+            given: tuple[Any, ...] = args
+            if kwargs or len(args) != count:  # or a TypeError, as from any function
+                given = inspect.signature(declared).bind(*args, **kwargs).args
+            values = dict(zip(names, given, strict=True))
             answer = yield Call(statement, values)
             result: T = decode(answer)
             return result

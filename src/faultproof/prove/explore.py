@@ -294,12 +294,15 @@ def _job(job: _Job, tell: Callable[[int], object]) -> Report:
     explorer = Explorer(proof, plant, granularity=granularity, tell=tell)
     gc.collect()
     gc.freeze()  # what is here now stays; collections need not look at it again for each schedule
+    thresholds = gc.get_threshold()
+    gc.set_threshold(50_000)  # a run leaves little; looking for it all the time costs a twentieth
     try:
         with no_escapes():
             if seeds is not None:
                 return explorer.sample(seeds[part::parts])
             return explorer.depth(depth, part=part, parts=parts, faults=faults)
     finally:
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
 
 

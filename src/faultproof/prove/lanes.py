@@ -63,12 +63,26 @@ class SimLane:
         self._store = store
 
     async def drive(self, script: Script[T]) -> T:
-        if self.process.world.granularity == "commit" or self.role == "reader":
-            return await self._operate(self.role, lambda: drive(script, self._store.executor(self)))
-        return await self._stepwise(script)
+        if self.process.world.granularity == "statement" and self.role == "writer":
+            return await self._stepwise(script)
+        execute = self._store.executor(self)
+        if not self._is_inside():
+            return await self._operate(self.role, lambda: drive(script, execute))
+        step = next(script)  # a script that yields nothing is not one
+        if type(step) is Commit or type(step) is Rollback:
+            return await self._operate(type(step).__name__, lambda: drive(script, execute, step))
+        return drive(script, execute, step)
 
     async def call(self, function: Callable[[Connection], T]) -> T:
+        if self.process.world.granularity == "commit" and self._is_inside():
+            return self._store.call(self, function)
         return await self._operate("user SQL", lambda: self._store.call(self, function))
+
+    def _is_inside(self) -> bool:
+        """In an open transaction of this process, where nobody else can notice when a statement happens. In `commit`
+        granularity only its beginning and its end are operations."""
+        self.process.check_alive()
+        return self.role == "writer" and self._store.owner is self.process
 
     async def close(self) -> None:
         pass

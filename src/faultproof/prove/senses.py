@@ -58,6 +58,8 @@ class SimWakeups:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._bells = Bells()
+        self.under_way: set[str] = set()
+        """Topics of messages on their way here; a second one would tell nothing new."""
 
     def listen(self, topic: str) -> News:
         return self._bells.listen(topic)
@@ -69,7 +71,8 @@ class SimWakeups:
         for other in world.processes:
             if other is not self._process and not other.strand.dead:
                 for topic in topics:
-                    if other.wakeups.listens(topic):
+                    if other.wakeups.listens(topic) and topic not in other.wakeups.under_way:
+                        other.wakeups.under_way.add(topic)
                         world.post(other, topic, lambda other=other, topic=topic: other.wakeups.hear(topic))  # type: ignore[misc]
 
     def listens(self, topic: str) -> bool:
@@ -78,6 +81,7 @@ class SimWakeups:
 
     def hear(self, topic: str) -> None:
         """A message arrived."""
+        self.under_way.discard(topic)
         self._bells.ring((topic,))
 
     def close(self) -> None:

@@ -29,6 +29,10 @@ class Tape:
     position: int = 0
     answers: dict[int, int] = field(default_factory=dict)
 
+    def is_dull(self) -> bool:
+        """Whether the next answer is zero, whatever is asked."""
+        return self.rng is None and self.position not in self.given
+
     def choose(self, n: int) -> int:
         """A number below n."""
         position = self.position
@@ -46,7 +50,7 @@ class Tape:
 
     def fault(self, n: int) -> int:
         """Like `choose`, for a fault out of n: without given answers it strikes with probability `chance` only."""
-        if self.rng is not None and self.position not in self.given and self.rng.random() >= self.chance:
+        if self.position not in self.given and (self.rng is None or self.rng.random() >= self.chance):
             self.position += 1
             return 0
         return self.choose(n)

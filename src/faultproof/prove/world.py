@@ -121,6 +121,11 @@ class Process:
             durability="simulated",
         )
 
+    def check_alive(self) -> None:
+        """Raise `Gone` if this process may not reach anything any more."""
+        if self.strand.dead or self.world.closed:
+            raise Gone(self.strand.name)
+
     def note(self, kind: str, *facts: Any) -> None:
         """Tell the outside world something that cannot be taken back: an answer to a client, an e-mail sent."""
         self.notes += 1
@@ -193,8 +198,7 @@ class World:
     ) -> asyncio.Future[Any]:
         """Queue an operation behind the others of its lane; the future gets what `action` returns or raises, unless its
         process dies first."""
-        if process.strand.dead or self.closed:
-            raise Gone(process.strand.name)
+        process.check_alive()
         future = self.loop.create_future()
         self._operations.append(Operation(process, lane, label, action, future, eligible))
         return future
@@ -252,24 +256,34 @@ class World:
         return not any(process.strand.frozen for process in self.processes)
 
     def _pick(self) -> Operation | None:
+        if self.tape.is_dull():  # the oldest that can run; those before it in its lane could as well
+            oldest = next((operation for operation in self._operations if self._can_run(operation)), None)
+            if oldest is not None:
+                self.tape.position += 1
+                self._operations.remove(oldest)
+            return oldest
         eligible: list[Operation] = []
         lanes: list[object] = []
         for operation in self._operations:
             if operation.lane in lanes:
                 continue  # a lane keeps the order of its calls
             lanes.append(operation.lane)
-            if not operation.process.strand.frozen and (operation.eligible is None or operation.eligible()):
+            if self._can_run(operation):
                 eligible.append(operation)
         if not eligible:
             return None
-        chosen = eligible[0] if len(eligible) == 1 else eligible[self.tape.choose(len(eligible))]
+        chosen = eligible[self.tape.choose(len(eligible))]
         self._operations.remove(chosen)
         return chosen
+
+    def _can_run(self, operation: Operation) -> bool:
+        return not operation.process.strand.frozen and (operation.eligible is None or operation.eligible())
 
     def _perform(self, operation: Operation) -> None:
         process = operation.process
         if operation.future is None:
             if self._fault(2):
+                process.wakeups.under_way.discard(operation.label)
                 self._spend(f"drop {operation.label} to {process.strand.name}")
             else:
                 self.trace.append((self.loop.now, process.strand.name, "hears", operation.label))

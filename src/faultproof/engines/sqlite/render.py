@@ -19,6 +19,8 @@ class Rendered(NamedTuple):
     takes_now: bool
     sets: tuple[str, ...]
     """Names of the parameters that travel as one JSON array."""
+    texts: tuple[str, ...]
+    """Names of those that are text."""
 
 
 def render(statement: Statement) -> Rendered:
@@ -36,7 +38,8 @@ def render(statement: Statement) -> Rendered:
         return _subselect(sets[name])
 
     text = _BRACES.sub(spelled, statement.text)
-    return Rendered(text, "{now}" in statement.text, tuple(sets))
+    texts = tuple(p.name for p in statement.parameters if p.fields is None and p.kind is str)
+    return Rendered(text, "{now}" in statement.text, tuple(sets), texts)
 
 
 def _subselect(parameter: Parameter) -> str:
@@ -56,7 +59,8 @@ def bind(rendered: Rendered, values: dict[str, Any], now: Callable[[], int]) -> 
             bound[name] = encode_set(values[name])
         if rendered.takes_now:
             bound["now"] = now()
-    for value in values.values():
-        if type(value) is str and "\0" in value:
-            refuse_nul(value)
+    for name in rendered.texts:
+        text = values[name]
+        if text is not None and "\0" in text:
+            refuse_nul(text)
     return bound
