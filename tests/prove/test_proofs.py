@@ -51,7 +51,7 @@ def test_holds_at_every_pair_of_crashes(name: str):
 def test_holds_at_random(name: str):
     report = explore(PROOFS[name], seeds=range(60))
     assert [violation.sentences for violation in report.violations] == []
-    assert report.distinct > 30, "faults must have struck"
+    assert report.distinct > 15, "faults must have struck"
 
 
 @pytest.mark.parametrize("name", PROOFS)
