@@ -132,9 +132,11 @@ def test_a_crash_inside_an_open_transaction_rolls_it_back_and_frees_the_lock():
                 await tx.run(_see("lost too"))
         await database.transact(_see(f"by {process.strand.name}"))
 
+    at_its_end = _struck(main, CRASH, at=lambda when, label: when == "before" and label == "Commit")
+    assert _seen(at_its_end) == ["by p.1"]
     hits = iter(range(100))
-    world = _struck(main, CRASH, at=lambda when, label: when == "after" and next(hits) == 2)
-    assert _seen(world) == ["by p.1"]
+    amid = _struck(main, CRASH, at=lambda when, label: when == "after" and next(hits) == 3, granularity="statement")
+    assert _seen(amid) == ["by p.1"]
 
 
 def test_a_dead_process_runs_no_finally_that_reaches_a_port():
