@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from faultproof.cli import main
+from faultproof.engines.sqlite import database
 from tests.cli.executable import faultproof
 
 Refused = Callable[..., str]
@@ -82,7 +83,10 @@ def test_file_that_is_no_database_is_left_alone(tmp_path: Path, refused: Refused
     assert path.read_bytes() == b"not a database " * 100
 
 
-def test_database_that_another_program_has_locked(tmp_path: Path, refused: Refused) -> None:
+def test_database_that_another_program_has_locked(
+    tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.1)  # instead of 5
     path = tmp_path / "shop.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA journal_mode=WAL")
