@@ -218,7 +218,7 @@ async def test_a_loop_that_dies_is_counted_and_named(env: fp.Env, clock: ManualC
     worker = fp.Worker(env, Scripted("weak", step))
     task = asyncio.create_task(worker.run())
     await settle()
-    assert recorder.values(LOOP_RESTART, loop="weak", error="ValueError: no") == [1]
+    assert recorder.values(LOOP_RESTART, loop="weak", error="ValueError") == [1]
     clock.advance(1.0)
     await settle()
     assert recorder.values(LOOP_RESTART, loop="weak") == [1, 1]

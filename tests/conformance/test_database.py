@@ -514,3 +514,14 @@ async def test_missing_tables_are_a_schema_mismatch(connect: Connect) -> None:
         await db.read(db.claims.holders("job"))
     with pytest.raises(SchemaMismatch, match="install"):
         await db.transact(db.logs.append("orders", []))
+
+
+async def test_an_interrupt_inside_a_script_leaves_no_transaction_open(db: Database) -> None:
+    def interrupted() -> Script[None]:
+        yield from ()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await db.transact(interrupted())
+    async with db.transaction() as tx:
+        assert await tx.fetch("SELECT 1") == [(1,)]

@@ -175,6 +175,35 @@ class Unusual(Exception):
         self.code = code
 
 
+class Unclonable(Exception):
+    """Cannot be made by anybody else."""
+
+    def __new__(cls, *args: object) -> "Unclonable":
+        if args != ("the one",):
+            raise TypeError("there is only one")
+        return super().__new__(cls)
+
+    @property
+    def args(self) -> tuple[object, ...]:  # type: ignore[override]
+        return ("no", "such", "thing")
+
+
+async def test_an_error_that_cannot_be_copied_reaches_every_caller_as_the_cause() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    error = Unclonable("the one")
+
+    def fail(items: Sequence[int]) -> list[int]:
+        raise error
+
+    tasks = await behind_a_leader(gate, batcher, 1, 2)
+    gate.answer = fail
+    gate.let(2)
+    got = (await outcomes(tasks))[1:]
+    assert [type(e) for e in got] == [Failed] * 2
+    assert [e.__cause__ for e in got] == [error] * 2
+
+
 @pytest.mark.parametrize(
     "error",
     [

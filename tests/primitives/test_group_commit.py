@@ -109,6 +109,41 @@ async def test_a_contended_operation_gets_a_transaction_of_its_own_that_waits(ta
     assert journal.calls[1:] == [([1, 2, 3, 4, 5], False), ([3], True)]
 
 
+async def test_nobody_waits_for_a_contended_operation_but_its_own_caller(table: Database) -> None:
+    freed, asked = asyncio.Event(), asyncio.Event()
+    journal = Journal()
+    journal.special = {3: lambda wait: Ok(33) if wait else Busy()}
+    group_commit = GroupCommit(Contended(table, asked, freed), journal)
+    async with asyncio.timeout(10):
+        tasks = [asyncio.create_task(group_commit.submit(n)) for n in range(6)]
+        await asked.wait()
+        assert [await tasks[n] for n in (0, 1, 2, 4, 5)] == [0, 2, 4, 8, 10]
+        assert await group_commit.submit(7) == 14
+        assert not tasks[3].done()
+        freed.set()
+        assert await tasks[3] == 33
+        await group_commit.close()
+    assert await written(table) == Counter([*range(6), 7])
+
+
+class Contended:
+    """A database whose transaction for the third operation alone waits until somebody lets go of a lock."""
+
+    def __init__(self, inner: Database, asked: asyncio.Event, freed: asyncio.Event) -> None:
+        self._inner, self._asked, self._freed, self._count = inner, asked, freed, 0
+        self.env = inner.env
+
+    def in_transaction(self) -> bool:
+        return False
+
+    async def transact(self, script: Any) -> Any:
+        self._count += 1
+        if self._count == 3:  # the leader's, the batch's, and then the one that waits
+            self._asked.set()
+            await self._freed.wait()
+        return await self._inner.transact(script)
+
+
 async def test_a_contended_operation_that_fails_alone_fails_alone(table: Database) -> None:
     journal = Journal()
     broken = ValueError("broken")

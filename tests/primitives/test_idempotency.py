@@ -173,6 +173,24 @@ async def test_a_zombie_cannot_answer_after_somebody_took_over(db: Database):
     await db.transact(keys._answered("k", 2, "2"))
 
 
+async def test_a_cancel_amid_the_work_keeps_the_key_taken(db: Database):
+    started = asyncio.Event()
+
+    async def work() -> int:
+        started.set()
+        await asyncio.get_running_loop().create_future()
+        return 1
+
+    keys = _keys(db, "replay", ttl=30.0)
+    first = asyncio.create_task(keys.run("k", 1, work))
+    await started.wait()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    with pytest.raises(InProgress):  # the work may have reached somebody
+        await keys.run("k", 1, lambda: asyncio.sleep(0, 2))
+
+
 CHILD = "tests.primitives.hangs_with_key"
 
 
@@ -207,6 +225,9 @@ async def test_content_and_answers_must_be_storable(db: Database):
     with pytest.raises(InvalidInput, match="fingerprint"):
         await db.transact(keys.script("k", object(), _charge(5)))
     texts = fp.Idempotency(db, "text", answer=str)
-    with pytest.raises(PayloadTooLarge):
+    with pytest.raises(OutcomeUnknown) as unknown:  # the work is done: no error may say that nothing has happened
         await texts.run("k", 1, lambda: asyncio.sleep(0, "x" * 1_048_576))
+    assert isinstance(unknown.value.__cause__, PayloadTooLarge)
+    with pytest.raises(InProgress):
+        await fp.Idempotency(db, "text", answer=str, duplicates="replay").run("k", 1, lambda: asyncio.sleep(0, "y"))
     assert await _count(db) == 0

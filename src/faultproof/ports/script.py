@@ -185,7 +185,9 @@ def transaction(script: Script[T]) -> Script[Committed[T]]:
     yield Begin(writes=True)
     try:
         result = yield from script
-    except Exception:
+    except GeneratorExit:  # abandoned: it may yield nothing any more
+        raise
+    except BaseException:
         yield Rollback()
         raise
     committed = yield Commit()

@@ -13,7 +13,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar, Union
 
 from faultproof.clock import Env
 from faultproof.errors import Closed, DeadlineExceeded, Failed, InvalidInput, OutcomeUnknown, Overloaded
@@ -22,7 +22,16 @@ from faultproof.signals import QUEUE_AGE, QUEUE_DEPTH
 T = TypeVar("T")
 R = TypeVar("R")
 
-Apply = Callable[[Sequence[T]], Awaitable[Sequence[R | BaseException]]]
+
+@dataclass(frozen=True, slots=True)
+class Later(Generic[R]):
+    """As an item's result: `work` gives it, and neither the others of its batch nor the next batch wait for that."""
+
+    work: Callable[[], Awaitable[R]]
+
+
+Result: TypeAlias = Union[R, BaseException, Later[R]]  # noqa: UP007  # a type variable takes no | at run time
+Apply = Callable[[Sequence[T]], Awaitable[Sequence[Result[R]]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +83,13 @@ class Batcher(Generic[T, R]):
         self._leading = False
         self._led: asyncio.Future[None] | None = None  # whoever closes waits on it for the one who leads
         self._loop: asyncio.Task[None] | None = None
+        self._postponed: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @property
     def pending(self) -> int:
-        """Items waiting for a batch."""
-        return len(self._pending)
+        """Items waiting for a batch, or postponed by theirs."""
+        return len(self._pending) + len(self._postponed)
 
     async def submit(self, item: T, *, weight: float = 1.0, timeout: float | None = None) -> R:
         """Apply `item` in some batch, and give its result.
@@ -106,6 +116,8 @@ class Batcher(Generic[T, R]):
             running = self._led if self._leading else self._loop
             assert running is not None
             await asyncio.wait([running])  # unbounded: each batch is bounded by what `apply` bounds
+        while self._postponed:
+            await asyncio.wait(set(self._postponed))  # unbounded: so is each of these
 
     async def _lead(self, item: T, seconds: float) -> R:
         """Nobody is ahead: run the item as a batch of its own, at once, without another task in between."""
@@ -123,15 +135,26 @@ class Batcher(Generic[T, R]):
                 self._led.set_result(None)
                 self._led = None
             self._start()
+        if isinstance(result, Later):  # it leads no longer: others may go ahead meanwhile
+            future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+            self._postpone(future, result)
+            return await self._outcome(future, seconds)
         if isinstance(result, BaseException):
             raise _raisable(self._name, result)
         return result
 
+    async def _outcome(self, future: asyncio.Future[R], seconds: float) -> R:
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await future
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise OutcomeUnknown(f"an item of {self._name!r} was still being worked on after {seconds} s") from error
+
     async def _follow(self, item: T, weight: float, seconds: float) -> R:
-        if len(self._pending) >= self._limits.pending:
-            raise Overloaded(
-                f"{len(self._pending)} items already wait in {self._name!r}: come back later", retry_after=0.1
-            )
+        if self.pending >= self._limits.pending:
+            raise Overloaded(f"{self.pending} items already wait in {self._name!r}: come back later", retry_after=0.1)
         loop = asyncio.get_running_loop()
         now = self._env.clock.monotonic()
         future: asyncio.Future[R] = loop.create_future()
@@ -167,8 +190,8 @@ class Batcher(Generic[T, R]):
             try:
                 results = await self._run([item.value for item in batch])
             except asyncio.CancelledError:  # the event loop is shutting down
-                results = [OutcomeUnknown(f"the batcher {self._name!r} was cancelled amid a batch") for _ in batch]
-                self._answer(batch, results)
+                cancelled = OutcomeUnknown(f"the batcher {self._name!r} was cancelled amid a batch")
+                self._answer(batch, [cancelled for _ in batch])
                 raise
             self._answer(batch, results)
             # Callers that were answered just now may come straight back: let them, so that they share the next batch.
@@ -213,7 +236,7 @@ class Batcher(Generic[T, R]):
             batch.append(item)
         return batch
 
-    async def _run(self, values: Sequence[T]) -> Sequence[R | BaseException]:
+    async def _run(self, values: Sequence[T]) -> Sequence[Result[R]]:
         """One batch. Nothing that `apply` does can end the loop."""
         try:
             answer: object = await self._apply(values)
@@ -230,14 +253,35 @@ class Batcher(Generic[T, R]):
         wrong = f"the function of batcher {self._name!r} returned {count} for {len(values)} results"
         return [OutcomeUnknown(wrong + ": whether an item took effect is unknown") for _ in values]
 
-    def _answer(self, batch: Sequence[_Item[T, R]], results: Sequence[R | BaseException]) -> None:
+    def _answer(self, batch: Sequence[_Item[T, R]], results: Sequence[Result[R]]) -> None:
         for item, result in zip(batch, results, strict=True):
             if item.future.done():  # its caller was cancelled or ran out of time
                 continue
-            if isinstance(result, BaseException):
+            if isinstance(result, Later):
+                self._postpone(item.future, result)
+            elif isinstance(result, BaseException):
                 item.future.set_exception(_raisable(self._name, result))
             else:
                 item.future.set_result(result)
+
+    def _postpone(self, future: asyncio.Future[R], later: Later[R]) -> None:
+        """A task of its own, held to the same bound as waiting items."""
+
+        async def work() -> None:
+            try:
+                result = await later.work()
+            except BaseException as error:  # a caller waits for it, whatever it is
+                if not future.done():
+                    future.set_exception(_raisable(self._name, error))
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        task = asyncio.get_running_loop().create_task(work(), name=f"faultproof-{self._name}-later")
+        self._postponed.add(task)
+        task.add_done_callback(self._postponed.discard)
 
 
 def _raisable(name: str, error: BaseException) -> BaseException:
@@ -254,9 +298,13 @@ def _failed(name: str, cause: BaseException) -> Failed:
 def for_each_caller(error: Exception) -> Exception:
     """An exception of the same kind for each caller: one object raised in many tasks would mix up their tracebacks."""
     kind = type(error)
-    # Python's own keep facts outside `args`, and know how to be copied. The others may not be made from their `args`.
-    twin: Exception = copy.copy(error) if kind.__module__ == "builtins" else kind.__new__(kind, *error.args)
-    twin.args = error.args
-    twin.__dict__.update(error.__dict__)
-    twin.__cause__ = error
+    try:
+        # Python's own keep facts outside `args`, and know how to be copied. The others may not be made from their `args`.
+        twin: Exception = copy.copy(error) if kind.__module__ == "builtins" else kind.__new__(kind, *error.args)
+        twin.args = error.args
+        twin.__dict__.update(error.__dict__)
+        twin.__cause__ = error
+    except Exception:  # made in a way of its own, or frozen
+        twin = Failed(f"{kind.__qualname__}: {error}")
+        twin.__cause__ = error
     return twin

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from faultproof.errors import Closed, Misuse, OutcomeUnknown, Repair, TransactionOpen, TryAgain
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
-from faultproof.primitives.batcher import Batcher, BatchLimits, for_each_caller
+from faultproof.primitives.batcher import Batcher, BatchLimits, Later, Result, for_each_caller
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,7 +73,7 @@ class GroupCommit(Generic[T, R]):
         """Commit what was accepted, and refuse the rest."""
         await self._batcher.close()
 
-    async def _commit(self, items: Sequence[T]) -> list[R | BaseException]:
+    async def _commit(self, items: Sequence[T]) -> list[Result[R]]:
         try:
             outcomes = await self._database.transact(self._counted(items, False))
         except (OutcomeUnknown, TryAgain, Repair, Closed) as error:  # about the database, not about any one item
@@ -83,7 +83,7 @@ class GroupCommit(Generic[T, R]):
                 return [error]
             middle = len(items) // 2
             return [*await self._commit(items[:middle]), *await self._commit(items[middle:])]
-        return [await self._settle(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+        return [self._result(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
 
     def _counted(self, items: Sequence[T], wait: bool) -> Script[Sequence[Outcome[R]]]:
         """Noticed after the commit, a missing outcome would be a failure that did not happen."""
@@ -92,16 +92,16 @@ class GroupCommit(Generic[T, R]):
             raise Misuse(f"`apply` gave {len(outcomes)} outcomes for {len(items)} items: it must give one for each")
         return outcomes
 
-    async def _settle(self, item: T, outcome: Outcome[R]) -> R | BaseException:
-        if isinstance(outcome, Busy):
-            try:
-                (outcome,) = await self._database.transact(self._counted([item], True))
-            except Exception as error:
-                return error
+    def _result(self, item: T, outcome: Outcome[R]) -> Result[R]:
+        if isinstance(outcome, Busy):  # the others have been committed, and wait for nothing
+            return Later(lambda: self._alone(item))
+        return outcome.value if isinstance(outcome, Ok) else outcome.error
+
+    async def _alone(self, item: T) -> R:
+        """In a transaction of its own, which may wait for the lock."""
+        (outcome,) = await self._database.transact(self._counted([item], True))
         if isinstance(outcome, Ok):
             return outcome.value
-        return (
-            outcome.error
-            if isinstance(outcome, Err)
-            else TryAgain("what the operation needs is still locked elsewhere")
-        )
+        if isinstance(outcome, Err):
+            raise outcome.error
+        raise TryAgain("what the operation needs is still locked elsewhere")

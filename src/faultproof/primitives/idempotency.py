@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -31,6 +32,7 @@ from faultproof.errors import (
     LeaseLost,
     OutcomeUnknown,
     PayloadTooLarge,
+    TryAgain,
 )
 from faultproof.ports.database import Database, News
 from faultproof.ports.schema import Schema
@@ -87,7 +89,7 @@ def _find(scope: str, key: str) -> Found | None: ...
 
 
 @sql(
-    """UPDATE faultproof_idempotency SET answer = :answer
+    """UPDATE faultproof_idempotency SET answer = :answer, at_us = {now}
        WHERE scope = :scope AND key = :key AND token = :token AND answer IS NULL"""
 )
 def _finish(scope: str, key: str, token: int, answer: str) -> Changed: ...
@@ -166,7 +168,7 @@ class Idempotency(Generic[A]):
         fingerprint = _checked(key, content)
         clock = self._database.env.clock
         deadline = clock.monotonic() + timeout
-        news = self._database.changed(self._topic(key))
+        news: News | None = None
         try:
             while True:
                 began = clock.monotonic()
@@ -176,9 +178,12 @@ class Idempotency(Generic[A]):
                 answered, answer = self._known(key, fingerprint, found)
                 if answered:
                     return self._replayed(key, answer)
+                if news is None:  # only now is there something to wait for
+                    news = self._database.changed(self._topic(key))
                 await self._wait(key, news, deadline - clock.monotonic(), found)
         finally:
-            news.close()
+            if news is not None:
+                news.close()
 
     async def trim(self, *, older: float, limit: int = 1_000) -> int:
         """Forget answers that are older than `older` seconds, at most `limit`; how many. Retries later than that repeat."""
@@ -196,16 +201,39 @@ class Idempotency(Generic[A]):
                 result = await work()
         except TimeoutError as error:
             if not limit.expired():
-                await self._database.transact(self._freed(key, token))
+                await self._free(key, token)
                 raise
             raise OutcomeUnknown(f"the work for key {key!r} took longer than {self._ttl} s and was cut off") from error
         except OutcomeUnknown:
             raise
-        except (Exception, asyncio.CancelledError):
-            await self._database.transact(self._freed(key, token))
+        except Exception:
+            await self._free(key, token)
             raise
-        await self._database.transact(self._answered(key, token, _encoded(result)))
+        # Not after a cancel: the work may have reached somebody. The key stays taken until its lease ends.
+        await self._record(key, token, result, until)
         return result
+
+    async def _free(self, key: str, token: int) -> None:
+        with suppress(FaultproofError):  # what the work raised says more; the lease will end by itself
+            await self._database.transact(self._freed(key, token))
+
+    async def _record(self, key: str, token: int, result: A, until: float) -> None:
+        """Store the answer. From here on the work is done, and no error may say that nothing has happened."""
+        clock = self._database.env.clock
+        while True:
+            try:
+                await self._database.transact(self._answered(key, token, _encoded(result)))
+            except TryAgain as error:
+                if clock.monotonic() < until:
+                    await clock.sleep(LOOK_S)
+                    continue
+                raise self._unrecorded(key) from error
+            except FaultproofError as error:
+                raise self._unrecorded(key) from error
+            return
+
+    def _unrecorded(self, key: str) -> OutcomeUnknown:
+        return OutcomeUnknown(f"the work for key {key!r} is done, and its answer could not be stored: see the cause")
 
     def _answered(self, key: str, token: int, answer: str) -> Script[None]:
         if (yield from _finish(self._scope, key, token, answer)) != 1:

@@ -8,8 +8,8 @@ renewal leaves a dead row version on PostgreSQL.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from math import ceil
 
 from faultproof.errors import FaultproofError, LeaseLost
@@ -41,6 +41,7 @@ class Leases:
         self._until = 0.0
         self._due = 0.0
         self._lost = False
+        self._stuck = 0  # claims just taken over from somebody who died, to be reported once that has committed
 
     async def tend(self) -> list[Claim]:
         """Renew, take and give up what is due; the claims held now. Call it before each piece of work."""
@@ -84,9 +85,9 @@ class Leases:
         """Hold nothing until the next `tend` has asked what is still ours: nobody need wait for a lease of our own to end."""
         self._claims, self._doubted, self._due, self._lost = [], [*self._claims, *self._doubted], 0.0, False
 
-    async def absolve(self, id: str) -> None:
-        """The work goes well again: forget how many holders failed before, by giving the claim back and taking it anew."""
-        guilty = [claim for claim in self._claims if claim.id == id and claim.attempts > 1]
+    async def absolve(self, ids: Collection[str]) -> None:
+        """The work goes well again: forget how many holders failed before, by giving claims back and taking them anew."""
+        guilty = [claim for claim in self._claims if claim.id in ids and claim.attempts > 1]
         if guilty:
             asked = self._database.env.clock.monotonic()
             self._claims = [claim for claim in self._claims if claim not in guilty]
@@ -95,17 +96,24 @@ class Leases:
     async def close(self) -> None:
         """Give everything back, for others to take at once."""
         claims, self._claims, self._doubted = [*self._claims, *self._doubted], [], []
-        await self._database.transact(self._leave(claims))
+        await self._database.transact(self._database.claims.release(self._kind, claims))
+        if self._share:
+            with suppress(LeaseLost):  # somebody has swept this member out already
+                await self._database.transact(self._leave())
 
     def _notice_lapse(self, now: float) -> None:
         if self._claims and now >= self._until:
             # Nobody renewed in time: something blocked this loop. Whoever took over may be at work already.
             self._database.env.signals.emit(LOOP_LAG, now - self._until, kind=self._kind)
-            self._claims, self._lost = [], True
+            # The rows may be ours still: the next `tend` asks, by the token.
+            self._claims, self._doubted, self._lost = [], [*self._claims, *self._doubted], True
 
     def _renewed(self, asked: float, claims: list[Claim]) -> None:
         self._claims, self._doubted, self._lost = claims, [], False
         self._until = asked + self._ttl
+        if self._stuck:
+            self._database.env.signals.emit(STUCK, self._stuck, kind=self._kind)
+            self._stuck = 0
         jitter = 0.9 + 0.2 * self._database.env.rng.random()
         self._due = asked + self._ttl / 3 * jitter
 
@@ -132,7 +140,7 @@ class Leases:
         quota = ceil(total / members)
         if len(claims) < quota:
             taken = yield from table.take(self._kind, self._owner, ttl_us=ttl_us, limit=quota - len(claims))
-            self._report(taken)
+            self._stuck = sum(claim.attempts > 1 for claim in taken)
             claims = sorted(claims + taken)
         elif len(claims) > quota:
             yield from table.release(self._kind, claims[quota:])
@@ -171,16 +179,7 @@ class Leases:
             yield from table.finish(kind, gone)
         return 1 + sum(holder.state == "held" and holder.id != self._owner for holder in members)
 
-    def _leave(self, claims: Sequence[Claim]) -> Script[None]:
+    def _leave(self) -> Script[None]:
         table, kind = self._database.claims, f"{self._kind}:members"
-        yield from table.release(self._kind, claims)
-        if not self._share:
-            return
-        present = yield from table.holders(kind)
-        mine = [Claim(h.id, h.token, h.attempts) for h in present if h.id == self._owner]
-        yield from table.finish(kind, mine)
-
-    def _report(self, taken: Sequence[Claim]) -> None:
-        stuck = sum(claim.attempts > 1 for claim in taken)
-        if stuck:
-            self._database.env.signals.emit(STUCK, stuck, kind=self._kind)
+        members = yield from table.holders(kind)
+        yield from table.finish(kind, [Claim(h.id, h.token, h.attempts) for h in members if h.owner == self._owner])

@@ -80,6 +80,7 @@ class Worker:
         self._drain_timeout = drain_timeout
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._drain: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
         """Run until `stop()`. Does not touch signal handlers; see `run_until_signal`."""
@@ -89,9 +90,12 @@ class Worker:
         self._tasks = [asyncio.create_task(self._supervise(state), name=state.loop.name) for state in self._states]
         try:
             await asyncio.gather(*self._tasks)
+            # All steps have ended: none holds up the transactions in which leases are given back.
+            self._tasks.clear()
+            await asyncio.gather(*(self._close(state) for state in self._states))
         finally:
             self._stopping = True
-            for task in self._tasks:  # those left after an error or a cancel, and the one that drains
+            for task in (*self._tasks, *self._drain):  # those left after an error or a cancel, and the one that drains
                 task.cancel()
 
     async def run_until_signal(self) -> None:
@@ -114,7 +118,7 @@ class Worker:
             if state.resting:
                 task.cancel()
         if self._tasks:  # or it has not begun to run, and will not
-            self._tasks.append(asyncio.create_task(self._cut_short(), name="faultproof-drain"))
+            self._drain.append(asyncio.create_task(self._cut_short(), name="faultproof-drain"))
 
     def health(self) -> list[LoopHealth]:
         """How each loop is doing."""
@@ -126,7 +130,7 @@ class Worker:
 
     async def _cut_short(self) -> None:
         await self._env.clock.sleep(self._drain_timeout)
-        for task in self._tasks[: len(self._states)]:
+        for task in self._tasks:
             task.cancel()
 
     async def _supervise(self, state: _State) -> None:
@@ -147,7 +151,7 @@ class Worker:
                 # A cancel that nobody asked of this task is the step's own: it awaited something that was cancelled.
                 state.error = f"{type(error).__name__}: {error}"
                 state.restarts += 1
-                self._env.signals.emit(LOOP_RESTART, 1, loop=state.loop.name, error=state.error)
+                self._env.signals.emit(LOOP_RESTART, 1, loop=state.loop.name, error=type(error).__name__)
                 await self._rest(
                     state,
                     lambda tries=failures: self._env.clock.sleep(  # type: ignore[misc]
@@ -155,7 +159,6 @@ class Worker:
                     ),
                 )
                 failures += 1
-        await self._close(state)
 
     async def _serve(self, state: _State, healthy: Callable[[], None]) -> None:
         clock = self._env.clock

@@ -91,10 +91,12 @@ def _ready(log: str) -> Ready: ...
 
 
 @sql(
-    """UPDATE faultproof_intake SET due_us = 0
-       WHERE log = :log AND due_us > 0 AND due_us <= {now} AND "partition" IN {partitions}"""
+    """UPDATE faultproof_intake SET due_us = 0 WHERE id IN (
+         SELECT id FROM faultproof_intake
+         WHERE log = :log AND due_us > 0 AND due_us <= {now} AND "partition" IN {partitions}
+         ORDER BY due_us, id LIMIT :limit)"""
 )
-def _promote(log: str, partitions: Sequence[int]) -> Changed: ...
+def _promote(log: str, partitions: Sequence[int], limit: int) -> Changed: ...
 
 
 @sql(
@@ -219,7 +221,7 @@ class PostgresLog:
 
     def sequence(self, log: str, partitions: Sequence[int], *, limit: int) -> Script[int]:
         locked = yield from _lock(log, partitions)
-        yield from _promote(log, locked)
+        yield from _promote(log, locked, limit)
         moved = yield from _move(log, locked, limit)
         if moved:
             yield from _delete_moved(log, locked)

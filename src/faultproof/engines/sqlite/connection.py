@@ -10,7 +10,18 @@ from typing import Any, Literal
 
 from faultproof.engines.sqlite.faults import NotBegun, translated
 from faultproof.engines.sqlite.render import Rendered, bind, render
-from faultproof.errors import Busy, CannotOpen, InvalidInput, NoTransaction, NotSupported, OutcomeUnknown, StorageFailed
+from faultproof.errors import (
+    Busy,
+    CannotOpen,
+    InvalidInput,
+    NoTransaction,
+    NotSupported,
+    OutcomeUnknown,
+    Repair,
+    SchemaMismatch,
+    StorageFailed,
+    TryAgain,
+)
 from faultproof.ports.script import (
     NOTHING,
     Answer,
@@ -59,10 +70,17 @@ class Connection:
         return self._part(step)
 
     def execute_raw(self, sql: str, parameters: Sequence[Any]) -> Answer:
-        """Run the user's own SQL as it is; the driver's errors are the user's and pass through untranslated."""
+        """Run the user's own SQL as it is. The driver's errors are the user's and pass through, except for the trouble of
+        the database itself (locked, full, unreadable): that is nobody's mistake, and calls for another answer."""
         self._check()
-        cursor = self.raw.execute(sql, parameters)
-        return Answer(cursor.fetchall(), cursor.rowcount)
+        try:
+            cursor = self.raw.execute(sql, parameters)
+            return Answer(cursor.fetchall(), cursor.rowcount)
+        except sqlite3.Error as error:
+            trouble = translated(error, self.name)
+            if isinstance(trouble, (TryAgain, Repair)) and not isinstance(trouble, SchemaMismatch):
+                raise trouble from error
+            raise
 
     def close(self) -> None:
         """Close, rolling back what is open."""

@@ -74,8 +74,12 @@ def _append(log: str, entries: Sequence[Entry]) -> None: ...
 def _ready(log: str) -> Ready: ...
 
 
-@sql("UPDATE faultproof_intake SET due_us = 0 WHERE log = :log AND due_us > 0 AND due_us <= {now}")
-def _promote(log: str) -> Changed: ...
+@sql(
+    """UPDATE faultproof_intake SET due_us = 0 WHERE id IN (
+         SELECT id FROM faultproof_intake WHERE log = :log AND due_us > 0 AND due_us <= {now}
+         ORDER BY due_us, id LIMIT :limit)"""
+)
+def _promote(log: str, limit: int) -> Changed: ...
 
 
 @sql(
@@ -199,7 +203,7 @@ class SqliteLog:
         return Ready(bool(waiting), due_in_us)
 
     def sequence(self, log: str, partitions: Sequence[int], *, limit: int) -> Script[int]:
-        yield from _promote(log)
+        yield from _promote(log, limit)
         moved = yield from _move(log, partitions, limit)
         if moved:
             yield from _delete_moved(log)

@@ -74,6 +74,8 @@ class Bell:
         listening = self._bells.get(self._topic, [])
         if self in listening:
             listening.remove(self)
+        if not listening:
+            self._bells.pop(self._topic, None)
 
 
 def _expire(waiter: asyncio.Future[None]) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from faultproof.errors import FaultproofError
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
-from faultproof.primitives.batcher import BatchLimits
+from faultproof.primitives.batcher import BatchLimits, Result
 from faultproof.primitives.group_commit import Busy, Err, GroupCommit, Ok, Outcome
 from faultproof.prove.proof import Plant, Proof
 from faultproof.prove.world import Process, World
@@ -52,7 +52,7 @@ async def _prepare(database: Database) -> None:
 
 
 class _AnswersEarly(GroupCommit[Item, str]):
-    async def _commit(self, items: Sequence[Item]) -> list[str | BaseException]:
+    async def _commit(self, items: Sequence[Item]) -> list[Result[str]]:
         self._late = asyncio.get_running_loop().create_task(super()._commit(items))
         return [ValueError(item.id) if item.kind in (REFUSED, POISON) else item.id for item in items]
 
@@ -60,7 +60,7 @@ class _AnswersEarly(GroupCommit[Item, str]):
 class _CommitsHalves(GroupCommit[Item, str]):
     """After an error it tries the items one by one, without having rolled back what went before."""
 
-    async def _commit(self, items: Sequence[Item]) -> list[str | BaseException]:
+    async def _commit(self, items: Sequence[Item]) -> list[Result[str]]:
         for item in items[:-1]:
             if item.kind not in (POISON, REFUSED, BUSY):
                 await self._database.transact(_insert([item]))
@@ -68,7 +68,7 @@ class _CommitsHalves(GroupCommit[Item, str]):
 
 
 class _LosesLast(GroupCommit[Item, str]):
-    async def _commit(self, items: Sequence[Item]) -> list[str | BaseException]:
+    async def _commit(self, items: Sequence[Item]) -> list[Result[str]]:
         if len(items) < 3:
             return await super()._commit(items)
         return [*await super()._commit(items[:-1]), items[-1].id]
@@ -77,7 +77,7 @@ class _LosesLast(GroupCommit[Item, str]):
 class _BlamesAll(GroupCommit[Item, str]):
     """One bad item fails its whole batch."""
 
-    async def _commit(self, items: Sequence[Item]) -> list[str | BaseException]:
+    async def _commit(self, items: Sequence[Item]) -> list[Result[str]]:
         try:
             await self._database.transact(_apply(items, True))
         except FaultproofError as error:
@@ -88,7 +88,7 @@ class _BlamesAll(GroupCommit[Item, str]):
 class _RepeatsUnknown(GroupCommit[Item, str]):
     """An answer that took long is taken for a failure, and the batch is sent again."""
 
-    async def _commit(self, items: Sequence[Item]) -> list[str | BaseException]:
+    async def _commit(self, items: Sequence[Item]) -> list[Result[str]]:
         clock = self._database.env.clock
         began = clock.monotonic()
         results = await super()._commit(items)

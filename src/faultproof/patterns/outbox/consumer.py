@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
-from faultproof.errors import LeaseLost, TryAgain
+from faultproof.errors import Failed, LeaseLost, Misuse, TryAgain
 from faultproof.patterns.outbox import sql
 from faultproof.patterns.outbox.events import EventTypes
 from faultproof.patterns.outbox.handling import Handler, Handling, Poisoned, Sink
@@ -82,6 +82,7 @@ class Consumer:
         self._kind = group_kind(log, group)
         self._parking = Parking(log, group)
         self._leases = Leases(database, self._kind, owner=owner, ttl=options.ttl, share=True)
+        self._survived: dict[int, int] = {}  # bounded: by the partitions
 
     async def open(self) -> News:
         self._leases.doubt()
@@ -95,9 +96,10 @@ class Consumer:
                 return self._leases.rest_s()
             work = await self._database.read(self._look([int(claim.id) for claim in claims]))
             for parked in work.due:
-                await self._retry(parked)
-            held = {int(claim.id) for claim in self._leases.held()}  # retries may have taken a while
-            if records := [record for record in work.records if record.partition in held]:
+                if parked.partition in self._held():  # retries may take a while
+                    await self._retry(parked)
+            records = [record for record in work.records if record.partition in self._held()]
+            if records := await self._with_care(records):
                 await self._deliver(work._replace(records=records))
         except LeaseLost:  # another process is at it; what this one had under way is rolled back
             self._leases.doubt()
@@ -150,16 +152,35 @@ class Consumer:
         try:
             await self._settle(records, work.blocked)
         except Poisoned as poisoned:
+            await self._regain(poisoned.record.partition)
             before = records[: records.index(poisoned.record)]
             if before:  # what stands before it was rolled back with it, and is not to blame
                 await self._settle(before, work.blocked)
             await self._park([], [poisoned], frozenset())
 
     async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
-        """One transaction: the records' effects, and the cursors past them."""
+        """As few transactions as can be: the records' effects, and the cursors past them."""
+        try:
+            await self._settle_together(records, blocked)
+        except LeaseLost:
+            raise
+        except (Failed, Misuse) as error:
+            # The transaction could not be ended, though no handler had failed: one of them has ended it by itself, or
+            # left behind what the database refuses at the commit. One by one they show which.
+            if len(records) == 1:
+                raise Poisoned(records[0]) from error
+            for record in records:
+                await self._settle([record], blocked)
+
+    async def _settle_together(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
+        clock = self._database.env.clock
         async with self._database.transaction(timeout=self._options.timeout * (len(records) + 1)) as tx:
             await tx.run(self._guard())
-            for record in records:
+            enough = clock.monotonic() + self._options.ttl / 3
+            for index, record in enumerate(records):
+                if index and clock.monotonic() > enough:  # others wait for the write lock, and the lease runs
+                    records = records[:index]
+                    break
                 if record.key not in blocked:
                     await self._handling.handle(record, tx, epoch=self._epoch)
             await tx.run(self._past(records, self._behind(records, blocked)))
@@ -236,13 +257,12 @@ class Consumer:
                 committed()
         except Poisoned as poisoned:
             error = error_text(poisoned.__cause__ or poisoned)
+            await self._regain(parked.partition)
             await self._transact(self._parking.failed_again(parked, decision, error))
             self._report(decision)
         except TryAgain as later:
             seconds = self._options.backoff if later.retry_after is None else later.retry_after
             await self._transact(self._parking.not_counted(parked, again_in_us=int(seconds * 1_000_000)))
-        else:
-            await self._leases.absolve(str(parked.partition))
 
     # -- the transactions' frame ------------------------------------------------------------------------------------
 
@@ -250,8 +270,10 @@ class Consumer:
         return self._database.claims.guard(self._kind, self._leases.held())
 
     async def _transact(self, script: Script[T]) -> T:
+        guard = self._guard()  # here and now, not on the writer's thread
+
         def guarded() -> Script[T]:
-            yield from self._guard()
+            yield from guard
             return (yield from script)
 
         return await self._database.transact(guarded())
@@ -266,6 +288,36 @@ class Consumer:
             moves.append(Progress(partition, offsets[0], offsets[-1] + 1))
         if (yield from sql.advance(self._log, self._group, moves)) != len(moves):
             raise LeaseLost(f"another process has moved the cursor of {self._group!r}; this one's work is undone")
+
+    def _held(self) -> set[int]:
+        return {int(claim.id) for claim in self._leases.held()}
+
+    async def _regain(self, partition: int) -> None:
+        """After work that may have outlived its lease, and was rolled back: is the partition still this process's?"""
+        await self._leases.tend()
+        if partition not in self._held():
+            raise LeaseLost(f"partition {partition} went to another process while this one was at work")
+
+    async def _with_care(self, records: list[Record]) -> list[Record]:
+        """All records, or one: the next of a partition whose last holder died, until a batch of them went well.
+
+        Alone in its transaction, an event takes nobody with it and is the next of its partition when its process dies,
+        so that the deaths are counted against it and not against those before it.
+        """
+        claims = self._leases.held()
+        trusted: list[str] = []
+        alone: list[Record] = []
+        for partition in (int(claim.id) for claim in claims if claim.attempts > 1):
+            one = next((record for record in records if record.partition == partition), None)
+            survived = self._survived.pop(partition, 0)
+            if one is None or survived > self._options.batch // len(claims):
+                trusted.append(str(partition))
+            else:
+                self._survived[partition] = survived + (not alone)
+                alone = alone or [one]
+        if trusted:
+            await self._leases.absolve(trusted)
+        return alone or records
 
     def _suspect(self, records: Sequence[Record]) -> Record | None:
         """The next event of a partition whose holders keep dying."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from faultproof.errors import LeaseLost
 from faultproof.patterns.outbox import sql
 from faultproof.patterns.outbox.sql import Parked, ToPark
 from faultproof.ports.log import Record
@@ -90,7 +91,8 @@ class Parking:
 
     def settled(self, parked: Parked) -> Script[None]:
         """The event is done with (or discarded): the next one of its key is due."""
-        yield from sql.unpark(self._log, self._group, parked.partition, parked.offset)
+        if (yield from sql.unpark(self._log, self._group, parked.partition, parked.offset)) != 1:
+            raise LeaseLost(f"event {parked.id} has been settled by another process; this one's work on it is undone")
         yield from self._promote(parked)
 
     def _promote(self, parked: Parked) -> Script[None]:

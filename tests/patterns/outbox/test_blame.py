@@ -1,0 +1,72 @@
+"""Whose fault a failure is: the event's, its neighbour's, the database's, or that of whoever is slow."""
+
+import pytest
+
+import faultproof as fp
+from faultproof.errors import DiskFull
+from faultproof.ports.database import Database, Transaction
+from faultproof.signals import STUCK
+from tests.fakes import Recorder, ShiftedClock
+from tests.patterns.outbox.shop import Placed, rows, running, write_effect
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_handler_that_outlives_its_lease_and_fails_is_to_blame_and_no_other(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock, recorder: Recorder
+) -> None:
+    calls: list[int] = []
+
+    async def handler(event: fp.Event[Placed], tx: Transaction) -> None:
+        calls.append(event.body.n)
+        if event.body.n == 3:
+            clock.advance(60)  # much longer than the lease
+            raise ValueError("slow and wrong")
+        await write_effect(event, tx)
+
+    shop = await running(outbox, outbox.consumer("g", handler, fp.ConsumerOptions(attempts=2, backoff=1.0)))
+    for n in (1, 2, 3):
+        await outbox.publish(Placed("k", n), key="k")
+    await shop.pump()
+    clock.advance(10)
+    await shop.pump()
+    (letter,) = await outbox.dead_letters("g").list()
+    assert (letter.attempts, letter.error) == (2, "ValueError: slow and wrong")
+    assert calls.count(3) == 2
+    assert calls.count(1) <= 2, "those before it are repeated once, with the rolled back transaction"
+    assert await rows(db, "SELECT n FROM effect ORDER BY n") == [(1,), (2,)]
+    assert recorder.values(STUCK) == []
+
+
+async def test_a_handler_that_ends_the_transaction_is_to_blame_and_the_others_go_on(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    async def handler(event: fp.Event[Placed], tx: Transaction) -> None:
+        await write_effect(event, tx)
+        if event.body.n == 2:
+            await tx.execute("ROLLBACK")
+
+    shop = await running(outbox, outbox.consumer("g", handler, fp.ConsumerOptions(attempts=1)))
+    for n in (1, 2, 3, 4):
+        await outbox.publish(Placed("k", n), key=f"k{n}")
+    await shop.pump()
+    letters = await outbox.dead_letters("g").list()
+    assert [(letter.key, (letter.error or "").partition(":")[0]) for letter in letters] == [("k2", "NoTransaction")]
+    assert await rows(db, "SELECT n FROM effect ORDER BY n") == [(1,), (3,), (4,)]
+
+
+async def test_a_full_disk_under_a_handler_is_not_counted_against_the_event(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    async def handler(event: fp.Event[Placed], tx: Transaction) -> None:
+        await tx.execute("INSERT INTO effect (key) VALUES (?)", "x" * 5_000_000)
+
+    async with db.transaction() as tx:
+        ((pages,),) = await tx.fetch("PRAGMA page_count")
+        await tx.fetch(f"PRAGMA max_page_count = {pages + 20}")
+    await outbox.publish(Placed("k", 1), key="k")
+    shop = await running(outbox, outbox.consumer("g", handler, fp.ConsumerOptions(attempts=1)))
+    with pytest.raises(DiskFull):
+        await shop.pump()
+    assert await outbox.dead_letters("g").list() == []
+    assert await rows(db, "SELECT attempts FROM faultproof_parked") == []
