@@ -4,6 +4,7 @@ To add a verb, write its module and add one line below. A verb that needs an ext
 imports it inside its function, so that the other verbs work without the extra.
 """
 
+import io
 import os
 import sys
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from faultproof.errors import FaultproofError
 __all__ = ["app", "main"]
 
 _BAD_INPUT = 2
+_OUTPUT_FAILED = 4
 _SIGPIPE = 128 + 13  # what a shell reports for a program whose reader went away
 
 app = typer.Typer(
@@ -30,7 +32,7 @@ Try:
 
 [bold]faultproof show outbox[/]  one in full: problem, promise, primitives, checklist, cost
 
-[bold]faultproof show event-sourcing --json | jq .checklist[/]  every verb speaks JSON to machines
+[bold]faultproof show saga --json | jq .checklist[/]  every verb speaks JSON to machines
 
 [bold]faultproof prove outbox --plants[/]  try its claim under every fault, and whether planted bugs are caught
 
@@ -53,13 +55,20 @@ app.add_typer(outbox.app, name="outbox")
 
 
 def main() -> None:
-    """Run the command line and exit: 0 fine, 2 bad input, 130 interrupted, 141 the reader went away."""
+    """Run the command line and exit: 0 fine, 2 bad input, 4 no output possible, 130 interrupted, 141 the reader left."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets a question mark
+            stream.reconfigure(errors="replace")
     try:
         status = _run()
         sys.stdout.flush()
     except (BrokenPipeError, ReaderGone):
         status = _SIGPIPE
         # The interpreter flushes stdout once more on its way out and would complain about the same pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # the disk under the output is full, or the terminal is gone: no verdict on anything
+        print(f"the output could not be written: {error.strerror or error}", file=sys.stderr)
+        status = _OUTPUT_FAILED
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 

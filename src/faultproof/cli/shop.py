@@ -72,7 +72,8 @@ def shop(
         status = Status()
         this = asyncio.current_task()
         assert this is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # Ctrl-C does the same by itself
+        for number in (signal.SIGTERM, signal.SIGHUP):  # Ctrl-C does the same by itself
+            asyncio.get_running_loop().add_signal_handler(number, this.cancel)
         async with showing(status, out):
             return judge(options, await run(options, baskets, directory, status))
 

@@ -43,7 +43,7 @@ def _print_sheet(sheet: Sheet, out: Console) -> None:
     pattern = sheet.pattern
     out.print(f"[bold]{pattern.number}. {pattern.name}[/]  ({pattern.status})", soft_wrap=True)
     _section(out, "Problem", [pattern.problem])
-    _section(out, "Guarantee", [pattern.guarantee])
+    _section(out, "Guarantee, in the specification's words (under which conditions: README)", [pattern.guarantee])
     _section(out, "In full", pattern.guarantees, bullet="- ")
     _section(out, "Primitives", [f"{p.id} {p.name}: {p.provides}" for p in sheet.primitives])
     _section(out, "What the proof must show", [pattern.must_show])
@@ -66,7 +66,7 @@ def _print_sheet(sheet: Sheet, out: Console) -> None:
     if cost := sheet.performance:
         _section(
             out,
-            "Performance",
+            "Performance, as the specification expects it (measured: README)",
             [
                 f"Latency: {cost.latency}",
                 f"Throughput: {cost.throughput}",

@@ -13,7 +13,9 @@ def lease_lost(kind: str) -> LeaseLost:
 
 def no_such_log(log: str) -> SchemaMismatch:
     """A log was used before it was created."""
-    return SchemaMismatch(f"there is no log {log!r} in this database: install it first")
+    return SchemaMismatch(
+        f"there is no log {log!r} in this database: give the name of one that is there, or install it first"
+    )
 
 
 def other_partitions(log: str, *, existing: int, asked: int) -> InvalidInput:

@@ -430,3 +430,15 @@ async def test_a_raw_connection_is_told_to_be_joined(db: Database, outbox: fp.Ou
     with pytest.raises(InvalidInput, match="join"):
         outbox.publish(Placed("k", 1), key="k", tx=connection)  # type: ignore[call-overload]
     connection.close()
+
+
+async def test_a_handler_that_could_only_fail_is_refused_when_it_is_given(outbox: fp.Outbox) -> None:
+    async def forgets_tx(event: object) -> None: ...
+
+    async def wants_more(event: object, tx: object, more: object) -> None: ...
+
+    for handler in (forgets_tx, wants_more):
+        with pytest.raises(InvalidInput, match=r"\(event, tx\)"):
+            outbox.consumer("g", handler)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"\(event\)"):
+        outbox.relay("g", wants_more)  # type: ignore[arg-type]

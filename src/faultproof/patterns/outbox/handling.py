@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from faultproof.errors import OutcomeUnknown, Repair, TryAgain
+from faultproof.errors import InvalidInput, OutcomeUnknown, Repair, TryAgain
 from faultproof.patterns.outbox.events import Event, EventTypes
 from faultproof.ports.database import Transaction
 from faultproof.ports.log import Record
@@ -27,6 +28,8 @@ class Handling:
     """A handler, which works in a transaction, or a sink, which works outside of one."""
 
     def __init__(self, types: EventTypes, *, timeout: float, handler: Handler | None, sink: Sink | None) -> None:
+        _check_arity(handler, 2, "a handler takes (event, tx)")
+        _check_arity(sink, 1, "a sink takes (event)")
         self._types = types
         self._timeout = timeout
         self._handler = handler
@@ -66,3 +69,15 @@ class Handling:
             if not limit.expired():
                 raise
             raise TimeoutError(f"the handler took longer than {self._timeout} s") from error
+
+
+def _check_arity(function: Callable[..., Any] | None, count: int, rule: str) -> None:
+    """Refuse at once what could only fail on every event."""
+    if function is None:
+        return
+    try:
+        inspect.signature(function).bind(*range(count))
+    except ValueError:  # it does not tell
+        return
+    except TypeError as error:
+        raise InvalidInput(f"{rule}, which {function!r} does not: {error}") from error
