@@ -35,7 +35,7 @@ def test_version() -> None:
 
 def test_help_teaches_with_examples() -> None:
     printed = faultproof("--help").stdout
-    for example in ("faultproof patterns", "faultproof show outbox", "faultproof show event-sourcing --json"):
+    for example in ("faultproof patterns", "faultproof show outbox", "faultproof show saga --json"):
         assert example in printed
 
 
