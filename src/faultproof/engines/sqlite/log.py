@@ -97,7 +97,7 @@ def _move(log: str, partitions: Sequence[int], limit: int) -> Changed: ...
 @sql(
     """DELETE FROM faultproof_intake WHERE id IN (
          SELECT l.intake_id FROM faultproof_log_partition AS p
-         JOIN faultproof_log AS l ON l.log = p.log AND l."partition" = p."partition" AND l."offset" >= p.next_offset
+         CROSS JOIN faultproof_log AS l ON l.log = p.log AND l."partition" = p."partition" AND l."offset" >= p.next_offset
          WHERE p.log = :log)"""
 )
 def _delete_moved(log: str) -> Changed: ...
@@ -149,7 +149,7 @@ def _raise_first(log: str, upto: Sequence[Cursor], older_us: int, limit: int) ->
 @sql(
     """DELETE FROM faultproof_log WHERE (log, "partition", "offset") IN (
          SELECT l.log, l."partition", l."offset" FROM faultproof_log_partition AS p
-         JOIN faultproof_log AS l ON l.log = p.log AND l."partition" = p."partition" AND l."offset" < p.first_offset
+         CROSS JOIN faultproof_log AS l ON l.log = p.log AND l."partition" = p."partition" AND l."offset" < p.first_offset
          WHERE p.log = :log)"""
 )
 def _delete_trimmed(log: str) -> Changed: ...

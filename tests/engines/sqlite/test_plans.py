@@ -1,0 +1,39 @@
+"""No statement that runs all the time reads a whole table: at a million events it would be the only one to be noticed."""
+
+import sqlite3
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import faultproof as fp
+from faultproof.engines.sqlite import claims, log
+from faultproof.engines.sqlite.render import render
+from faultproof.patterns.outbox import sql as outbox
+
+pytestmark = pytest.mark.anyio
+
+BIG = ("faultproof_log", "faultproof_intake", "faultproof_parked", "l")
+"""Tables, and the alias of one, that grow with the number of events."""
+LOOKED_AT_RARELY = {"_intake"}
+"""Counts the backlog, for operators and every ten seconds."""
+
+
+@pytest.mark.parametrize("module", [claims, log, outbox], ids=lambda module: module.__name__)
+async def test_no_statement_scans_a_table_of_events(module: ModuleType, tmp_path: Path) -> None:
+    path = str(tmp_path / "plans.db")
+    async with fp.connect(path) as db:
+        await fp.Outbox(db, events={"e": dict}).install()
+    raw = sqlite3.connect(path)
+    scans, explained = [], 0
+    for name, declared in vars(module).items():
+        statement = getattr(declared, "statement", None)
+        if statement is None or name in LOOKED_AT_RARELY:
+            continue
+        values = {parameter.name: None for parameter in statement.parameters} | {"now": 0}
+        steps = [row[3] for row in raw.execute("EXPLAIN QUERY PLAN " + render(statement).text, values)]
+        scans += [(name, step) for step in steps if step in {f"SCAN {table}" for table in BIG}]
+        explained += 1
+    raw.close()
+    assert scans == []
+    assert explained > 5
