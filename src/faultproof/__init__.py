@@ -3,6 +3,7 @@
 What users import, and nothing else. Start with `connect` and the pattern you need; errors are in `faultproof.errors`.
 """
 
+from faultproof.blocking import Blocking
 from faultproof.clock import Env
 from faultproof.connect import connect, join
 from faultproof.patterns.outbox import ConsumerOptions, DeadLetter, Event, GroupLag, Lag, Outbox, OutboxOptions
@@ -16,6 +17,7 @@ from faultproof.signals import Signals
 __all__ = [
     "BatchLimits",
     "Batcher",
+    "Blocking",
     "ConsumerOptions",
     "DeadLetter",
     "Env",

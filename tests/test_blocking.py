@@ -1,0 +1,126 @@
+"""Synchronous code: joined transactions on the driver itself, everything else through one background loop."""
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import faultproof as fp
+from faultproof.errors import Closed, InvalidInput, Misuse, OutcomeUnknown, UsedAfterFork
+
+
+@pytest.fixture
+def blocking() -> Iterator[fp.Blocking]:
+    with fp.Blocking(timeout=20) as made:
+        yield made
+
+
+def test_a_synchronous_service_publishes_in_its_own_transaction_and_reads_the_lag(
+    blocking: fp.Blocking, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "shop.db")
+    db = blocking.call(fp.connect, path)
+    outbox = fp.Outbox(db, events={"placed": dict})
+    blocking.call(outbox.install)
+    mine = sqlite3.connect(path)
+    mine.execute("CREATE TABLE orders (id)")
+    for ending in (mine.commit, mine.rollback):
+        mine.execute("INSERT INTO orders VALUES (1)")
+        outbox.publish({"n": 1}, key="k", type="placed", tx=fp.join(mine))
+        ending()
+    mine.close()
+    blocking.call(outbox.publish, {"n": 2}, key="k", type="placed")
+    assert blocking.call(outbox.lag).events == 2
+    blocking.call(db.close)
+
+
+def test_calls_from_many_threads_share_transactions(blocking: fp.Blocking, tmp_path: Path) -> None:
+    db = blocking.call(fp.connect, str(tmp_path / "shop.db"))
+    outbox = fp.Outbox(db, events={"placed": dict})
+    blocking.call(outbox.install)
+    threads = [
+        threading.Thread(target=lambda n=n: blocking.call(outbox.publish, {"n": n}, key="k", type="placed"))  # type: ignore[misc]
+        for n in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert blocking.call(outbox.lag).events == 20
+    blocking.call(db.close)
+
+
+def test_what_a_call_raises_reaches_the_caller(blocking: fp.Blocking) -> None:
+    async def fail() -> None:
+        raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        blocking.call(fail)
+    with pytest.raises(InvalidInput, match="mysql"):
+        blocking.call(fp.connect, "mysql://shop")
+
+
+def test_a_call_that_takes_too_long_is_cancelled_and_unknown() -> None:
+    cancelled = threading.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cancelled.set()
+
+    with fp.Blocking(timeout=0.05) as blocking, pytest.raises(OutcomeUnknown, match=r"0\.05 s"):
+        blocking.call(hang)
+    assert cancelled.wait(10)
+
+
+def test_closing_cancels_what_still_runs_and_refuses_the_rest() -> None:
+    ended = threading.Event()
+    blocking = fp.Blocking(timeout=10)
+
+    async def start() -> None:
+        async def forever() -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                ended.set()
+
+        blocking.kept = asyncio.create_task(forever())  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+
+    blocking.call(start)
+    blocking.close()
+    assert ended.is_set()
+    with pytest.raises(Closed):
+        blocking.call(start)
+    blocking.close()
+
+
+def test_its_own_thread_and_a_forked_child_are_told(blocking: fp.Blocking) -> None:
+    async def inside() -> None:
+        with pytest.raises(Misuse, match="await"):
+            blocking.call(asyncio.sleep, 0)
+
+    blocking.call(inside)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            blocking.call(asyncio.sleep, 0)
+        except UsedAfterFork:
+            os.write(writing, b"told")
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    assert os.read(reading, 10) == b"told"
+    os.close(reading)
+
+
+def test_a_timeout_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        fp.Blocking(timeout=0)
