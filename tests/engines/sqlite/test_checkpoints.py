@@ -133,11 +133,11 @@ async def test_checkpoint_that_cannot_have_the_lock_is_tried_again_later(
     other = await connect()
     assert orders._checkpointer is not None
     async with other.transaction():
-        await orders._checkpointer._run(orders._writer)
+        await orders._checkpointer._run(orders._writer, orders._gate)
         orders._checkpointer._commits = 50
-        await orders._checkpointer._run(orders._writer)
+        await orders._checkpointer._run(orders._writer, orders._gate)
         assert watched.checkpoints == 0
-    await orders._checkpointer._run(orders._writer)
+    await orders._checkpointer._run(orders._writer, orders._gate)
     assert watched.checkpoints == 1
 
 
@@ -210,3 +210,16 @@ async def test_nothing_is_checkpointed_by_sqlite_itself(path: Path, connect: Ope
     assert wal_bytes(path) > 1_500 * 4_096
     assert path.stat().st_size == size
     assert isinstance(db._checkpointer, Checkpointer)
+
+
+async def test_transactions_back_to_back_do_not_keep_the_log_from_being_checkpointed(
+    orders: SqliteDatabase, path: Path
+) -> None:
+    async with orders.transaction() as tx:
+        await tx.execute("CREATE TABLE back_to_back (text TEXT)")
+    largest = 0
+    for _ in range(1_500):
+        async with orders.transaction() as tx:
+            await tx.execute("INSERT INTO back_to_back VALUES (?)", "x" * 12_000)
+        largest = max(largest, wal_bytes(path))
+    assert largest < 20 * 1024 * 1024

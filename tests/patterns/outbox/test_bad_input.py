@@ -442,3 +442,9 @@ async def test_a_handler_that_could_only_fail_is_refused_when_it_is_given(outbox
             outbox.consumer("g", handler)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match=r"\(event\)"):
         outbox.relay("g", wants_more)  # type: ignore[arg-type]
+
+
+async def test_a_consumer_without_a_function_is_refused(outbox: fp.Outbox) -> None:
+    for make in (outbox.consumer, outbox.relay):
+        with pytest.raises(InvalidInput, match="function"):
+            make("g", None)  # type: ignore[arg-type]

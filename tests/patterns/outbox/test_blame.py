@@ -70,3 +70,32 @@ async def test_a_full_disk_under_a_handler_is_not_counted_against_the_event(
         await shop.pump()
     assert await outbox.dead_letters("g").list() == []
     assert await rows(db, "SELECT attempts FROM faultproof_parked") == []
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("not even this")
+
+
+async def test_an_error_without_words_and_a_second_failure_in_a_batch_park_their_events(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    calls: list[int] = []
+
+    async def handler(event: fp.Event[Placed], tx: Transaction) -> None:
+        calls.append(event.body.n)
+        if event.body.n == 4:
+            raise Unspeakable
+        if event.body.n == 2 and calls.count(2) > 1:  # well in the batch, and not when it is repeated for the fourth
+            raise ValueError("flaky")
+        await write_effect(event, tx)
+
+    shop = await running(outbox, outbox.consumer("g", handler, fp.ConsumerOptions(attempts=1)))
+    for n in (1, 2, 3, 4, 5):
+        await outbox.publish(Placed("k", n), key=f"k{n}")
+    await shop.pump()
+    dead = {letter.key for letter in await outbox.dead_letters("g").list()}
+    assert "k4" in dead
+    assert dead <= {"k2", "k4"}
+    effects = [n for (n,) in await rows(db, "SELECT n FROM effect ORDER BY n")]
+    assert sorted(effects + [int(key[1]) for key in dead if key]) == [1, 2, 3, 4, 5]

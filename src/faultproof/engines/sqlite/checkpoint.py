@@ -21,6 +21,8 @@ from faultproof.ports.script import Begin, Rollback
 
 COMMITS_MAX = 1_000
 ROWS_MAX = 20_000
+WAL_BYTES_MAX = 16 * 1024 * 1024
+"""Few commits may be large ones. The file does not shrink, so past this every fiftieth commit is followed by one."""
 WAL_WARN_BYTES = 64 * 1024 * 1024
 FIXED_IN = (3, 51, 3)
 
@@ -35,11 +37,13 @@ class Checkpointer:
         self._rows_seen = 0
         self._running: asyncio.Task[None] | None = None
 
-    def committed(self, writer: Lane) -> None:
-        """Count a commit; after enough of them, queue a checkpoint behind it."""
+    def committed(self, writer: Lane, gate: asyncio.Lock) -> None:
+        """Count a commit; after enough of them, queue a checkpoint for its turn at the gate, like a transaction."""
         self._commits += 1
         if self._commits % 50 == 0 and (self._running is None or self._running.done()):
-            self._running = asyncio.get_running_loop().create_task(self._run(writer), name="faultproof-checkpoint")
+            self._running = asyncio.get_running_loop().create_task(
+                self._run(writer, gate), name="faultproof-checkpoint"
+            )
 
     def close(self, writer: Connection) -> None:
         """Close the second connection; called on the writer's lane, where no checkpoint can be running."""
@@ -62,13 +66,20 @@ class Checkpointer:
             )
         return found
 
-    async def _run(self, writer: Lane) -> None:
+    async def _run(self, writer: Lane, gate: asyncio.Lock) -> None:
         with suppress(FaultproofError):  # busy, failing, or closing: the next one will do it
-            await writer.call(self._if_due)
+            async with gate:  # or it would land inside a transaction that a user holds open
+                await writer.call(self._if_due)
+
+    def _wal_bytes(self) -> int:
+        try:
+            return os.stat(self._path + "-wal").st_size
+        except OSError:
+            return 0
 
     def _if_due(self, writer: Connection) -> None:
         rows = writer.raw.total_changes
-        if self._commits < COMMITS_MAX and rows - self._rows_seen < ROWS_MAX:
+        if self._commits < COMMITS_MAX and rows - self._rows_seen < ROWS_MAX and self._wal_bytes() < WAL_BYTES_MAX:
             return
         writer.execute(Begin(writes=True))
         try:

@@ -150,7 +150,7 @@ class SqliteDatabase:
         if topics:
             self._wakeups.send(topics)
         if self._checkpointer is not None:
-            self._checkpointer.committed(self._writer)
+            self._checkpointer.committed(self._writer, self._gate)
 
     def _check(self) -> None:
         if self._closed:

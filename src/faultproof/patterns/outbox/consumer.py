@@ -149,14 +149,16 @@ class Consumer:
         if self._handling.is_relay:
             await self._relay(work)
             return
-        try:
-            await self._settle(records, work.blocked)
-        except Poisoned as poisoned:
-            await self._regain(poisoned.record.partition)
-            before = records[: records.index(poisoned.record)]
-            if before:  # what stands before it was rolled back with it, and is not to blame
-                await self._settle(before, work.blocked)
-            await self._park([], [poisoned], frozenset())
+        failed: Poisoned | None = None
+        while records:
+            try:
+                await self._settle(records, work.blocked)
+                break
+            except Poisoned as poisoned:  # what stands before it was rolled back with it, and is not to blame
+                await self._regain(poisoned.record.partition)
+                failed, records = poisoned, records[: records.index(poisoned.record)]
+        if failed is not None:
+            await self._park([], [failed], frozenset())
 
     async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
         """As few transactions as can be: the records' effects, and the cursors past them."""

@@ -28,6 +28,8 @@ class Handling:
     """A handler, which works in a transaction, or a sink, which works outside of one."""
 
     def __init__(self, types: EventTypes, *, timeout: float, handler: Handler | None, sink: Sink | None) -> None:
+        if not callable(handler if sink is None else sink):
+            raise InvalidInput(f"a consumer needs a function to call, got {handler if sink is None else sink!r}")
         _check_arity(handler, 2, "a handler takes (event, tx)")
         _check_arity(sink, 1, "a sink takes (event)")
         self._types = types

@@ -44,7 +44,11 @@ def verdict(*, attempts: int, attempts_max: int, base_s: float, cap_s: float, ra
 
 def error_text(error: BaseException) -> str:
     """The error as it is stored: type and message, cut, without NUL characters."""
-    text = f"{type(error).__name__}: {error}".replace("\0", "?")
+    try:
+        said = str(error)
+    except Exception:  # whatever its class does there, the event is parked
+        said = "(an error that cannot be put into words)"
+    text = f"{type(error).__name__}: {said}".replace("\0", "?")
     return text.encode("utf-8", "replace").decode()[:_ERROR_CHARS_MAX]
 
 
