@@ -23,7 +23,7 @@
     │   ├── TransactionOpen       a bare call inside an open transaction: pass `tx=`
     │   ├── NoTransaction         outside a transaction: our statement would be committed by itself
     │   ├── Closed                the database or handle has been closed
-    │   ├── UsedAfterFork         connect after the fork, not before
+    │   ├── UsedAfterFork         close before the fork and connect after it, or spawn
     │   ├── NotSupported          this engine does not offer that
     │   └── MissingExtra          an optional dependency is not installed
     └── Repair                    the data or the machine needs attention first
@@ -151,7 +151,7 @@ class Closed(Misuse):
 
 
 class UsedAfterFork(Misuse):
-    """The object was made before a fork and used after it; connect in the child instead."""
+    """The object was made before a fork and used after it: close before the fork, or spawn."""
 
 
 class NotSupported(Misuse):

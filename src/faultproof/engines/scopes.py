@@ -55,4 +55,6 @@ def refuse_inside(database: object) -> None:
 def refuse_after_fork(pid: int) -> None:
     """Raise `UsedAfterFork` unless this still is the process `pid`."""
     if os.getpid() != pid:
-        raise UsedAfterFork("this database was connected before a fork: connect in the child process instead")
+        raise UsedAfterFork(
+            "this database was connected before a fork: close it before the fork, or spawn instead of forking"
+        )

@@ -21,6 +21,7 @@ from faultproof.errors import (
     SchemaMismatch,
     StorageFailed,
     TryAgain,
+    UsedAfterFork,
 )
 from faultproof.ports.script import (
     NOTHING,
@@ -39,6 +40,26 @@ from faultproof.ports.script import (
 Synchronous = Literal["full", "normal"]
 
 _rendered: dict[Statement, Rendered] = {}  # bounded: statements are declared at import, never made
+
+
+_open: set[Connection] = set()  # bounded: by what is open
+_inherited: set[str] = set()  # bounded: by what was open at a fork
+
+
+def _forked() -> None:
+    """In the child: SQLite inherits its table of locks, and what it believes to hold on these files holds nobody off."""
+    _inherited.update(connection.name for connection in _open)
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def refuse_inherited(path: str) -> None:
+    """Raise `UsedAfterFork` for a file that the parent had open when it forked; here its locks cannot be trusted."""
+    if path in _inherited:
+        raise UsedAfterFork(
+            f"{path} was open when this process was forked, and SQLite cannot lock it here: close before the fork, or spawn"
+        )
 
 
 class Connection:
@@ -86,6 +107,8 @@ class Connection:
         """Close, rolling back what is open."""
         with suppress(sqlite3.Error):
             self.raw.close()
+        if self in _open:
+            _open.remove(self)
 
     def _check(self) -> None:
         # After some errors (a full disk, RAISE(ROLLBACK)) SQLite has rolled back by itself. If the error was caught
@@ -183,4 +206,6 @@ def open_connection(path: str, *, now: Callable[[], int], synchronous: Synchrono
         assert raw is not None
         raw.close()
         raise
-    return Connection(raw, name=path, now=now, reads_only=reader)
+    connection = Connection(raw, name=path, now=now, reads_only=reader)
+    _open.add(connection)
+    return connection

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from faultproof.clock import Env
 from faultproof.engines.sqlite.checkpoint import Checkpointer
-from faultproof.engines.sqlite.connection import Connection, Synchronous, open_connection
+from faultproof.engines.sqlite.connection import Connection, Synchronous, open_connection, refuse_inherited
 from faultproof.engines.sqlite.database import LOCK_BASE_S, LOCK_CAP_S, LOCK_TIMEOUT_S, SqliteDatabase
 from faultproof.engines.sqlite.faults import translated
 from faultproof.engines.sqlite.lane import ThreadLane
@@ -29,7 +29,8 @@ async def open_database(path: str, *, env: Env, synchronous: str = "full", creat
         raise InvalidInput(f"synchronous={synchronous!r} is not one of full (the default) and normal")
     if "\0" in path or not path or path == ":memory:":
         raise InvalidInput(f"{path!r} is not a path of a file; a database that several connections use needs one")
-    path = os.path.abspath(path)
+    path = os.path.realpath(path)  # SQLite puts its log beside the file itself, not beside a link to it
+    refuse_inherited(path)
     if os.path.isdir(path):
         raise CannotOpen(f"{path} is a directory: name a file in it")
     if not os.path.isdir(os.path.dirname(path)):
