@@ -8,6 +8,7 @@ import pytest
 from faultproof.clock import Env
 from faultproof.engines.sqlite import open_database
 from faultproof.engines.sqlite.database import SqliteDatabase
+from faultproof.engines.sqlite.watch import POLL_S
 
 Open = Callable[..., Awaitable[SqliteDatabase]]
 
@@ -23,8 +24,10 @@ async def connect(path: Path) -> AsyncIterator[Open]:
     """Opens one more `Database` on it."""
     opened: list[SqliteDatabase] = []
 
-    async def open_one(env: Env | None = None, *, synchronous: str = "normal") -> SqliteDatabase:
-        opened.append(await open_database(str(path), env=env or Env(), synchronous=synchronous))
+    async def open_one(
+        env: Env | None = None, *, synchronous: str = "normal", poll_s: float = POLL_S
+    ) -> SqliteDatabase:
+        opened.append(await open_database(str(path), env=env or Env(), synchronous=synchronous, poll_s=poll_s))
         return opened[-1]
 
     yield open_one

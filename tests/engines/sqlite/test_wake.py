@@ -14,7 +14,6 @@ from faultproof.engines.sqlite.database import SqliteDatabase
 from faultproof.ports.database import News
 from faultproof.ports.script import Script, Wake
 from tests.children import WAIT_S, Python
-from tests.clocks import StoppedClock, UnmovedClock
 from tests.engines.sqlite.conftest import Open
 
 pytestmark = pytest.mark.anyio
@@ -66,14 +65,12 @@ def wake(*topics: str) -> Script[None]:
         yield Wake(topic)
 
 
-def without_polls() -> Env:
-    """What is heard here was heard by datagram."""
-    return Env(clock=StoppedClock())
+def add_one_claim(db: SqliteDatabase) -> Script[None]:
+    yield from db.claims.add("work", [db.env.ids.new()])
 
 
-def without_sweeps() -> Env:
-    """What is heard here was heard by datagram, or by a look at the log."""
-    return Env(clock=UnmovedClock())
+NEVER_S = 3600.0
+"""A poll so rare that what is heard here was heard by datagram."""
 
 
 async def heard(news: News) -> None:
@@ -88,7 +85,7 @@ async def forget(news: News) -> None:
 
 
 async def test_listener_hears_another_process_by_datagram(db: SqliteDatabase, path: Path, connect: Open) -> None:
-    listener = await connect(without_polls())
+    listener = await connect(poll_s=NEVER_S)
     orders, other = listener.changed("orders"), listener.changed("other")
     with Python(COMMITTER, path) as committer:
         assert committer.hear() == "ready"
@@ -112,7 +109,7 @@ async def test_another_process_hears_us(db: SqliteDatabase, path: Path) -> None:
 async def test_raw_commit_of_another_process_is_heard_by_a_look_at_the_log(
     db: SqliteDatabase, path: Path, connect: Open
 ) -> None:
-    listener = await connect(without_sweeps())
+    listener = await connect()
     news = listener.changed("orders")
     with Python(RAW, path) as committer:
         assert committer.hear() == "ready"
@@ -124,10 +121,38 @@ async def test_raw_commit_of_another_process_is_heard_by_a_look_at_the_log(
 
 
 async def test_poll_without_any_commit_wakes_nobody(db: SqliteDatabase, connect: Open) -> None:
-    listener = await connect(without_sweeps())
+    listener = await connect()
     news = listener.changed("orders")
     await forget(news)
     assert await news.wait(0.15) is False  # three looks at the log
+
+
+async def test_commits_of_our_own_wake_only_those_who_were_called(connect: Open) -> None:
+    db = await connect(poll_s=0.01)
+    await db.install(db.claims.schema)
+    orders, other = db.changed("orders"), db.changed("other")
+    await db.transact(add_one_claim(db))
+    await heard(other)  # the first look at the log cannot know whose commit it sees
+    for _ in range(20):
+        await db.transact(wake("orders"))
+        await heard(orders)
+        await db.transact(add_one_claim(db))
+    assert await other.wait(0.1) is False  # ten looks, which found that nobody else had committed
+
+
+async def test_raw_commit_right_beside_our_own_is_heard(path: Path, connect: Open) -> None:
+    db = await connect(poll_s=0.01)
+    await db.install(db.claims.schema)
+    news = db.changed("orders")
+    raw = sqlite3.connect(path)
+    for n in range(30):  # within one tick of the file system's clock, and with a checkpoint's reset of the log between
+        await forget(news)
+        raw.execute("INSERT INTO faultproof_schema VALUES (?, 1)", (f"x{n}",))
+        raw.commit()
+        await db.transact(add_one_claim(db))
+        await heard(news)
+        raw.execute("PRAGMA wal_checkpoint(RESTART)")
+    raw.close()
 
 
 async def test_rolled_back_transaction_sends_nothing(db: SqliteDatabase, connect: Open) -> None:
@@ -139,7 +164,7 @@ async def test_rolled_back_transaction_sends_nothing(db: SqliteDatabase, connect
             await tx.run(wake("orders"))
             raise ChangedMindError
 
-    listener = await connect(without_polls())
+    listener = await connect(poll_s=NEVER_S)
     news = listener.changed("orders")
     with pytest.raises(ChangedMindError):
         await wake_and_fail()
@@ -162,7 +187,7 @@ async def test_socket_of_a_killed_process_is_removed_by_the_next_commit(db: Sqli
 async def test_listener_that_does_not_empty_its_socket_holds_nobody_up(
     db: SqliteDatabase, path: Path, connect: Open
 ) -> None:
-    listener = await connect(without_polls())
+    listener = await connect(poll_s=NEVER_S)
     listener.changed("orders")
     (name,) = os.listdir(f"{path}-wake")
     deaf = Path(f"{path}-wake", "deaf")
@@ -177,7 +202,7 @@ async def test_listener_that_does_not_empty_its_socket_holds_nobody_up(
 async def test_listener_that_comes_later_is_found(db: SqliteDatabase, connect: Open) -> None:
     await db.transact(wake("orders"))  # looks for listeners, and finds none
     for _ in range(3):
-        listener = await connect(without_polls())
+        listener = await connect(poll_s=NEVER_S)
         news = listener.changed("orders")
         await db.transact(wake("orders"))
         await heard(news)
@@ -188,7 +213,7 @@ async def test_directory_whose_path_is_too_long_for_a_socket_works_too(tmp_path:
     deep.mkdir(parents=True)
     path = deep / "shop.db"
     assert len(str(path)) > 108
-    listener = await open_database(str(path), env=without_polls())
+    listener = await open_database(str(path), env=Env(), poll_s=NEVER_S)
     try:
         await listener.install(listener.claims.schema)
         news = listener.changed("orders")
@@ -203,7 +228,7 @@ async def test_directory_whose_path_is_too_long_for_a_socket_works_too(tmp_path:
 
 async def test_directory_that_cannot_be_made_leaves_the_poll(db: SqliteDatabase, path: Path, connect: Open) -> None:
     Path(f"{path}-wake").write_text("in the way")
-    listener = await connect(without_sweeps())
+    listener = await connect()
     news = listener.changed("orders")
     await forget(news)
     await db.transact(wake("orders"))

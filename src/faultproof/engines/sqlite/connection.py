@@ -103,6 +103,14 @@ class Connection:
                 raise trouble from error
             raise
 
+    def others_committed(self) -> int:
+        """A number that moves when any other connection, of this process or another, has committed."""
+        try:
+            (version,) = self.raw.execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error as error:
+            raise translated(error, self.name) from error
+        return int(version)
+
     def close(self) -> None:
         """Close, rolling back what is open."""
         with suppress(sqlite3.Error):

@@ -16,6 +16,7 @@ from faultproof.engines.sqlite.database import LOCK_BASE_S, LOCK_CAP_S, LOCK_TIM
 from faultproof.engines.sqlite.faults import translated
 from faultproof.engines.sqlite.lane import ThreadLane
 from faultproof.engines.sqlite.wake import DatagramWakeups
+from faultproof.engines.sqlite.watch import POLL_S
 from faultproof.errors import Busy, CannotOpen, InvalidInput, SchemaMismatch
 from faultproof.primitives.retry import full_jitter
 
@@ -23,7 +24,9 @@ CAPABILITIES = frozenset({"claims", "log", "joined-sqlite3", "wake-up", "interac
 """What the conformance suites exercise on this engine. Not here: concurrent writers, log-based capture."""
 
 
-async def open_database(path: str, *, env: Env, synchronous: str = "full", create: bool = True) -> SqliteDatabase:
+async def open_database(
+    path: str, *, env: Env, synchronous: str = "full", create: bool = True, poll_s: float = POLL_S
+) -> SqliteDatabase:
     """Open the file, creating it if its directory exists; or, without `create`, only a file that `install` was run on."""
     if synchronous not in get_args(Synchronous):
         raise InvalidInput(f"synchronous={synchronous!r} is not one of full (the default) and normal")
@@ -37,11 +40,12 @@ async def open_database(path: str, *, env: Env, synchronous: str = "full", creat
         raise CannotOpen(f"the directory {os.path.dirname(path)} does not exist: create it first")
     level: Synchronous = "full" if synchronous == "full" else "normal"
     writer, reader, checkpoints = await _open(path, env, level, create)
+    lane = ThreadLane(writer, name="faultproof-writer")
     return SqliteDatabase(
         env=env,
-        writer=ThreadLane(writer, name="faultproof-writer"),
+        writer=lane,
         reader=ThreadLane(reader, name="faultproof-reader"),
-        wakeups=DatagramWakeups(path, env),
+        wakeups=DatagramWakeups(path, env, others=lambda: lane.call(Connection.others_committed), poll_s=poll_s),
         checkpointer=Checkpointer(path, checkpoints),
         durability=f"SQLite WAL, synchronous={level.upper()}",
     )

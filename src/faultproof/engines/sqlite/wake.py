@@ -2,10 +2,9 @@
 
 Each process that listens binds a Unix datagram socket in `<database>-wake/`; whoever commits sends the topic to every
 socket there, after the commit. A datagram may be lost and a writer may not be ours at all (a joined connection), so a
-poll stands behind it: every `POLL_S`, jittered, the size and time of the write-ahead log are compared (one `stat`, no
-query). Two commits within one tick of the file system's clock can look like one, so listeners also look for themselves
-from time to time: `News.wait` always has a timeout. `stat` only, never `open`: closing any descriptor of a file
-would drop the locks that SQLite holds on it in this process.
+poll stands behind it: every `POLL_S`, jittered, a thread compares the size and time of the write-ahead log
+(`watch.py`). Only when they have moved is SQLite asked whether another connection has committed: mostly it was this
+process itself, renewing its leases. And `News.wait` always has a timeout, so that no wait depends on any of this.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from faultproof.clock import Env
+from faultproof.engines.sqlite.watch import WalWatch
+from faultproof.errors import FaultproofError
 from faultproof.ports.database import News
 
-POLL_S = 0.05
-"""At the latest this long after a commit that sent no datagram, listeners hear of it."""
 _TOPIC_BYTES_MAX = 200
 
 
@@ -108,8 +107,12 @@ class Bells:
 class DatagramWakeups:
     """Datagrams between processes on one machine, and the poll behind them."""
 
-    def __init__(self, database: str, env: Env) -> None:
+    def __init__(self, database: str, env: Env, *, others: Callable[[], Awaitable[int]], poll_s: float) -> None:
+        """`others`: a number that moves when a connection commits which is not this process's writer."""
         self._wal = database + "-wal"
+        self._others_committed = others
+        self._others_seen: int | None = None
+        self._poll_s = poll_s
         self._directory = Path(database + "-wake")
         self._env = env
         self._bells = Bells()
@@ -117,15 +120,14 @@ class DatagramWakeups:
         self._own: Path | None = None
         self._peers: tuple[str, ...] = ()
         self._peers_seen_ns = -1
-        self._poll: asyncio.Task[None] | None = None
+        self._watch: WalWatch | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._descriptor = -1
 
     def listen(self, topic: str) -> News:
-        if self._poll is None:
+        if self._watch is None:
             self._bind()
-            self._poll = asyncio.get_running_loop().create_task(
-                self._watch(self._wal_state()), name="faultproof-wake-poll"
-            )
+            self._watch = WalWatch(self._wal, self._moved, poll_s=self._poll_s, rng=self._env.rng)
         return self._bells.listen(topic)
 
     def send(self, topics: Iterable[str]) -> None:
@@ -136,8 +138,10 @@ class DatagramWakeups:
                 self._send_one(peer, topic)
 
     def close(self) -> None:
-        if self._poll is not None:
-            self._poll.cancel()
+        if self._watch is not None:
+            self._watch.close()
+        if self._asking is not None:
+            self._asking.cancel()
         if self._own is not None and self._socket is not None:
             with suppress(RuntimeError):  # the loop may be closed already
                 asyncio.get_running_loop().remove_reader(self._socket)
@@ -210,17 +214,15 @@ class DatagramWakeups:
                 heard[listener.recv(_TOPIC_BYTES_MAX).decode(errors="replace")] = None
         self._bells.ring(heard)
 
-    async def _watch(self, seen: tuple[int, int]) -> None:
-        clock, rng = self._env.clock, self._env.rng
-        while True:
-            await clock.sleep(POLL_S * (0.9 + 0.1 * rng.random()))
-            if (state := self._wal_state()) != seen:
-                seen = state
-                self._bells.ring_all()
+    def _moved(self) -> None:
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._ask(), name="faultproof-wake-ask")
 
-    def _wal_state(self) -> tuple[int, int]:
+    async def _ask(self) -> None:
         try:
-            status = os.stat(self._wal)
-        except OSError:
-            return (0, 0)
-        return (status.st_size, status.st_mtime_ns)
+            committed = await self._others_committed()
+        except FaultproofError:  # then they look in vain
+            committed = -1
+        if committed != self._others_seen:
+            self._others_seen = committed
+            self._bells.ring_all()

@@ -8,7 +8,7 @@ from faultproof.ports.database import Database, News
 from faultproof.ports.script import Script, Wake
 from faultproof.primitives.leases import Leases
 
-IDLE_S = 1.0
+IDLE_S = 5.0
 """How often an idle loop looks although nobody called."""
 
 
