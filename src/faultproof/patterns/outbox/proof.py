@@ -19,7 +19,7 @@ from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import Plant, Proof
 from faultproof.prove.world import Main, Process, World
 
-TTL_S = 0.5
+TTL_S = 1.2
 ORDERS = {"api-1": ("a", "b", "a"), "api-2": ("a", "b", "b"), "api-3": ("a", "c", "b", "a")}
 """Producer -> the item of each of its orders: ten orders, two hot keys."""
 FAILS_TWICE = ("a", 2)
