@@ -8,12 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from faultproof.cli import prove
 from faultproof.cli.proofs import proofs_of
+from faultproof.cli.tapes import again
+from faultproof.prove.lanes import FileStore, MemoryStore
+from faultproof.prove.saved import load, save
 from tests.cli.executable import EXECUTABLE, faultproof, refusals
+from tests.cli.little_proofs import HELD
 
 ROOT = Path(__file__).resolve().parents[2]
 LITTLE = "tests.cli.little_proofs:"
@@ -76,21 +81,49 @@ def test_violation_is_shrunk_saved_and_replayed(tmp_path: Path) -> None:
     got = faultproof(*command.split()[1:], status=1, env=ENV)
     assert "seen       the marks are [1, 1, 2, 2], not [1, 2]\n" in got.stdout
     assert "world: FAULT 'freeze before writer in marker.0'" in got.stdout
+    assert "planted    nothing\n" in got.stdout
     assert got.stdout.splitlines()[-1] == f"{LITTLE}VIOLATED: VIOLATED"
 
 
-def test_tape_of_a_planted_bug_holds_without_it(tmp_path: Path) -> None:
+def test_tape_of_a_planted_bug_is_replayed_with_it_and_holds_without_it(tmp_path: Path) -> None:
     got = json.loads(proved("HELD", "--plants", "--save", str(tmp_path), "--json", status=0).stdout)
     (plant,) = got[0]["plants"]
     violation = plant["violation"]
     assert (plant["plant"], plant["caught"]) == ("marks blindly", True)
     assert violation["seen"] == ["the marks are [1, 1, 2, 2], not [1, 2]"]
     tape = violation["tape"]
-    assert violation["replay"] == f"faultproof replay {tape} --plant 'marks blindly'"
+    assert violation["replay"] == f"faultproof replay {tape}"
 
-    again = json.loads(faultproof("replay", tape, "--plant", "marks blindly", "--json", status=1, env=ENV).stdout)
+    again = json.loads(faultproof("replay", tape, "--json", status=1, env=ENV).stdout)
+    assert (again["proof"], again["plant"], again["found_with"]) == (f"{LITTLE}HELD", "marks blindly", "marks blindly")
     assert (again["seen"], again["faults"]) == (violation["seen"], violation["faults"])
-    assert faultproof("replay", tape, env=ENV).stdout.splitlines()[-1] == f"{LITTLE}HELD: holds"
+    *_, planted, struck, seen, verdict = faultproof("replay", tape, status=1, env=ENV).stdout.splitlines()
+    assert planted == "planted    'marks blindly', which the tape was found with"
+    assert struck == "struck by  freeze before writer in marker.0"
+    assert seen == "seen       the marks are [1, 1, 2, 2], not [1, 2]"
+    assert verdict == f"{LITTLE}HELD with 'marks blindly' planted: VIOLATED"
+
+    *_, planted, struck, verdict = faultproof("replay", tape, "--unplanted", env=ENV).stdout.splitlines()
+    assert planted == "planted    nothing, although the tape was found with 'marks blindly'"
+    assert struck == "struck by  freeze before writer in marker.0"
+    assert verdict == f"{LITTLE}HELD: held"
+
+
+@pytest.mark.parametrize(
+    ("store", "granularity", "struck"),
+    [
+        ("memory", "commit", (MemoryStore, "crash before writer in marker.0")),
+        ("files", "commit", (FileStore, "crash before writer in marker.0")),
+        ("memory", "statement", (MemoryStore, "crash before Begin in marker.0")),
+    ],
+)
+def test_tape_is_replayed_in_the_world_it_was_found_in(
+    tmp_path: Path, store: Any, granularity: Any, struck: tuple[type, str]
+) -> None:
+    save(tmp_path / "tape", {1: 1}, proof=HELD.name, store=store, granularity=granularity)
+    world, wrong = again(load(tmp_path / "tape"), HELD, None)
+    assert (type(world.store), *world.faults) == struck
+    assert wrong == []
 
 
 def test_planted_bug_that_survives_is_a_failure() -> None:
@@ -181,21 +214,25 @@ PROVE: dict[str, tuple[str, ...]] = {
     "there is no proof 'faultproof.cli:app': the module has no Proof of that name": ("faultproof.cli:app",),
     "--depth is 1 (every fault) or 2 (every pair of faults), not 3": ("batch", "--depth", "3"),
     "--random is a number of schedules, not -1": ("batch", "--random", "-1"),
+    "--seed is a whole number from 0 on, not -1": ("batch", "--seed", "-1"),
+    "tapes cannot be saved in '': name a directory that exists and is writable": ("batch", "--save", ""),
     "tapes cannot be saved in '/nowhere': name a directory that exists and is writable": (
         "batch",
         "--save",
         "/nowhere",
     ),
 }
+TAPE = '{"format": "faultproof-tape-2", "answers": [], "proof": '
+BATCH = "faultproof.patterns.batch.proof:BATCH"
 TAPES = {
-    "": "Expecting value",
-    "[" * 100_000: "recursion",
-    "\x00\x01": "Expecting value",
-    '{"format": "faultproof-tape-2"}': "this release replays 'faultproof-tape-1'",
-    '{"format": "faultproof-tape-1"}': "'proof'",
-    '{"format": "faultproof-tape-1", "proof": "a:B", "answers": [[1, Infinity]]}': "infinity",
-    '{"format": "faultproof-tape-1", "proof": "a.b:C", "answers": []}': "there is no proof 'a.b:C'",
-    '{"format": "faultproof-tape-1", "proof": "outbox", "answers": []}': "there is no proof 'outbox'",
+    "": "truncated",
+    '{"answers": ' + "[" * 100_000: "recursion",
+    "\x00\x01": "malformed",
+    '{"format": "faultproof-tape-1"}': "this release replays 'faultproof-tape-2'",
+    '{"format": "faultproof-tape-2"}': "`proof`",
+    TAPE + '"a.b:C"}': "there is no proof 'a.b:C'",
+    TAPE + '"outbox"}': "there is no proof 'outbox'",
+    TAPE + f'"{BATCH}", "plant": "x"}}': f"{BATCH} has no planted bug 'x'; its planted bugs are: ",
 }
 
 
@@ -208,14 +245,9 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     said = refusals(*(["replay", str(path)] for path in paths))
     assert [part for sentence, part in zip(said, TAPES.values(), strict=True) if part not in sentence] == []
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == list(TAPES)
-    good = tmp_path / "good.tape"
-    good.write_text('{"format": "faultproof-tape-1", "proof": "faultproof.patterns.batch.proof:BATCH", "answers": []}')
-    missing, directory, plant = refusals(
-        ["replay", str(tmp_path / "none")], ["replay", str(tmp_path)], ["replay", str(good), "--plant", "x"]
-    )
+    missing, directory = refusals(["replay", str(tmp_path / "none")], ["replay", str(tmp_path)])
     assert "No such file" in missing
     assert "Is a directory" in directory
-    assert plant.startswith("faultproof.patterns.batch.proof:BATCH has no planted bug 'x'; its planted bugs are: ")
 
 
 def test_proof_under_another_name_is_refused() -> None:

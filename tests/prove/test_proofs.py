@@ -14,7 +14,8 @@ from faultproof.patterns.outbox.proof import OUTBOX, POISON
 from faultproof.prove.escapes import no_escapes
 from faultproof.prove.explore import Explorer, explore
 from faultproof.prove.proof import Proof
-from faultproof.prove.tape import Tape, load
+from faultproof.prove.saved import load, save
+from faultproof.prove.tape import Tape
 from faultproof.prove.world import CRASH
 
 PROOFS = {"batch": BATCH, "outbox": OUTBOX, "poison": POISON}
@@ -86,12 +87,13 @@ def test_a_violation_shrinks_to_the_one_fault_that_matters_and_replays(tmp_path:
     with no_escapes():
         violation = next(v for v in explorer.sample(range(40), chance=0.05).violations if len(v.faults) > 1)
         shrunk = explorer.shrunk(violation)
-        Tape(shrunk.answers, answers=shrunk.answers).save(tmp_path / "tape", proof=OUTBOX.name)
-        name, tape = load(tmp_path / "tape")
-        world, wrong = explorer.run(tape, faults_max=8)
+        save(tmp_path / "tape", shrunk.answers, proof=OUTBOX.name, plant="split transaction")
+        saved = load(tmp_path / "tape")
+        world, wrong = explorer.run(Tape(dict(saved.answers)), faults_max=8)
     assert len(shrunk.faults) == 1
     assert "writer in api-" in shrunk.faults[0]
-    assert (name, tuple(wrong), tuple(world.faults)) == (OUTBOX.name, shrunk.sentences, shrunk.faults)
+    assert (saved.proof, saved.plant) == (OUTBOX.name, "split transaction")
+    assert (tuple(wrong), tuple(world.faults)) == (shrunk.sentences, shrunk.faults)
 
 
 @pytest.mark.parametrize("name", PROOFS)

@@ -26,7 +26,7 @@ def prove(
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="The first of them.")] = 0,
     plants: Annotated[bool, typer.Option("--plants", help="Run the planted bugs too: each must be caught.")] = False,
     save: Annotated[
-        Path | None, typer.Option("--save", metavar="DIR", help="Where tapes of violations go, planted ones too.")
+        str | None, typer.Option("--save", metavar="DIR", help="Where tapes of violations go, planted ones too.")
     ] = None,
     json: JsonOption = False,
 ) -> None:

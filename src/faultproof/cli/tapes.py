@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -16,7 +17,9 @@ from faultproof.errors import InvalidInput
 from faultproof.prove.escapes import no_escapes
 from faultproof.prove.explore import Explorer, HarnessError, Violation, carried_out
 from faultproof.prove.proof import Proof
-from faultproof.prove.tape import Tape, load
+from faultproof.prove.saved import SavedRun, load, save
+from faultproof.prove.tape import Tape
+from faultproof.prove.world import World
 
 _WIDTH_PIPED = 200
 _TRACE_LINES = 15
@@ -24,29 +27,34 @@ _TRACE_LINES = 15
 
 def replay(
     tape: Annotated[Path, typer.Argument(metavar="TAPE", help="A file that `faultproof prove` has saved.")],
-    plant: Annotated[str | None, typer.Option("--plant", help="With this planted bug.")] = None,
+    unplanted: Annotated[
+        bool, typer.Option("--unplanted", help="Without the planted bug that the tape was found with.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Repeat one run of a proof, fault by fault. Exit: 0 it holds, 1 violated, 2 bad input, 4 the proof itself failed."""
-    name, given = load(tape)
+    """Repeat one run of a proof as it was found, fault by fault, planted bug included.
+
+    Exit: 0 held, 1 violated, 2 bad input, 4 the proof itself failed.
+    """
+    saved = load(tape)
+    plant = None if unplanted else saved.plant
     try:
-        proof = proof_called(name)
-        if plant is not None:
-            plant_called(proof, plant)
-        with carried_out():
-            explorer = Explorer(proof, plant)
-            with no_escapes():
-                # Each fault is one answer on the tape, so there are no more than those.
-                world, wrong = explorer.run(given, faults_max=len(given.given))
-            trace = list(world.lines())[-_TRACE_LINES:]
+        proof = proof_called(saved.proof)
+        if saved.plant is not None:
+            plant_called(proof, saved.plant)
+        world, wrong = again(saved, proof, plant)
     except HarnessError as error:
-        print(f"{error}\n{name} could not be carried out, so this shows nothing.", file=sys.stderr)
+        print(f"{error}\n{saved.proof} could not be carried out, so this shows nothing.", file=sys.stderr)
         raise typer.Exit(4) from error
+    trace = list(world.lines())[-_TRACE_LINES:]
     if json:
         print_json(
             {
-                "proof": name,
+                "proof": saved.proof,
                 "plant": plant,
+                "found_with": saved.plant,
+                "store": saved.store,
+                "granularity": saved.granularity,
                 "violated": bool(wrong),
                 "seen": wrong,
                 "faults": world.faults,
@@ -54,21 +62,46 @@ def replay(
             }
         )
     else:
-        out = console(width_piped=_WIDTH_PIPED)
-        for line in trace:
-            out.print(Text(one_line(line, 300), style="dim"), soft_wrap=True)
-        out.print(Text(f"struck by  {', '.join(world.faults) or 'no fault at all'}"), soft_wrap=True)
-        for sentence in wrong:
-            out.print(Text(f"seen       {one_line(sentence)}", style="red"), soft_wrap=True)
-        out.print(Text(f"{name}{f' with {plant!r} planted' if plant else ''}: {'VIOLATED' if wrong else 'holds'}"))
+        _print_run(saved, plant, world.faults, wrong, trace)
     raise typer.Exit(1 if wrong else 0)
 
 
-def writable(directory: Path | None) -> Path | None:
+def again(saved: SavedRun, proof: Proof, plant: str | None) -> tuple[World, list[str]]:
+    """The run once more, in the world that it was found in: as it ended, and what is wrong with it."""
+    with TemporaryDirectory(prefix="faultproof-replay-") as directory, carried_out():
+        explorer = Explorer(proof, plant, granularity=saved.granularity)
+        with no_escapes():
+            return explorer.run(
+                Tape(dict(saved.answers)),
+                faults_max=len(saved.answers),  # each fault is one answer on the tape, so there are no more than those
+                files=Path(directory) if saved.store == "files" else None,
+            )
+
+
+def _print_run(saved: SavedRun, plant: str | None, faults: list[str], wrong: list[str], trace: list[str]) -> None:
+    out = console(width_piped=_WIDTH_PIPED)
+    for line in trace:
+        out.print(Text(one_line(line, 300), style="dim"), soft_wrap=True)
+    out.print(Text(f"planted    {_planted(saved, plant)}"), soft_wrap=True)
+    out.print(Text(f"struck by  {', '.join(faults) or 'no fault at all'}"), soft_wrap=True)
+    for sentence in wrong:
+        out.print(Text(f"seen       {one_line(sentence)}", style="red"), soft_wrap=True)
+    planted = f" with {plant!r} planted" if plant else ""
+    out.print(Text(f"{saved.proof}{planted}: {'VIOLATED' if wrong else 'held'}"), soft_wrap=True)
+
+
+def _planted(saved: SavedRun, plant: str | None) -> str:
+    if plant:
+        return f"{plant!r}, which the tape was found with"
+    return f"nothing, although the tape was found with {saved.plant!r}" if saved.plant else "nothing"
+
+
+def writable(name: str | None) -> Path | None:
     """The directory, which must be there: to learn after an hour that the tape cannot be saved would be late."""
-    if directory is not None and not (directory.is_dir() and os.access(directory, os.W_OK)):
-        raise InvalidInput(f"tapes cannot be saved in {str(directory)!r}: name a directory that exists and is writable")
-    return directory
+    # Not Path(name), which takes "" for the directory we are in; `os.path.isdir` is False for every name that is none.
+    if name is not None and not (os.path.isdir(name) and os.access(name, os.W_OK)):
+        raise InvalidInput(f"tapes cannot be saved in {name!r}: name a directory that exists and is writable")
+    return None if name is None else Path(name)
 
 
 def kept(violation: Violation, *, proof: Proof, plant: str | None, directory: Path) -> Path | None:
@@ -77,13 +110,13 @@ def kept(violation: Violation, *, proof: Proof, plant: str | None, directory: Pa
     room = module.split(".")[-2:][0]
     path = directory / (re.sub(r"[^\w]+", "-", "-".join(filter(None, (room, name.lower(), plant)))) + ".tape")
     try:
-        Tape(answers=dict(violation.answers)).save(path, proof=proof.name)
+        save(path, violation.answers, proof=proof.name, plant=plant)
     except OSError as error:
         print(f"the tape could not be saved as {path}: {error.strerror}; give --save DIR", file=sys.stderr)
         return None
     return path
 
 
-def replay_command(tape: Path, plant: str | None) -> str:
+def replay_command(tape: Path) -> str:
     """What to type."""
-    return shlex.join(["faultproof", "replay", str(tape), *(["--plant", plant] if plant else [])])
+    return shlex.join(["faultproof", "replay", str(tape)])

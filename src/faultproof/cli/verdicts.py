@@ -46,6 +46,8 @@ class Options:
             raise InvalidInput(f"--depth is 1 (every fault) or 2 (every pair of faults), not {self.depth}")
         if self.random < 0:
             raise InvalidInput(f"--random is a number of schedules, not {self.random}")
+        if self.seed < 0:  # Python's generator takes it for the positive number
+            raise InvalidInput(f"--seed is a whole number from 0 on, not {self.seed}")
 
 
 @dataclass(kw_only=True)
@@ -96,7 +98,7 @@ def print_outcome(outcome: Outcome, options: Options, out: Console) -> None:
     out.print(grid)
     if outcome.tape is not None:
         out.print(Text(f"tape          {outcome.tape}"), soft_wrap=True)
-        out.print(Text(f"replay        {replay_command(outcome.tape, outcome.plant)}"), soft_wrap=True)
+        out.print(Text(f"replay        {replay_command(outcome.tape)}"), soft_wrap=True)
     out.print()
 
 
@@ -177,5 +179,5 @@ def _violation(outcome: Outcome) -> dict[str, object] | None:
         "faults": outcome.violation.faults,
         "seen": outcome.violation.sentences,
         "tape": None if tape is None else str(tape),
-        "replay": None if tape is None else replay_command(tape, outcome.plant),
+        "replay": None if tape is None else replay_command(tape),
     }

@@ -7,15 +7,9 @@ range. So a tape is sparse, `{position: value}` for the answers that are not zer
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from faultproof.errors import InvalidInput
-
-FORMAT = "faultproof-tape-1"
 
 
 @dataclass
@@ -54,21 +48,6 @@ class Tape:
             self.position += 1
             return 0
         return self.choose(n)
-
-    def save(self, path: Path, *, proof: str) -> None:
-        """Write the answers that were given, so that `load` replays this run."""
-        path.write_text(json.dumps({"format": FORMAT, "proof": proof, "answers": sorted(self.answers.items())}))
-
-
-def load(path: Path) -> tuple[str, Tape]:
-    """The proof's name and the tape that was saved for it."""
-    try:
-        document = json.loads(path.read_text())
-        if document["format"] != FORMAT:
-            raise InvalidInput(f"{path} is a tape of format {document['format']!r}; this release replays {FORMAT!r}")
-        return str(document["proof"]), Tape({int(position): int(value) for position, value in document["answers"]})
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InvalidInput(f"{path} is not a tape that can be replayed: {error}") from error
 
 
 def shrink(answers: Mapping[int, int], fails: Callable[[Mapping[int, int]], bool]) -> dict[int, int]:
