@@ -60,9 +60,16 @@ async def _open(url: str, env: Env, create: bool) -> Database:
 
 
 def _parsed(url: str) -> tuple[str, str, dict[str, str]]:
+    try:
+        url.encode()
+    except UnicodeEncodeError as error:  # how Python passes on the bytes of a name that is in no encoding it knows
+        raise InvalidInput(f"{url!r} is not UTF-8, as the names of SQLite's files must be") from error
     if "://" not in url:
         return "sqlite", url, {}
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidInput(f"{url!r} is not a URL ({error}): use a path, or sqlite:///path") from error
     if parts.scheme == "sqlite" and parts.netloc:
         raise InvalidInput(
             f"an SQLite URL has three slashes before a relative path and four before an absolute one: {url}"

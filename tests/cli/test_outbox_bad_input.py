@@ -1,6 +1,5 @@
 """What the outbox's verbs are wrongly given: exit status 2, one sentence, and nothing lost, changed or created."""
 
-import asyncio
 import ctypes
 import os
 import shutil
@@ -12,24 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.executable import faultproof, refusals, refused
-from tests.cli.mailroom import mailroom
 
 GROUP = ("--group", "post")
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with an outbox whose group `post` has one dead letter."""
-    path = tmp_path_factory.mktemp("mail") / "mail.db"
-
-    async def fill() -> None:
-        async with mailroom(path) as room:
-            room.refused = {"ada"}
-            await room.publish("ada", key="a")
-            await room.settled(dead=1)
-
-    asyncio.run(fill())
-    return path
 
 
 @pytest.fixture

@@ -7,17 +7,19 @@ imports it inside its function, so that the other verbs work without the extra.
 import io
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
 from faultproof.cli import outbox, patterns, prove, shop, show, tapes
-from faultproof.cli.output import ReaderGone
+from faultproof.cli.output import ReaderGone, Stream, one_line
 from faultproof.errors import FaultproofError
 
 __all__ = ["app", "main"]
 
+_STDERR = 2
 _BAD_INPUT = 2
 _OUTPUT_FAILED = 4
 _SIGPIPE = 128 + 13  # what a shell reports for a program whose reader went away
@@ -55,21 +57,28 @@ app.add_typer(outbox.app, name="outbox")
 
 
 def main() -> None:
-    """Run the command line and exit: 0 fine, 2 bad input, 4 no output possible, 130 interrupted, 141 the reader left."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character gets a question mark
-            stream.reconfigure(errors="replace")
+    """Run the command line and exit.
+
+    0 fine, 2 bad input or nowhere to print, 4 the output failed on its way, 130 interrupted, 141 the reader left.
+    """
+    _open_closed_streams()
+    if sys.stdout is None:
+        _say("standard output is closed: if nobody is to read it, send it to /dev/null")
+        sys.exit(_BAD_INPUT)
+    for name in ("stdout", "stderr"):
+        if isinstance(plain := getattr(sys, name), io.TextIOWrapper):
+            setattr(sys, name, Stream(plain))
     try:
         status = _run()
         sys.stdout.flush()
-    except (BrokenPipeError, ReaderGone):
+    except ReaderGone:
         status = _SIGPIPE
-        # The interpreter flushes stdout once more on its way out and would complain about the same pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute(sys.stdout)
+        _mute(sys.stderr)
     except OSError as error:  # the disk under the output is full, or the terminal is gone: no verdict on anything
-        print(f"the output could not be written: {error.strerror or error}", file=sys.stderr)
         status = _OUTPUT_FAILED
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute(sys.stdout)
+        _say(f"the output could not be written: {error.strerror or error}")
     sys.exit(status)
 
 
@@ -81,9 +90,32 @@ def _run() -> int | str | None:
     except KeyboardInterrupt:  # Ctrl-C before or after typer listens
         return 130
     except FaultproofError as error:
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        _say(one_line(str(error)) or type(error).__name__)
         return _BAD_INPUT
     return 0
+
+
+def _open_closed_streams() -> None:
+    """After `2>&-` the next file to be opened would be number 2, and what others print on stderr would go into it."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(number)
+    if sys.stderr is None:  # or `print(…, file=sys.stderr)` would print on stdout
+        sys.stderr = os.fdopen(_STDERR, "w", closefd=False)
+
+
+def _say(sentence: str) -> None:
+    """Print on stderr. If that fails nobody hears it, and the exit status stands."""
+    try:
+        print(sentence, file=sys.stderr, flush=True)
+    except (OSError, ReaderGone):
+        _mute(sys.stderr)
+
+
+def _mute(stream: TextIO) -> None:
+    """The interpreter flushes once more on its way out, and would fail and complain again."""
+    with suppress(io.UnsupportedOperation):  # nothing that the system knows
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,7 +1,10 @@
 """How verbs print: one JSON document for machines, a rich console for people."""
 
+import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import msgspec
@@ -17,14 +20,31 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 class ReaderGone(Exception):
     """Whoever read our output stopped, as in `faultproof patterns | head -1`.
 
-    Not an OSError: typer would turn that into exit status 1, which for a proof means "violated".
+    Not an OSError: typer and rich would turn that into exit status 1, which for a proof means "violated".
     """
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        # rich would exit with 1 here.
-        raise ReaderGone
+class Stream(io.TextIOWrapper):
+    """stdout or stderr; raises `ReaderGone`, and shows a question mark for what the terminal has no character for."""
+
+    def __init__(self, plain: io.TextIOWrapper) -> None:
+        super().__init__(plain.buffer, encoding=plain.encoding, errors="replace", line_buffering=plain.line_buffering)
+
+    def write(self, text: str) -> int:
+        with _told():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _told():
+            super().flush()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderGone from error
 
 
 def console(*, width_piped: int) -> Console:
@@ -32,7 +52,7 @@ def console(*, width_piped: int) -> Console:
 
     rich assumes 80 columns in a pipe and folds tables there, which spoils `grep`. COLUMNS is obeyed.
     """
-    out = _Console(highlight=False)
+    out = Console(highlight=False)
     if not out.is_terminal and not os.environ.get("COLUMNS"):
         out.width = width_piped
     return out
@@ -41,11 +61,8 @@ def console(*, width_piped: int) -> Console:
 def print_json(value: object) -> None:
     """Print dataclasses, lists, dicts … as one indented JSON document on stdout."""
     document = msgspec.json.format(msgspec.json.encode(value), indent=2)
-    try:
-        sys.stdout.write(document.decode() + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise ReaderGone from error
+    sys.stdout.write(document.decode() + "\n")
+    sys.stdout.flush()
 
 
 def one_line(text: str, chars_max: int = 1_000) -> str:
