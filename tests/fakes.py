@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -13,15 +14,20 @@ T = TypeVar("T")
 
 WAIT_S = 20.0
 """How long a test waits for what must come: generous, because a machine may be busy, and never spent when all is well."""
+_LOOK_S = 0.002
 
 
 class ManualClock:
-    """Time that moves when the test says so (`advance`), or, if it `flows`, by exactly what is slept."""
+    """Time that moves when the test says so (`advance`), or, if it `flows`, by exactly what is slept.
 
-    def __init__(self, *, flows: bool = False) -> None:
+    `on_sleep` hears of each sleep when it begins.
+    """
+
+    def __init__(self, *, flows: bool = False, on_sleep: Callable[[float], None] = lambda seconds: None) -> None:
         self.now = 1_000.0
         self.slept: list[float] = []
         self._flows = flows
+        self._on_sleep = on_sleep
         self._numbers = itertools.count()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
@@ -32,6 +38,7 @@ class ManualClock:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
+        self._on_sleep(seconds)
         if seconds <= 0 or self._flows:
             self.slept += [seconds] if seconds > 0 else []
             self.now += max(0.0, seconds)
@@ -125,14 +132,25 @@ async def within(awaitable: Awaitable[T], seconds: float = WAIT_S) -> T:
 
 
 async def until(look: Callable[[], Awaitable[T]] | Callable[[], T], seconds: float = WAIT_S) -> T:
-    """Look again and again until something true is seen: for what can be seen and does not call."""
+    """Look again and again until something true is seen: for what can be seen and does not call.
+
+    What calls (a line on a pipe, an event, news) is waited for by name; the architecture tests know no other sleep.
+    """
     async with asyncio.timeout(seconds):
         while True:
             seen = look()
             found: Any = await seen if isinstance(seen, Awaitable) else seen
             if found:
                 return found  # type: ignore[no-any-return]
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(_LOOK_S)  # sleeps: between two looks, bounded above
+
+
+def eventually(happened: Callable[[], bool], what: str, seconds: float = WAIT_S) -> None:
+    """`until` where there is no event loop."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
+        time.sleep(_LOOK_S)  # sleeps: between two looks, bounded above
 
 
 async def settle() -> None:

@@ -12,7 +12,7 @@ from tests.architecture.layers import exported_once, layers
 from tests.architecture.outcomes import failed_is_not_unknown
 from tests.architecture.rooms import modules_small_and_named, nothing_unsafe
 from tests.architecture.rules import Rule
-from tests.architecture.waits import every_wait_bounded, nothing_ambient
+from tests.architecture.waits import every_wait_bounded, nothing_ambient, tests_never_sleep
 
 
 @dataclass(frozen=True)
@@ -542,4 +542,60 @@ HYGIENE = [
     ),
 ]
 
-CASES = LAYERS + AMBIENT + WAITS + OUTCOMES + CAPABILITIES + DIALECT + EXPORTS + HYGIENE
+_TEST = "tests/shop/test_orders.py"
+SLEEPS = [
+    *_violations(
+        tests_never_sleep,
+        _TEST,
+        sleep="""
+            import time
+            def test_order():
+                time.sleep(0.01)  # !
+        """,
+        sleep_of_a_task="""
+            import asyncio as aio
+            async def test_order():
+                await aio.sleep(delay=0.5)  # !
+        """,
+        sleep_by_name="""
+            from time import sleep as rest
+            def test_order(seconds):
+                rest(seconds)  # !
+        """,
+        sleep_handed_on="""
+            import asyncio, time
+            async def test_order():
+                await asyncio.to_thread(time.sleep, 1)  # !
+        """,
+        reason_without_words="""
+            import time
+            def test_order():
+                time.sleep(1)  # sleeps:  # !
+        """,
+    ),
+    *_innocent(
+        tests_never_sleep,
+        _TEST,
+        other_tasks_turn="""
+            import asyncio
+            async def test_order():
+                await asyncio.sleep(0)
+                await asyncio.sleep(0, 7)
+                call(asyncio.sleep, 0)
+        """,
+        clock_of_its_own="""
+            import time
+            async def test_order(clock):
+                await clock.sleep(10)
+                assert time.monotonic() > 0
+        """,
+        reason="""
+            import time
+            def test_order():
+                time.sleep(1)  # sleeps: what is measured is rest
+        """,
+    ),
+    *_innocent(tests_never_sleep, "engines/sqlite/lane.py", code_that_is_no_test="import time\ntime.sleep(1)"),
+]
+
+CASES = SLEEPS + LAYERS + AMBIENT + WAITS + OUTCOMES + CAPABILITIES + DIALECT + EXPORTS + HYGIENE

@@ -11,7 +11,7 @@ from tests.architecture.engines import capabilities_tested, no_dialect_in_patter
 from tests.architecture.layers import exported_once, layers
 from tests.architecture.outcomes import failed_is_not_unknown
 from tests.architecture.rooms import modules_small_and_named, nothing_unsafe, rooms_furnished
-from tests.architecture.waits import every_wait_bounded, nothing_ambient
+from tests.architecture.waits import every_wait_bounded, nothing_ambient, tests_never_sleep
 
 Rule = Callable[[Path], list[str]]
 
@@ -27,4 +27,5 @@ RULES: tuple[Rule, ...] = (
     modules_small_and_named,
     nothing_unsafe,
     sql_not_glued,
+    tests_never_sleep,
 )

@@ -43,8 +43,8 @@ class Module:
 
 
 def repository(root: Path) -> Path:
-    """The checkout that holds `src/faultproof`."""
-    return root.parent.parent
+    """The checkout that holds `src/faultproof`, or `tests`."""
+    return root.parent if root.name == "tests" else root.parent.parent
 
 
 def modules(root: Path, *layers: str) -> list[Module]:

@@ -2,9 +2,10 @@
 
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 
-from tests.architecture.source import Module, dotted, imports, modules, origins, parents
+from tests.architecture.source import Module, dotted, imports, modules, origins, parents, repository
 
 _DURABLE = ("patterns", "primitives")
 
@@ -131,3 +132,33 @@ def _under_a_limit(node: ast.AST, above: dict[ast.AST, ast.AST]) -> bool:
 
 def _first_line_says(module: Module, node: ast.AsyncWith) -> bool:
     return re.search(r"#\s*unbounded:\s*\w", module.lines[node.lineno - 1]) is not None
+
+
+_SLEEP = re.compile(r"(time|asyncio|anyio|trio)\.sleep")
+
+
+def tests_never_sleep(root: Path) -> list[str]:
+    """Rule 9: a test waits for what it needs, never for a while that is too short today and too long tomorrow."""
+    return [
+        module.at(node, "a test that sleeps; wait for an event, or with `until`; or say `# sleeps: <reason>`.")
+        for module in modules(repository(root) / "tests")
+        for node in _sleeps(module)
+        if not module.has_comment(node, "sleeps")
+    ]
+
+
+def _sleeps(module: Module) -> list[ast.AST]:
+    """Every use of a sleep, but for `sleep(0)`, which lets others run."""
+    names = origins(module)
+    turns = {
+        before
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call)
+        for before, after in pairwise([node.func, *node.args])  # `sleep(0)`, and `call(sleep, 0)`
+        if ast.unparse(after) == "0"
+    }
+    return [
+        node
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute | ast.Name) and node not in turns and _SLEEP.fullmatch(dotted(node, names))
+    ]

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from faultproof.prove.lanes import FileStore, MemoryStore
 from faultproof.prove.saved import load, save
 from tests.cli.executable import EXECUTABLE, faultproof, refusals
 from tests.cli.little_proofs import HELD
+from tests.fakes import WAIT_S
 
 ROOT = Path(__file__).resolve().parents[2]
 LITTLE = "tests.cli.little_proofs:"
@@ -168,18 +170,20 @@ def test_module_that_fails_when_imported_is_the_proof_s_own_failure(tmp_path: Pa
     assert got.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'nothing_of_this_name'"
 
 
-def test_ctrl_c_ends_every_process_in_silence(tmp_path: Path) -> None:
+def test_ctrl_c_ends_every_process_in_silence() -> None:
+    hanging, it_hangs = os.pipe()
     running = subprocess.Popen(
         [EXECUTABLE, "prove", LITTLE + "HANGING"],
-        env={**os.environ, **ENV, "HANGING": str(tmp_path / "hanging")},
+        env={**os.environ, **ENV, "HANGING": str(it_hangs)},
+        pass_fds=[it_hangs],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "hanging").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    os.close(it_hangs)
+    with open(hanging, "rb") as pipe:
+        assert select.select([pipe], [], [], WAIT_S)[0]
+        assert pipe.read(1) == b"!"
     os.killpg(running.pid, signal.SIGINT)
     # A process that was left would hold these pipes open.
     assert running.communicate(timeout=20) == (b"", b"")

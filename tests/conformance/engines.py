@@ -15,7 +15,7 @@ import faultproof.engines.sqlite as sqlite
 import faultproof.engines.sqlite.database as sqlite_database
 from faultproof.clock import Env
 from faultproof.ports.database import Database
-from tests.clocks import ShiftedClock
+from tests.fakes import ShiftedClock
 
 WAIT_S = 20.0
 """No test waits longer than this for anything."""
@@ -60,7 +60,7 @@ class Sqlite:
         return await sqlite.open_database(str(self.path), env=env or Env(clock=self.clock))
 
     def elapse(self, us: int) -> None:
-        self.clock.shift_us += us
+        self.clock.advance(us / 1_000_000)
 
     async def until_somebody_waits(self) -> None:
         await asyncio.sleep(0)  # waiting for the one write lock is our own polling, and leaves no trace to look for

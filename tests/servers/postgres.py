@@ -11,6 +11,7 @@ import importlib.util
 import os
 import pwd
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -330,7 +331,7 @@ class PostgresServer:
                 raise ServerFailed(f"the server ended with {process.returncode}", self.log_tail())
             if time.monotonic() > deadline:
                 raise ServerFailed(f"the server was not ready in {START_TIMEOUT_S} s", self.log_tail())
-            time.sleep(POLL_S)
+            time.sleep(POLL_S)  # sleeps: a starting server tells nobody; `pg_ctl --wait` polls the same file
 
     def _says_ready(self, pid: int) -> bool:
         # As `pg_ctl --wait` does it. Trying to connect would need a client, and cannot tell our server from
@@ -360,16 +361,18 @@ class PostgresServer:
             if time.monotonic() > deadline:
                 raise ServerFailed(f"processes {orphans} survived SIGKILL", self.log_tail())
             for pid in orphans:
-                self._kill_if_ours(pid)
-            time.sleep(POLL_S)
+                self._kill_if_ours(pid, deadline)
 
-    def _kill_if_ours(self, pid: int) -> None:
+    def _kill_if_ours(self, pid: int, deadline: float) -> None:
         with contextlib.suppress(ProcessLookupError):
             handle = os.pidfd_open(pid)
             try:
                 # Looked at again with the process pinned: the number may have passed to somebody else.
                 if self._lives_here(pid):
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    ended = select.poll()
+                    ended.register(handle, select.POLLIN)
+                    ended.poll(max(0.0, deadline - time.monotonic()) * 1_000)
             finally:
                 os.close(handle)
 

@@ -11,17 +11,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from tests.fakes import WAIT_S, eventually
 from tests.servers import postgres
 from tests.servers.postgres import PostgresServer, ServerFailed
-
-WAIT_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +33,6 @@ def server(shared: PostgresServer) -> PostgresServer:
     """A running server that this module may stop and kill."""
     shared.start()
     return shared
-
-
-def eventually(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not happened():
-        assert time.monotonic() < deadline, f"not in {WAIT_S} s: {what}"
-        time.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:

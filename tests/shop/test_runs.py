@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from faultproof.shop.planted import BREAKAGES
 from tests.cli.executable import EXECUTABLE, faultproof
-from tests.fakes import WAIT_S
+from tests.fakes import WAIT_S, eventually
 from tests.shop.reading import rows
 
 COUNTERS = (
@@ -130,9 +129,7 @@ def test_no_process_outlives_the_command(number: signal.Signals, status: int, tm
     process.send_signal(number)
     _, errors = process.communicate(timeout=WAIT_S)
     assert (process.returncode, errors) == (status, "")
-    deadline = time.monotonic() + WAIT_S
-    while _processes_of(tmp_path):
-        assert time.monotonic() < deadline
+    eventually(lambda: not _processes_of(tmp_path), "all that it started is gone")
     if number != signal.SIGKILL:
         assert list(tmp_path.iterdir()) == []
 

@@ -63,10 +63,10 @@ async def test_idle_workers_use_less_than_one_percent_of_a_core(db: Database, ou
             return float(await child.line())
 
         await cpu_s()
-        await asyncio.sleep(1.0)  # it has started, and its caches are warm: what is measured is rest
+        await asyncio.sleep(1.0)  # sleeps: it has started, and its caches are warm: what is measured is rest
         for _ in range(8):
             used_s, at = await cpu_s(), time.monotonic()
-            await asyncio.sleep(4.0)
+            await asyncio.sleep(4.0)  # sleeps: what is measured is rest
             shares.append((await cpu_s() - used_s) / (time.monotonic() - at))
             if shares[-1] < 0.01:
                 break
