@@ -1,6 +1,9 @@
 """The choice tape: dull by default, replayable, shrinkable."""
 
 import random
+from collections.abc import Mapping
+
+import pytest
 
 from faultproof.prove.tape import Tape, shrink
 
@@ -22,10 +25,51 @@ def test_a_replayed_tape_gives_the_recorded_answers():
 def test_shrinking_keeps_only_what_matters():
     calls = []
 
-    def fails(answers: object) -> bool:
+    def fails(answers: Mapping[int, int]) -> bool:
         calls.append(answers)
-        return isinstance(answers, dict) and answers.get(17, 0) >= 2 and 40 in answers
+        return answers.get(17, 0) >= 2 and 40 in answers
 
     noise = dict.fromkeys(range(60), 3)
     assert shrink(noise, fails) == {17: 2, 40: 1}
     assert len(calls) < 200
+
+
+def test_shrinking_drops_what_must_go_together():
+    def fails(answers: Mapping[int, int]) -> bool:
+        return 20 in answers and (3 in answers) == (31 in answers)
+
+    assert shrink({3: 1, 8: 1, 20: 1, 25: 2, 31: 1}, fails) == {20: 1}
+
+
+def test_shrinking_drops_what_a_lower_value_has_made_superfluous():
+    def fails(answers: Mapping[int, int]) -> bool:
+        return answers.get(9) == 1 or (answers.get(9) == 3 and 4 in answers)
+
+    assert shrink({4: 1, 9: 3}, fails) == {9: 1}
+
+
+def test_shrinking_begins_again_after_each_step():
+    """Each entry can go only after the one behind it."""
+
+    def fails(answers: Mapping[int, int]) -> bool:
+        return list(answers) == list(range(len(answers)))
+
+    assert shrink(dict.fromkeys(range(24), 1), fails) == {}
+
+
+def test_shrinking_leaves_what_cannot_shrink():
+    assert shrink({1: 2, 5: 1}, lambda answers: answers == {1: 2, 5: 1}) == {1: 2, 5: 1}
+    assert shrink({}, lambda answers: True) == {}
+
+
+@pytest.mark.parametrize("runs_max", [0, 1, 7, 50])
+def test_shrinking_stops_after_so_many_runs_with_a_tape_that_fails(runs_max: int):
+    calls = []
+
+    def fails(answers: Mapping[int, int]) -> bool:
+        calls.append(answers)
+        return len(answers) % 2 == 0 and 11 in answers
+
+    shrunk = shrink(dict.fromkeys(range(100), 7), fails, runs_max=runs_max)
+    assert len(calls) == runs_max
+    assert fails(shrunk)

@@ -8,8 +8,9 @@ range. So a tape is sparse, `{position: value}` for the answers that are not zer
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 
 
 @dataclass
@@ -50,23 +51,58 @@ class Tape:
         return self.choose(n)
 
 
-def shrink(answers: Mapping[int, int], fails: Callable[[Mapping[int, int]], bool]) -> dict[int, int]:
-    """The smallest tape found that still fails: drop ever smaller chunks, then lower what is left."""
-    best = dict(answers)
-    chunk = max(1, len(best) // 2)
-    while True:
-        positions = sorted(best)
-        for start in range(0, len(positions), chunk):
-            dropped = set(positions[start : start + chunk])
-            candidate = {position: value for position, value in best.items() if position not in dropped}
-            if len(candidate) < len(best) and fails(candidate):
-                best = candidate
-        if chunk == 1:
-            break
+SHRINKING_RUNS_MAX = 1_000
+
+
+def shrink(
+    answers: Mapping[int, int],
+    fails: Callable[[Mapping[int, int]], bool],
+    *,
+    runs_max: int = SHRINKING_RUNS_MAX,
+) -> dict[int, int]:
+    """The smallest tape found that still fails, after at most `runs_max` calls of `fails`.
+
+    First it drops ever smaller chunks. Then it takes one step after another for as long as one of them still fails, so
+    that what a step has made superfluous goes as well: nothing that is left can be dropped alone or with one other, or
+    lowered.
+    """
+    best, left = dict(answers), runs_max
+
+    def fails_still(candidate: dict[int, int]) -> bool:
+        nonlocal best, left
+        if left == 0:
+            return False
+        left -= 1
+        if not fails(candidate):
+            return False
+        best = candidate
+        return True
+
+    chunk = len(best) // 2
+    while chunk > 1:
+        for dropped in _chunks(sorted(best), chunk):
+            fails_still(_without(best, dropped))
         chunk //= 2
-    for position, value in sorted(best.items()):
-        for lower in range(1, value):
-            if fails({**best, position: lower}):
-                best[position] = lower
-                break
+    while any(fails_still(candidate) for candidate in _steps(best)):
+        pass
     return best
+
+
+def _chunks(positions: list[int], size: int) -> Iterator[tuple[int, ...]]:
+    for start in range(0, len(positions), size):
+        yield tuple(positions[start : start + size])
+
+
+def _steps(answers: dict[int, int]) -> Iterator[dict[int, int]]:
+    """Every tape that is a little smaller: the cheapest first, since pairs are many."""
+    for position in sorted(answers):
+        yield _without(answers, (position,))
+    for position, value in sorted(answers.items()):
+        for lower in range(1, value):
+            yield {**answers, position: lower}
+    for pair in combinations(sorted(answers), 2):
+        yield _without(answers, pair)
+
+
+def _without(answers: dict[int, int], dropped: tuple[int, ...]) -> dict[int, int]:
+    return {position: value for position, value in answers.items() if position not in dropped}
