@@ -26,7 +26,7 @@ from faultproof.ports.database import Database
 from faultproof.ports.log import Entry
 from faultproof.ports.script import Script, sql
 from faultproof.prove.explore import explore
-from faultproof.prove.world import CRASH
+from faultproof.prove.faults import CRASH
 
 CALLERS = 64
 Figures = dict[str, Any]

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
+from faultproof.prove.process import Process
 from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.world import Process, World
+from faultproof.prove.world import World
 
 NAME = "tests.cli.little_proofs:"
 

@@ -13,10 +13,10 @@ from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
 from faultproof.prove.escapes import no_escapes
 from faultproof.prove.explore import Explorer, explore
+from faultproof.prove.faults import CRASH
 from faultproof.prove.proof import Proof
 from faultproof.prove.saved import load, save
 from faultproof.prove.tape import Tape
-from faultproof.prove.world import CRASH
 
 PROOFS = {"batch": BATCH, "outbox": OUTBOX, "poison": POISON}
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]

@@ -15,10 +15,12 @@ import pytest
 
 from faultproof.ports.script import Script, sql
 from faultproof.prove.escapes import no_escapes
+from faultproof.prove.faults import CRASH, FREEZE
 from faultproof.prove.lanes import MemoryStore
 from faultproof.prove.loop import Escape, StepLimit
+from faultproof.prove.process import Main, Process
 from faultproof.prove.tape import Tape
-from faultproof.prove.world import CRASH, FREEZE, Granularity, Limits, Main, Process, World
+from faultproof.prove.world import Granularity, Limits, World
 
 
 @sql("INSERT INTO seen (what) VALUES (:what)")

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from faultproof.catalogue import PATTERNS, find
 from faultproof.errors import InvalidInput
-from faultproof.prove.explore import HarnessError, carried_out
+from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Plant, Proof
 
 

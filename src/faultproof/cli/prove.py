@@ -13,7 +13,8 @@ from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import kept, writable
 from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, document, print_outcome
 from faultproof.prove.escapes import no_escapes
-from faultproof.prove.explore import Explorer, HarnessError, carried_out, explore
+from faultproof.prove.explore import Explorer, explore
+from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Proof
 
 

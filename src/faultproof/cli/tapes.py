@@ -15,7 +15,8 @@ from faultproof.cli.output import JsonOption, console, one_line, print_json
 from faultproof.cli.proofs import plant_called, proof_called
 from faultproof.errors import InvalidInput
 from faultproof.prove.escapes import no_escapes
-from faultproof.prove.explore import Explorer, HarnessError, Violation, carried_out
+from faultproof.prove.explore import Explorer, Violation
+from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Proof
 from faultproof.prove.saved import SavedRun, load, save
 from faultproof.prove.tape import Tape

@@ -8,29 +8,24 @@ at each point that it passes afterwards: also while the first crash is being rec
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import random
-import signal
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from faultproof.prove.escapes import no_escapes
+from faultproof.prove.faults import CRASH, FREEZE, Point
+from faultproof.prove.harness import Tell, in_processes
 from faultproof.prove.lanes import FileStore, MemoryStore, Store
 from faultproof.prove.loop import StepLimit
+from faultproof.prove.process import Process
 from faultproof.prove.proof import Proof
 from faultproof.prove.tape import Tape, shrink
-from faultproof.prove.world import CRASH, FREEZE, Granularity, Point, World
-
-
-class HarnessError(Exception):
-    """The proof could not be carried out, so that it shows nothing; the message is the traceback of what went wrong."""
+from faultproof.prove.world import Granularity, World
 
 
 class Violation(NamedTuple):
@@ -67,18 +62,6 @@ class Report:
         return self.schedules / self.seconds if self.seconds else 0.0
 
 
-@contextmanager
-def carried_out() -> Iterator[None]:
-    """Whatever the proof's own code raises inside comes out as `HarnessError`: in words, since not every error can be
-    sent from one process to another."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # an `Escape` is none of Exception's
-        raise HarnessError(traceback.format_exc().rstrip()) from None
-
-
 VIOLATIONS_MAX = 20
 TELL_EVERY = 20
 """Schedules after which a process says how far it is: several times a second."""
@@ -93,7 +76,7 @@ class Explorer:
         plant: str | None = None,
         *,
         granularity: Granularity = "commit",
-        tell: Callable[[int], object] | None = None,
+        tell: Tell | None = None,
     ) -> None:
         self._proof = proof
         self._plant = plant
@@ -199,8 +182,8 @@ def prepared(proof: Proof) -> bytes:
     store.now = world.wall_us
     ready: list[bool] = []
 
-    async def main(process: object) -> None:
-        await proof.prepare(process.database())  # type: ignore[attr-defined]
+    async def main(process: Process) -> None:
+        await proof.prepare(process.database())
         ready.append(True)
 
     world.spawn("prepare", main)
@@ -228,79 +211,31 @@ def explore(
     itself fails: its tables cannot be made, or its code reaches for the real world.
     """
     parts = processes or min(2, os.cpu_count() or 1)
-    began = time.perf_counter()
-    jobs = [(proof, depth, seeds, plant, granularity, tuple(faults), part, parts) for part in range(parts)]
-    report = _in_processes(jobs, progress or (lambda schedules: None))
+    faults = tuple(faults)
+
+    def job(part: int, tell: Tell) -> Report:
+        explorer = Explorer(proof, plant, granularity=granularity, tell=tell)
+        with _collecting_rarely(), no_escapes():
+            if seeds is not None:
+                return explorer.sample(seeds[part::parts])
+            return explorer.depth(depth, part=part, parts=parts, faults=faults)
+
+    began, report = time.perf_counter(), Report()
+    for part in in_processes(job, parts, progress or (lambda schedules: None)):
+        report.add(part)
     report.seconds = time.perf_counter() - began
     return report
 
 
-_Job: TypeAlias = tuple[Proof, int, range | None, str | None, Granularity, tuple[int, ...], int, int]
-
-
-def _in_processes(jobs: list[_Job], progress: Callable[[int], None]) -> Report:
-    """Each job in a process of its own. Not a pool: it waits for ever for a worker that was killed."""
-    context = multiprocessing.get_context("fork")
-    report, schedules, workers = Report(), {}, []
-    try:
-        for job in jobs:
-            ours, theirs = context.Pipe(duplex=False)
-            worker = context.Process(target=_work, args=(job, theirs), daemon=True)
-            worker.start()
-            workers.append(worker)
-            schedules[ours] = 0
-            theirs.close()  # or its end would not be noticed
-        left = set(schedules)
-        while left:
-            for pipe in wait(left):
-                assert isinstance(pipe, Connection)
-                said = _hear(pipe)
-                if isinstance(said, Report):
-                    report.add(said)
-                    left.remove(pipe)
-                else:
-                    schedules[pipe] = said
-                    progress(sum(schedules.values()))
-    finally:
-        for worker in workers:
-            worker.terminate()
-            worker.join()
-    return report
-
-
-def _hear(pipe: Connection) -> Report | int:
-    try:
-        said: Report | int | str = pipe.recv()
-    except EOFError:
-        raise HarnessError("a process that was exploring has been killed") from None
-    if isinstance(said, str):
-        raise HarnessError(said)
-    return said
-
-
-def _work(job: _Job, pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; ours ends the others
-    said: Report | str
-    try:
-        with carried_out():
-            said = _job(job, pipe.send)
-    except HarnessError as error:
-        said = str(error)
-    pipe.send(said)
-
-
-def _job(job: _Job, tell: Callable[[int], object]) -> Report:
-    proof, depth, seeds, plant, granularity, faults, part, parts = job
-    explorer = Explorer(proof, plant, granularity=granularity, tell=tell)
+@contextmanager
+def _collecting_rarely() -> Iterator[None]:
+    """A run leaves little garbage; looking for it all the time costs a twentieth."""
     gc.collect()
     gc.freeze()  # what is here now stays; collections need not look at it again for each schedule
     thresholds = gc.get_threshold()
-    gc.set_threshold(50_000)  # a run leaves little; looking for it all the time costs a twentieth
+    gc.set_threshold(50_000)
     try:
-        with no_escapes():
-            if seeds is not None:
-                return explorer.sample(seeds[part::parts])
-            return explorer.depth(depth, part=part, parts=parts, faults=faults)
+        yield
     finally:
         gc.set_threshold(*thresholds)
         gc.unfreeze()

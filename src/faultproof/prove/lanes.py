@@ -12,7 +12,7 @@ from faultproof.engines.sqlite.faults import NotBegun
 from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Rollback, Script, Step, Wake, drive
 
 if TYPE_CHECKING:
-    from faultproof.prove.world import Process
+    from faultproof.prove.process import Process
 
 T = TypeVar("T")
 

@@ -10,7 +10,8 @@ from faultproof.engines.sqlite.wake import Bells
 from faultproof.ports.database import News
 
 if TYPE_CHECKING:
-    from faultproof.prove.world import Process, World
+    from faultproof.prove.process import Process
+    from faultproof.prove.world import World
 
 _GRAIN = 8
 

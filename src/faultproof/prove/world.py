@@ -17,25 +17,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from faultproof.clock import Env
-from faultproof.engines.sqlite.database import SqliteDatabase
-from faultproof.prove.lanes import SimLane, Store
+from faultproof.prove.faults import CRASH, FAULTS, NO_FAULT, Faults, Point
+from faultproof.prove.lanes import Store
 from faultproof.prove.loop import STRAND, Escape, SimLoop, StepLimit, Strand
-from faultproof.prove.senses import SimClock, SimIds, SimRng, SimWakeups
+from faultproof.prove.operations import Operation, Operations
+from faultproof.prove.process import Main, Process
 from faultproof.prove.tape import Tape
 from faultproof.signals import Signals
 
 Granularity = Literal["commit", "statement"]
-Main = Callable[["Process"], Coroutine[Any, Any, None]]
-
-NO_FAULT, CRASH, FREEZE = 0, 1, 2
 EPOCH_US = 1_700_000_000_000_000
-FAULTS = ("none", "crash", "freeze")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,90 +43,6 @@ class Limits:
     restart_s: float = 0.02
     freeze_s: float = 1.5
     """Longer than every lease in use: a proof sets its leases accordingly."""
-
-
-class Point(NamedTuple):
-    """A place where a fault could strike, and what makes two places equivalent for it."""
-
-    position: int
-    """On the tape."""
-    when: str
-    label: str
-    process: str
-    keys: tuple[Hashable, Hashable]
-    """By fault, from CRASH. A crash leaves the same world behind if nothing durable, no answer to the outside and no
-    virtual time lies between two places; a frozen process also keeps what it knows, so every operation counts."""
-
-    def key(self, fault: int) -> Hashable:
-        """Equal for places at which this fault has the same effect."""
-        return self.keys[fault - CRASH]
-
-
-class Operation:
-    """One input or output that waits for its turn."""
-
-    __slots__ = ("action", "eligible", "future", "label", "lane", "process")
-
-    def __init__(
-        self,
-        process: Process,
-        lane: object,
-        label: str,
-        action: Callable[[], Any],
-        future: asyncio.Future[Any] | None,
-        eligible: Callable[[], bool] | None,
-    ) -> None:
-        self.process = process
-        self.lane = lane
-        self.label = label
-        self.action = action
-        self.future = future
-        self.eligible = eligible
-
-
-class Process:
-    """One simulated operating-system process: what its main function gets."""
-
-    def __init__(self, world: World, name: str, main: Main, incarnation: int) -> None:
-        self.world = world
-        self.name = name
-        self.main = main
-        self.incarnation = incarnation
-        self.strand = Strand(f"{name}.{incarnation}")
-        self.env = Env(
-            clock=SimClock(world),
-            rng=SimRng(world),
-            ids=SimIds(world),
-            signals=world.signals,
-            process=self.strand.name,
-        )
-        self.wakeups = SimWakeups(self)
-        self.notes = 0
-        self.operations = 0
-        """Completed so far."""
-
-    def database(self) -> SqliteDatabase:
-        """The production database class, on this world's store."""
-        store = self.world.store
-        return SqliteDatabase(
-            env=self.env,
-            writer=SimLane(self, store, "writer"),
-            reader=SimLane(self, store, "reader"),
-            wakeups=self.wakeups,
-            checkpointer=None,
-            durability="simulated",
-        )
-
-    def check_alive(self) -> None:
-        """Raise `Gone` if this process may not reach anything any more."""
-        if self.strand.dead or self.world.closed:
-            raise Gone(self.strand.name)
-
-    def note(self, kind: str, *facts: Any) -> None:
-        """Tell the outside world something that cannot be taken back: an answer to a client, an e-mail sent."""
-        self.notes += 1
-        self.world.notes.append((kind, *facts))
-        self.world.trace.append((self.world.loop.now, self.strand.name, "notes", (kind, *facts)))
 
 
 class World:
@@ -155,20 +67,26 @@ class World:
         self.notes: list[tuple[Any, ...]] = []
         self.trace: list[tuple[Any, ...]] = []
         """What happened, as facts; put into words only when somebody asks (`lines`, `hash`)."""
-        self.points: list[Point] = []
-        """Where a fault could still strike, after the answers that the tape was given."""
-        self.faults: list[str] = []
         self.deaths: list[tuple[str, BaseException]] = []
         """Processes whose main function raised: their supervisor starts them again, like after a crash."""
         self.closed = False
-        self._operations: list[Operation] = []
-        self._faults_left = faults_max
-        self._given_until = max(tape.given, default=-1)
+        self._operations = Operations(tape)
+        self._faults = Faults(tape, faults_max)
         self._root = Strand("world")
         self.loop.strands.append(self._root)
         self._root_context = Context()
         self._root_context.run(STRAND.set, self._root)
         self.ids = 0
+
+    @property
+    def points(self) -> list[Point]:
+        """Where a fault could still strike, after the answers that the tape was given."""
+        return self._faults.points
+
+    @property
+    def faults(self) -> list[str]:
+        """Those that struck."""
+        return self._faults.struck
 
     def wall_us(self) -> int:
         """The wall clock: microseconds since 1970, from the virtual time."""
@@ -200,12 +118,12 @@ class World:
         process dies first."""
         process.check_alive()
         future = self.loop.create_future()
-        self._operations.append(Operation(process, lane, label, action, future, eligible))
+        self._operations.add(Operation(process, lane, label, action, future, eligible))
         return future
 
     def post(self, receiver: Process, label: str, action: Callable[[], Any]) -> None:
         """Queue a message to a process. The tape may deliver it late, or never."""
-        self._operations.append(Operation(receiver, object(), label, action, None, None))
+        self._operations.add(Operation(receiver, object(), label, action, None, None))
 
     # -- the run ----------------------------------------------------------------------------------------------------
 
@@ -215,7 +133,7 @@ class World:
         with loop.running():
             while True:
                 loop.run_ready(limits.steps)
-                operation = self._pick()
+                operation = self._operations.pick()
                 if operation is not None:
                     self._perform(operation)
                 elif self._all_awake() and until():
@@ -244,9 +162,7 @@ class World:
         """End every task that is left, without letting it reach anything."""
         self.closed = True
         for process in self.processes:
-            for task in process.strand.tasks:
-                _bury(task)
-            process.strand.tasks.clear()
+            process.bury()
         self._operations.clear()
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -255,34 +171,10 @@ class World:
         """A zombie must have had its chance to do harm."""
         return not any(process.strand.frozen for process in self.processes)
 
-    def _pick(self) -> Operation | None:
-        if self.tape.is_dull():  # the oldest that can run; those before it in its lane could as well
-            oldest = next((operation for operation in self._operations if self._can_run(operation)), None)
-            if oldest is not None:
-                self.tape.position += 1
-                self._operations.remove(oldest)
-            return oldest
-        eligible: list[Operation] = []
-        lanes: list[object] = []
-        for operation in self._operations:
-            if operation.lane in lanes:
-                continue  # a lane keeps the order of its calls
-            lanes.append(operation.lane)
-            if self._can_run(operation):
-                eligible.append(operation)
-        if not eligible:
-            return None
-        chosen = eligible[self.tape.choose(len(eligible))]
-        self._operations.remove(chosen)
-        return chosen
-
-    def _can_run(self, operation: Operation) -> bool:
-        return not operation.process.strand.frozen and (operation.eligible is None or operation.eligible())
-
     def _perform(self, operation: Operation) -> None:
         process = operation.process
         if operation.future is None:
-            if self._fault(2):
+            if self._faults.next(2):
                 process.wakeups.under_way.discard(operation.label)
                 self._spend(f"drop {operation.label} to {process.strand.name}")
             else:
@@ -291,7 +183,7 @@ class World:
             return
         if self._strike(process, "before", operation.label):
             if not process.strand.dead:
-                self._operations.insert(0, operation)  # frozen: it happens after the thaw
+                self._operations.put_back(operation)  # frozen: it happens after the thaw
             return
         future = operation.future
         try:
@@ -309,9 +201,9 @@ class World:
                 future.set_result(result)
 
     def _strike(self, process: Process, when: str, label: str) -> bool:
-        if self._faults_left and self.tape.position > self._given_until:
-            self._remember(process, when, label)
-        fault = self._fault(3)
+        if self._faults.are_new_here():
+            self._faults.points.append(self._point(process, when, label))
+        fault = self._faults.next(3)
         if fault == NO_FAULT:
             return False
         self._spend(f"{FAULTS[fault]} {when} {label} in {process.strand.name}")
@@ -321,29 +213,17 @@ class World:
             self._freeze(process)
         return True
 
-    def _remember(self, process: Process, when: str, label: str) -> None:
-        """A point that a longer tape may strike at."""
+    def _point(self, process: Process, when: str, label: str) -> Point:
+        """Here, as a point that a longer tape may strike at."""
         name, commits, now = process.strand.name, self.store.commits, self.loop.now
         holds_lock = self.store.owner is process
         crash: Hashable = (name, process.notes, commits, now, holds_lock)
         # Frozen with the lock, it stops all writers until it wakes, wherever in its transaction it is.
         freeze: Hashable = (name, commits) if holds_lock else (name, process.operations, when, commits, now)
-        self.points.append(Point(self.tape.position, when, label, name, (crash, freeze)))
-
-    def _fault(self, n: int) -> int:
-        """Which of n faults strikes here, 0 for none.
-
-        With no fault left the place keeps its position on the tape: or the answers after the last fault would mean
-        something else under another `faults_max`, and a saved run could not be repeated without knowing that number.
-        """
-        if self._faults_left:
-            return self.tape.fault(n)
-        self.tape.position += 1
-        return NO_FAULT
+        return Point(self.tape.position, when, label, name, (crash, freeze))
 
     def _spend(self, what: str) -> None:
-        self._faults_left -= 1
-        self.faults.append(what)
+        self._faults.spend(what)
         self.trace.append((self.loop.now, "world", "FAULT", what))
 
     def _crash(self, process: Process) -> None:
@@ -359,7 +239,7 @@ class World:
         process.strand.dead = True
         process.strand.ready.clear()
         process.wakeups.close()
-        self._operations = [operation for operation in self._operations if operation.process is not process]
+        self._operations.drop(process)
         self.store.abandon(process)
 
     def _ended(self, process: Process, task: asyncio.Task[None]) -> None:
@@ -374,19 +254,3 @@ class World:
 
     def _later(self, seconds: float, action: Callable[[], Any]) -> None:
         self.loop.call_later(seconds, action, context=self._root_context)
-
-
-class Gone(BaseException):
-    """A dead process, or one of a world that is over, tried to reach a port."""
-
-
-def _bury(task: asyncio.Task[Any]) -> None:
-    """Close an abandoned coroutine here and now, where whatever its `finally` tries can only fail."""
-    coroutine = task.get_coro()
-    for _ in range(8):  # a `finally` that awaits swallows one close each time
-        try:
-            if coroutine is not None:
-                coroutine.close()
-            return
-        except BaseException:  # noqa: S112  # there is nobody left to tell
-            continue

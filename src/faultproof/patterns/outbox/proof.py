@@ -16,8 +16,9 @@ from faultproof.ports.database import Database, Transaction
 from faultproof.ports.log import Record
 from faultproof.ports.script import Inline, Script, sql
 from faultproof.primitives.worker import Worker
+from faultproof.prove.process import Main, Process
 from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.world import Main, Process, World
+from faultproof.prove.world import World
 
 TTL_S = 1.2
 ORDERS = {"api-1": ("a", "b", "a"), "api-2": ("a", "b", "b"), "api-3": ("a", "c", "b", "a")}

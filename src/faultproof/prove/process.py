@@ -1,0 +1,85 @@
+"""One simulated operating-system process: what its main function gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from faultproof.clock import Env
+from faultproof.engines.sqlite.database import SqliteDatabase
+from faultproof.prove.lanes import SimLane
+from faultproof.prove.loop import Strand
+from faultproof.prove.senses import SimClock, SimIds, SimRng, SimWakeups
+
+if TYPE_CHECKING:
+    from faultproof.prove.world import World
+
+Main = Callable[["Process"], Coroutine[Any, Any, None]]
+
+
+class Process:
+    """Reaches nothing but its environment, the database, and whoever it leaves a note."""
+
+    def __init__(self, world: World, name: str, main: Main, incarnation: int) -> None:
+        self.world = world
+        self.name = name
+        self.main = main
+        self.incarnation = incarnation
+        self.strand = Strand(f"{name}.{incarnation}")
+        self.env = Env(
+            clock=SimClock(world),
+            rng=SimRng(world),
+            ids=SimIds(world),
+            signals=world.signals,
+            process=self.strand.name,
+        )
+        self.wakeups = SimWakeups(self)
+        self.notes = 0
+        self.operations = 0
+        """Completed so far."""
+
+    def database(self) -> SqliteDatabase:
+        """The production database class, on this world's store."""
+        store = self.world.store
+        return SqliteDatabase(
+            env=self.env,
+            writer=SimLane(self, store, "writer"),
+            reader=SimLane(self, store, "reader"),
+            wakeups=self.wakeups,
+            checkpointer=None,
+            durability="simulated",
+        )
+
+    def check_alive(self) -> None:
+        """Raise `Gone` if this process may not reach anything any more."""
+        if self.strand.dead or self.world.closed:
+            raise Gone(self.strand.name)
+
+    def note(self, kind: str, *facts: Any) -> None:
+        """Tell the outside world something that cannot be taken back: an answer to a client, an e-mail sent."""
+        self.notes += 1
+        self.world.notes.append((kind, *facts))
+        self.world.trace.append((self.world.loop.now, self.strand.name, "notes", (kind, *facts)))
+
+    def bury(self) -> None:
+        """End its tasks, without letting them reach anything."""
+        for task in self.strand.tasks:
+            _bury(task)
+        self.strand.tasks.clear()
+
+
+class Gone(BaseException):
+    """A dead process, or one of a world that is over, tried to reach a port."""
+
+
+def _bury(task: asyncio.Task[Any]) -> None:
+    """Close an abandoned coroutine here and now, where whatever its `finally` tries can only fail."""
+    coroutine = task.get_coro()
+    for _ in range(8):  # a `finally` that awaits swallows one close each time
+        try:
+            if coroutine is not None:
+                coroutine.close()
+            return
+        except BaseException:  # noqa: S112  # there is nobody left to tell
+            continue
