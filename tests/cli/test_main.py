@@ -34,6 +34,11 @@ def test_version() -> None:
     assert faultproof("--version").stdout == f"faultproof {version('faultproof')}\n"
 
 
+def test_module_is_the_command() -> None:
+    assert run([sys.executable, "-m", "faultproof", "--version"]).stdout == f"faultproof {version('faultproof')}\n"
+    assert run([sys.executable, "-m", "faultproof", "show", "zzz"], status=2).stdout == ""
+
+
 def test_help_teaches_with_examples() -> None:
     printed = faultproof("--help").stdout
     for example in ("faultproof patterns", "faultproof show outbox", "faultproof show saga --json"):

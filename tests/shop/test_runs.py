@@ -74,7 +74,8 @@ def test_planted_bug_is_caught_when_kills_meet_its_window(mistake: str) -> None:
 @pytest.mark.parametrize("mistake", BREAKAGES)
 def test_planted_bug_does_not_show_without_kills(mistake: str) -> None:
     found = run("--orders", 60, "--kill-every", 0, "--break", mistake)
-    assert (found["held"], found["vacuous"], wrong(found), found["kills"]) == (True, None, set(), 0)
+    assert (found["held"], found["vacuous"], wrong(found)) == (True, None, set())
+    assert (found["kill_every"], found["kills"], found["kills_while_busy"]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("mistake", BREAKAGES)
@@ -100,10 +101,26 @@ def test_people_get_a_table_and_a_verdict(tmp_path: Path) -> None:
         "seed 3",
         "synchronous=FULL",
         "Not tested: power loss",
-        "no kills",
+        "faults: none; no kill was asked for",
     ):
         assert said in got.stdout
     assert rows(database, "SELECT count(*) FROM shop_order") == [(20,)]
+
+
+def test_mistake_without_kills_is_not_passed_off_as_sound() -> None:
+    said = faultproof("shop", "--orders", "20", "--kill-every", "0", "--break", "no-inbox").stdout
+    assert "planted bug: no-inbox\nfaults: none; no kill was asked for\n" in said
+    assert said.endswith("\nheld: no kill was asked for, and without kills no-inbox does no damage\n")
+
+
+def test_help_teaches_with_commands_that_work() -> None:
+    said = " ".join(faultproof("shop", "--help").stdout.split())
+    for command in (
+        "faultproof shop --break dual-write --kill-every 0 the mistake without kills",
+        "faultproof shop --aim dual-write the correct shop",
+        "Exit status: 0 held; 1 violated; 2 bad input; 3 vacuous",
+    ):
+        assert command in said
 
 
 def test_orders_come_from_a_file(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ nothing; 4 a proof failed itself; 130 interrupted.
 )
 app.command("patterns")(patterns.patterns)
 app.command("show")(show.show)
-app.command("shop")(shop.shop)
+app.command("shop", epilog=shop.EPILOG)(shop.shop)
 app.command("prove")(prove.prove)
 app.command("replay")(tapes.replay)
 app.add_typer(outbox.app, name="outbox")

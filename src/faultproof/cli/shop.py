@@ -16,6 +16,23 @@ import typer
 from faultproof.cli.output import JsonOption, console, print_json
 from faultproof.errors import CannotOpen, InvalidInput, MissingExtra, NotSupported
 
+EPILOG = """\
+Try:
+
+[bold]faultproof shop[/]  1,500 generated orders, a kill every 0.8 s: it must hold
+
+[bold]faultproof shop --break dual-write[/]  with a known mistake, killed in its window: the audit must find the damage
+
+[bold]faultproof shop --break dual-write --kill-every 0[/]  the mistake without kills: it does no damage, so tests miss it
+
+[bold]faultproof shop --aim dual-write[/]  the correct shop, killed in that very window: it must hold
+
+[bold]faultproof shop --orders baskets.csv --db shop.db --json | jq .lost_orders[/]  orders of your own, and JSON
+
+Exit status: 0 held; 1 violated; 2 bad input; 3 vacuous: kills were asked for, and nobody was killed while busy or a \
+role never; 4 a process failed by itself.
+"""
+
 _WIDTH_PIPED = 110
 _A_PROCESS_FAILED = 4
 _TERMINATED = 128 + signal.SIGTERM
@@ -50,8 +67,8 @@ def shop(
 ) -> None:
     """Take orders on real processes, kill them while they are busy, and audit what is left.
 
-    Exit status: 0 held; 1 violated; 2 bad input; 3 vacuous (nobody was killed while busy, or a role never); 4 a
-    process failed by itself.
+    Every order that a customer was answered must be there, once; its events in the stream, once and in order; their
+    effects, once. The audit reads the database and the customers' journal, and believes no counter of the shop's.
     """
     if not hasattr(os, "fork"):
         raise NotSupported("the shop forks and kills processes: run it on Linux or macOS")

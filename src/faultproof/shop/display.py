@@ -93,6 +93,8 @@ def _words(verdict: Verdict) -> list[str]:
 
 
 def _faults(verdict: Verdict) -> str:
+    if not verdict.kill_every:
+        return "none; no kill was asked for"
     if not verdict.kills:
         return "none; no kills"
     roles = ", ".join(f"{count} {role}" for role, count in verdict.kills_by_role.items())
@@ -106,4 +108,8 @@ def _conclusion(verdict: Verdict) -> str:
     if not verdict.held:
         wrong = [f"{check.violations:,} {check.name}" for check in verdict.checks if check.violations]
         return f"violated: {', '.join([*wrong, *filter(None, [verdict.unfinished])])}"
-    return f"held, but vacuous: {verdict.vacuous}" if verdict.vacuous else "held"
+    if verdict.vacuous:
+        return f"held, but vacuous: {verdict.vacuous}"
+    if verdict.planted and not verdict.kill_every:
+        return f"held: no kill was asked for, and without kills {verdict.planted} does no damage"
+    return "held"

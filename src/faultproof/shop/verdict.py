@@ -35,6 +35,8 @@ class Verdict(msgspec.Struct, kw_only=True):
     duplicate_effects: int
     disordered_effects: int
     damage: int
+    kill_every: float
+    """Seconds; 0 if no kill was asked for."""
     kills: int
     kills_while_busy: int
     kills_by_role: dict[Role, int]
@@ -80,6 +82,7 @@ def judge(options: ShopOptions, outcome: Outcome) -> Verdict:
         duplicate_effects=wrong["duplicate_effects"],
         disordered_effects=wrong["disordered_effects"],
         damage=wrong["damage"],
+        kill_every=options.kill_every,
         kills=processes.kills.total(),
         kills_while_busy=processes.kills_while_busy,
         kills_by_role={role: processes.kills[role] for role in ROLES},
