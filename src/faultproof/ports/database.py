@@ -66,7 +66,7 @@ class Health(NamedTuple):
 class Database(Protocol):
     """One database, used from one event loop.
 
-    `transact` and `transaction` raise `Busy` when the write lock could not be had in time (nothing happened),
+    `transact` and `transaction` raise `Busy` when their turn or the write lock could not be had in time (nothing happened),
     `OutcomeUnknown` when a commit was sent and its answer lost, and `TransactionOpen` when called inside an open
     transaction of the same task.
     """
@@ -93,7 +93,7 @@ class Database(Protocol):
 
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[Transaction]:
         """A transaction for the caller's own statements; rolled back if the block raises, or if it is still open after
-        `timeout` seconds (`DeadlineExceeded`)."""
+        `timeout` seconds (`DeadlineExceeded`). Waiting for its turn before has a bound of its own (`Busy`)."""
         ...
 
     async def transact(self, script: Script[T]) -> T:

@@ -31,7 +31,7 @@ from faultproof.signals import LOCK_WAIT
 T = TypeVar("T")
 
 LOCK_TIMEOUT_S = 5.0
-"""How long a transaction waits for the write lock that another process holds."""
+"""How long a transaction waits for its turn: behind others of this process, and for the write lock of other ones."""
 LOCK_BASE_S = 0.0005
 LOCK_CAP_S = 0.02
 
@@ -86,8 +86,11 @@ class SqliteDatabase:
     async def transact(self, script: Script[T]) -> T:
         self._check()
         asked = self.env.clock.monotonic()
-        async with self._gate:
-            committed = await self._locked(asked, lambda: self._writer.drive(transaction(script)))
+        await self._turn(LOCK_TIMEOUT_S)
+        try:
+            committed = await self._locked(asked, LOCK_TIMEOUT_S, lambda: self._writer.drive(transaction(script)))
+        finally:
+            self._gate.release()
         self._after_commit(committed.topics)
         return committed.result
 
@@ -125,7 +128,18 @@ class SqliteDatabase:
             await self._writer.close()
             await self._reader.close()
 
-    async def _locked(self, asked: float, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _turn(self, patience: float) -> None:
+        """Acquire the gate: wait, for a while, until the transactions of this process that came before are over."""
+        try:
+            async with asyncio.timeout(patience):
+                await self._gate.acquire()
+        except TimeoutError as late:
+            raise Busy(
+                f"other transactions of this process were open for {patience} s: try again, or keep them shorter",
+                retry_after=patience,
+            ) from late
+
+    async def _locked(self, asked: float, patience: float, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Repeat `begin` while another connection holds the write lock: SQLite's own waiting is neither fair nor ours.
 
         Only a BEGIN that was refused is repeated; nothing has happened by then, and the script has not started.
@@ -136,8 +150,8 @@ class SqliteDatabase:
                 result = await begin()
             except NotBegun as busy:
                 waited = clock.monotonic() - asked
-                if waited >= LOCK_TIMEOUT_S:
-                    raise Busy(f"{busy} (waited {waited:.1f} s)", retry_after=LOCK_TIMEOUT_S) from busy
+                if waited >= patience:
+                    raise Busy(f"{busy} (waited {waited:.1f} s)", retry_after=patience) from busy
                 await clock.sleep(full_jitter(tries, base=LOCK_BASE_S, cap=LOCK_CAP_S, rng=self.env.rng))
                 tries += 1
             else:
@@ -170,10 +184,10 @@ class _Opened:
 
     async def __aenter__(self) -> SqliteTransaction:
         database = self._database
-        asked = database.env.clock.monotonic()
-        await database._gate.acquire()
+        asked, patience = database.env.clock.monotonic(), min(LOCK_TIMEOUT_S, self._seconds)
+        await database._turn(patience)
         try:
-            await database._locked(asked, lambda: database._writer.drive(_one(Begin(writes=True))))
+            await database._locked(asked, patience, lambda: database._writer.drive(_one(Begin(writes=True))))
             await self._limit.__aenter__()
         except BaseException:
             await self._roll_back()
