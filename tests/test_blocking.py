@@ -121,6 +121,35 @@ def test_its_own_thread_and_a_forked_child_are_told(blocking: fp.Blocking) -> No
     os.close(reading)
 
 
+def test_what_was_made_on_it_is_used_through_it_and_nowhere_else(blocking: fp.Blocking, tmp_path: Path) -> None:
+    db = blocking.call(fp.connect, str(tmp_path / "shop.db"))
+    outbox = fp.Outbox(db, events={"placed": dict})
+    blocking.call(outbox.install)
+
+    async def publish() -> None:
+        await outbox.publish({"n": 1}, key="k", type="placed")
+
+    with pytest.raises(Misuse, match="Blocking"):
+        asyncio.run(publish())
+    with fp.Blocking(timeout=20) as another, pytest.raises(Misuse, match="event loop"):
+        another.call(publish)
+    assert blocking.call(outbox.lag).events == 0
+    blocking.call(publish)
+    assert blocking.call(outbox.lag).events == 1
+    blocking.call(db.close)
+
+
+def test_a_database_that_was_forgotten_in_it_can_still_be_closed(tmp_path: Path) -> None:
+    with fp.Blocking(timeout=20) as blocking:
+        db = blocking.call(fp.connect, str(tmp_path / "shop.db"))
+        blocking.call(fp.Outbox(db, events={}).install)
+    with fp.Blocking(timeout=20) as another:
+        with pytest.raises(Misuse, match="event loop"):
+            another.call(db.health)
+        another.call(db.close)
+    assert not (tmp_path / "shop.db-wal").exists()
+
+
 def test_a_timeout_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidInput):
         fp.Blocking(timeout=0)

@@ -1,20 +1,52 @@
-"""What every engine checks around a transaction that a user holds open: who is inside, and in which process."""
+"""What every engine checks: in which process and event loop it is used, and who is inside an open transaction."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable
 from contextvars import ContextVar
 
-from faultproof.errors import Closed, TransactionOpen, UsedAfterFork
+from faultproof.errors import Closed, Misuse, TransactionOpen, UsedAfterFork
+
+
+class Home:
+    """The process and the event loop that a database was connected in. It works nowhere else: threads and sockets stay in
+    the process, and what waits in one loop is never woken from another."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
+
+    def check(self) -> None:
+        """Raise `UsedAfterFork` in another process, and `Misuse` in another event loop or outside any."""
+        refuse_after_fork(self._pid)
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop:
+            raise Misuse(
+                "this database belongs to the event loop that it was connected in, and this is another: connect in each "
+                "`asyncio.run`, or keep one loop (`faultproof.Blocking` has one for synchronous code)"
+            )
+
+    def check_closing(self) -> None:
+        """Like `check`; but from a loop that was closed, any other may let go of what it has left behind."""
+        if self._loop.is_closed():
+            refuse_after_fork(self._pid)
+        else:
+            self.check()
 
 
 class Scope:
-    """The time during which a task holds a transaction of `database` open."""
+    """The time during which a task holds a transaction of `database` open. `usable` raises where that cannot be used."""
 
-    def __init__(self, database: object) -> None:
+    def __init__(self, database: object, usable: Callable[[], None]) -> None:
         self.database = database
         self.is_over = False
         self.outer: Scope | None = None
+        self._usable = usable
 
     def begin(self) -> None:
         """From here on this task, and those that it starts, are inside."""
@@ -28,9 +60,10 @@ class Scope:
         _innermost.set(self.outer)
 
     def check(self) -> None:
-        """Raise unless statements may still run in the transaction."""
+        """Raise unless statements may still run in the transaction, and here."""
         if self.is_over:
             raise Closed("this transaction has ended: open a new one")
+        self._usable()
 
 
 _innermost: ContextVar[Scope | None] = ContextVar("faultproof_open_transaction", default=None)

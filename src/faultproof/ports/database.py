@@ -64,8 +64,9 @@ class Health(NamedTuple):
 
 
 class Database(Protocol):
-    """One database, used from one event loop.
+    """One database, used from one event loop: the one that it was connected in.
 
+    In another event loop every method raises `Misuse`, except that `close` works once the first has been closed.
     `transact` and `transaction` raise `Busy` when their turn or the write lock could not be had in time (nothing happened),
     `OutcomeUnknown` when a commit was sent and its answer lost, and `TransactionOpen` when called inside an open
     transaction of the same task.
@@ -121,5 +122,6 @@ class Database(Protocol):
         ...
 
     async def close(self) -> None:
-        """Finish what is running and release everything."""
+        """Finish what is running and release everything. Calling again is harmless, and goes on where a call was
+        cancelled."""
         ...

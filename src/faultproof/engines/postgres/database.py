@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from faultproof.engines.postgres.faults import NotBegun, translated
 from faultproof.engines.postgres.log import PostgresLog
 from faultproof.engines.postgres.news import PolledNews
 from faultproof.engines.postgres.pool import SIZE, Pool
-from faultproof.engines.scopes import Scope, is_inside, refuse_after_fork, refuse_inside
+from faultproof.engines.scopes import Home, Scope, is_inside, refuse_inside
 from faultproof.errors import CannotOpen, Closed, DeadlineExceeded, InvalidInput, NotSupported, TryAgain
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
@@ -66,7 +65,7 @@ class PostgresDatabase:
         self.logs: LogTable = PostgresLog()
         self._engine = engine
         self._pool = pool
-        self._pid = os.getpid()
+        self._home = Home()
         self._closed = False
 
     async def transact(self, script: Script[T]) -> T:
@@ -80,18 +79,13 @@ class PostgresDatabase:
     @asynccontextmanager
     async def transaction(self, *, timeout: float = 30.0) -> AsyncIterator[PostgresTransaction]:
         self._check()
-        scope = Scope(self)
-
-        def check() -> None:
-            scope.check()
-            self._check_open()
-
+        scope = Scope(self, self._check_open)
         async with self._open() as connection:
             try:
                 async with asyncio.timeout(timeout) as limit:
                     scope.begin()
                     try:
-                        yield PostgresTransaction(connection, check)
+                        yield PostgresTransaction(connection, scope.check)
                     finally:
                         scope.end()
             except TimeoutError as error:
@@ -106,6 +100,7 @@ class PostgresDatabase:
             await self.transact(_install(schema))
 
     def in_transaction(self) -> bool:
+        self._home.check()
         return is_inside(self)
 
     def changed(self, topic: str) -> News:
@@ -118,7 +113,7 @@ class PostgresDatabase:
         return Health(self._engine, self.durability, warnings)
 
     async def close(self) -> None:
-        refuse_after_fork(self._pid)  # the sockets are the parent's
+        self._home.check_closing()
         self._closed = True
         await self._pool.close()
 
@@ -153,7 +148,7 @@ class PostgresDatabase:
     def _check_open(self) -> None:
         if self._closed:
             raise Closed("the database is closed: connect again")
-        refuse_after_fork(self._pid)
+        self._home.check()
 
     def _check(self) -> None:
         self._check_open()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from faultproof.clock import Env
-from faultproof.engines.scopes import Scope, is_inside, refuse_after_fork, refuse_inside
+from faultproof.engines.scopes import Home, Scope, is_inside, refuse_inside
 from faultproof.engines.sqlite.checkpoint import Checkpointer
 from faultproof.engines.sqlite.claims import SqliteClaims
 from faultproof.engines.sqlite.faults import NotBegun
@@ -80,7 +79,7 @@ class SqliteDatabase:
         self._wakeups = wakeups
         self._checkpointer = checkpointer
         self._gate = asyncio.Lock()  # first come, first served among this process's transactions
-        self._pid = os.getpid()
+        self._home = Home()
         self._closed = False
 
     async def transact(self, script: Script[T]) -> T:
@@ -107,6 +106,7 @@ class SqliteDatabase:
             await self.transact(install(schema))
 
     def in_transaction(self) -> bool:
+        self._home.check()
         return is_inside(self)
 
     def changed(self, topic: str) -> News:
@@ -119,14 +119,15 @@ class SqliteDatabase:
         return Health(f"SQLite {sqlite3.sqlite_version}", self.durability, tuple(warnings))
 
     async def close(self) -> None:
-        refuse_after_fork(self._pid)  # the sockets and connections are the parent's
-        if not self._closed:
-            self._closed = True
-            self._wakeups.close()
-            if self._checkpointer is not None:
+        """Every step can be taken twice, so that a call that was cancelled is finished by calling again."""
+        self._home.check_closing()
+        self._closed = True
+        self._wakeups.close()
+        if self._checkpointer is not None:
+            with suppress(Closed):  # an earlier call came further than this
                 await self._writer.call(self._checkpointer.close)
-            await self._writer.close()
-            await self._reader.close()
+        await self._writer.close()
+        await self._reader.close()
 
     async def _turn(self, patience: float) -> None:
         """Acquire the gate: wait, for a while, until the transactions of this process that came before are over."""
@@ -169,7 +170,7 @@ class SqliteDatabase:
     def _check(self) -> None:
         if self._closed:
             raise Closed("the database is closed: connect again")
-        refuse_after_fork(self._pid)
+        self._home.check()
         refuse_inside(self)
 
 
@@ -180,7 +181,7 @@ class _Opened:
         self._database = database
         self._seconds = timeout
         self._limit = asyncio.timeout(timeout)
-        self._scope = Scope(database)
+        self._scope = Scope(database, database._home.check)
 
     async def __aenter__(self) -> SqliteTransaction:
         database = self._database

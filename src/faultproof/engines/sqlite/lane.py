@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from faultproof.engines.scopes import refuse_after_fork
@@ -43,10 +45,12 @@ class ThreadLane:
     def __init__(self, connection: Connection, *, name: str) -> None:
         self._connection = connection
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._closed = False
+        self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._ended.set_running_or_notify_cancel()  # a caller of `close` that is cancelled cancels only its own waiting
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
-        self._closed = False
-        self._pid = os.getpid()
 
     async def drive(self, script: Script[T]) -> T:
         execute: Callable[[Step], Answer] = self._connection.execute
@@ -56,13 +60,11 @@ class ThreadLane:
         return await self._submit(lambda: function(self._connection))
 
     async def close(self) -> None:
+        refuse_after_fork(self._pid)
         if not self._closed:
-            closing = self._submit(self._connection.close)
             self._closed = True
-            try:
-                await closing
-            finally:
-                self._jobs.put(None)
+            self._jobs.put(None)
+        await asyncio.wrap_future(self._ended)
 
     def _submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
         refuse_after_fork(self._pid)  # the thread has stayed in the parent: nobody would answer
@@ -73,18 +75,22 @@ class ThreadLane:
         return future
 
     def _work(self) -> None:
-        while (work := self._jobs.get()) is not None:
-            job, future = work
-            try:
-                result, error = job(), None
-            except BaseException as raised:  # handed to the caller, whatever it is; the thread lives on
-                result, error = None, raised
-            try:
-                future.get_loop().call_soon_threadsafe(_settle, future, result, error)
-            except RuntimeError:  # the caller's loop has been closed: nobody waits any more
-                continue
-            finally:
-                del job, future, work, result, error  # or the thread would keep them alive until the next job
+        try:
+            while (work := self._jobs.get()) is not None:
+                self._answer(*work)
+                del work  # or the thread would keep it alive until the next job
+        finally:
+            self._connection.close()
+            self._ended.set_result(None)
+
+    def _answer(self, job: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+        try:
+            result, error = job(), None
+        except BaseException as raised:  # handed to the caller, whatever it is; the thread lives on
+            result, error = None, raised
+        with suppress(RuntimeError):  # the caller's loop has been closed: nobody waits any more
+            future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+        del error  # its traceback holds this frame, which would hold it
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

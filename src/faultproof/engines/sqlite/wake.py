@@ -122,10 +122,12 @@ class DatagramWakeups:
         self._peers_seen_ns = -1
         self._watch: WalWatch | None = None
         self._asking: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # where somebody listens
         self._descriptor = -1
 
     def listen(self, topic: str) -> News:
         if self._watch is None:
+            self._loop = asyncio.get_running_loop()
             self._bind()
             self._watch = WalWatch(self._wal, self._moved, poll_s=self._poll_s, rng=self._env.rng)
         return self._bells.listen(topic)
@@ -140,19 +142,22 @@ class DatagramWakeups:
     def close(self) -> None:
         if self._watch is not None:
             self._watch.close()
-        if self._asking is not None:
-            self._asking.cancel()
-        if self._own is not None and self._socket is not None:
-            with suppress(RuntimeError):  # the loop may be closed already
-                asyncio.get_running_loop().remove_reader(self._socket)
-            self._own.unlink(missing_ok=True)
+        loop, self._loop = self._loop, None
+        if loop is not None and not loop.is_closed():  # nobody waits in a loop that is closed
+            if self._asking is not None:
+                self._asking.cancel()
+            if self._own is not None and self._socket is not None:
+                loop.remove_reader(self._socket)
+            self._bells.ring_all()
+        if self._own is not None:
+            with suppress(OSError):  # what stands where the directory was is not ours
+                self._own.unlink()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        self._bells.ring_all()
 
     def _bind(self) -> None:
         """Listen on a socket of our own. Where that cannot be had (no Unix sockets, no right), the poll remains."""
