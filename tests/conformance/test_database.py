@@ -12,11 +12,12 @@ from faultproof.errors import (
     ConstraintViolated,
     DeadlineExceeded,
     InvalidInput,
+    Misuse,
     NoTransaction,
     SchemaMismatch,
     TransactionOpen,
 )
-from faultproof.ports.database import Database
+from faultproof.ports.database import Database, Transaction
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, sql
 from tests.conformance.conftest import Connect
@@ -205,6 +206,62 @@ async def test_user_s_wrong_sql_raises_the_driver_s_own_error(engine: Engine, st
         await wrong()
     assert await items(stock) == []
     await is_usable(stock)
+
+
+FORGOTTEN: dict[str, Callable[[Transaction], object]] = {
+    "run": lambda tx: tx.run(insert("pear", 2)),
+    "execute": lambda tx: tx.execute("INSERT INTO stock (item, units) VALUES ('pear', 2)"),
+    "fetch": lambda tx: tx.fetch("SELECT 1"),
+}
+
+
+@pytest.mark.parametrize("call", FORGOTTEN)
+async def test_call_that_was_never_awaited_keeps_the_rest_from_committing_without_it(
+    stock: Database, call: str
+) -> None:
+    async def forgetful() -> None:
+        async with stock.transaction() as tx:
+            await tx.run(insert("apple", 1))
+            FORGOTTEN[call](tx)
+
+    with pytest.raises(Misuse, match="never awaited"), pytest.warns(RuntimeWarning, match="never awaited"):
+        await forgetful()
+    assert await items(stock) == []
+    await is_usable(stock)
+
+
+async def test_call_that_was_left_to_a_task_which_has_not_begun_is_not_awaited_either(stock: Database) -> None:
+    async def hasty() -> None:
+        async with stock.transaction() as tx:
+            tasks.append(asyncio.ensure_future(tx.run(insert("apple", 1))))
+
+    tasks: list[asyncio.Future[Any]] = []
+    with pytest.raises(Misuse, match="never awaited"):
+        await hasty()
+    with pytest.raises(Closed):
+        await tasks[0]
+    assert await items(stock) == []
+
+
+async def test_calls_that_were_awaited_in_any_way_commit(stock: Database) -> None:
+    async with stock.transaction() as tx:
+        early = tx.run(insert("apple", 1))
+        await asyncio.create_task(tx.run(insert("pear", 2)))
+        with pytest.raises(ConstraintViolated):
+            await tx.run(insert("plum", -1))
+        await early
+    assert len(await items(stock)) == 2
+
+
+async def test_error_in_the_block_is_told_and_not_what_was_never_awaited(stock: Database) -> None:
+    async def both() -> None:
+        async with stock.transaction() as tx:
+            tx.run(insert("apple", 1))
+            raise ChangedMind
+
+    with pytest.raises(ChangedMind), pytest.warns(RuntimeWarning, match="never awaited"):
+        await both()
+    assert await items(stock) == []
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

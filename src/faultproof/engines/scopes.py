@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
+from typing import Any, TypeVar
 
 from faultproof.errors import Closed, Misuse, TransactionOpen, UsedAfterFork
+
+T = TypeVar("T")
 
 
 class Home:
@@ -47,6 +50,7 @@ class Scope:
         self.is_over = False
         self.outer: Scope | None = None
         self._usable = usable
+        self._unawaited = 0
 
     def begin(self) -> None:
         """From here on this task, and those that it starts, are inside."""
@@ -64,6 +68,24 @@ class Scope:
         if self.is_over:
             raise Closed("this transaction has ended: open a new one")
         self._usable()
+
+    def call(self, work: Callable[[], Awaitable[T]]) -> Coroutine[Any, Any, T]:
+        """Work in the transaction, to be awaited. It counts from now on, so that its loss is noticed before the commit."""
+        self._unawaited += 1
+        return self._awaited(work)
+
+    def refuse_unawaited(self) -> None:
+        """Raise `Misuse` if a call was made and never awaited: the user believes that it is part of what is committed."""
+        if self._unawaited:
+            raise Misuse(
+                "a call in this transaction was never awaited, so all of it has been rolled back: put `await` before each "
+                "call on `tx` or with `tx=`"
+            )
+
+    async def _awaited(self, work: Callable[[], Awaitable[T]]) -> T:
+        self._unawaited -= 1
+        self.check()
+        return await work()
 
 
 _innermost: ContextVar[Scope | None] = ContextVar("faultproof_open_transaction", default=None)

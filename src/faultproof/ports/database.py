@@ -32,7 +32,16 @@ class SyncTx(Protocol):
 
 
 class Transaction(Tx, Protocol):
-    """A transaction that the user opened with `Database.transaction`; SQL of the user's own goes to the driver as it is."""
+    """A transaction that the user opened with `Database.transaction`; SQL of the user's own goes to the driver as it is.
+
+    Await each call before the block ends: one that was never awaited has not happened, so nothing is committed then, and
+    leaving the block raises `Misuse`.
+    """
+
+    @property
+    def database(self) -> Database:
+        """Whose transaction it is."""
+        ...
 
     async def execute(self, sql: str, *parameters: Any) -> int:
         """Run a statement; the number of rows it changed (-1 where the driver does not say)."""

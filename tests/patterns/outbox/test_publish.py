@@ -2,13 +2,14 @@
 
 import asyncio
 import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 import faultproof as fp
-from faultproof.errors import Closed
+from faultproof.errors import Closed, Misuse
 from faultproof.ports.database import Database, Transaction
 from tests.fakes import ShiftedClock, within
 from tests.patterns.outbox.conftest import OpenOutbox
@@ -53,6 +54,54 @@ async def test_a_rolled_back_event_leaves_nothing(db: Database, outbox: fp.Outbo
     await shop.pump()
     assert seen.events == []
     assert await count(db, "faultproof_log") == 0
+
+
+async def test_a_transaction_of_another_database_is_refused_and_goes_on(
+    db: Database, outbox: fp.Outbox, tmp_path: Path
+) -> None:
+    async with fp.connect(str(tmp_path / "another.db")) as another:
+        async with another.transaction() as tx:
+            await tx.execute("CREATE TABLE customers (id TEXT)")
+            with pytest.raises(Misuse, match="another database"):
+                await outbox.publish(Placed("a", 1), key="a", tx=tx)
+        async with db.transaction() as tx:
+            await outbox.publish(Placed("b", 1), key="b", tx=tx)
+        async with another.transaction() as tx:
+            assert await tx.fetch("SELECT count(*) FROM customers") == [(0,)]
+    assert await rows(db, "SELECT key FROM faultproof_intake") == [("b",)]
+
+
+class Wrapped:
+    """A `Database` around another, as a user writes it to watch or to count."""
+
+    def __init__(self, inner: Database) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+async def test_a_database_around_another_is_the_same(db: Database, outbox: fp.Outbox) -> None:
+    wrapped: Any = Wrapped(db)
+    async with wrapped.transaction() as tx:
+        await outbox.publish(Placed("a", 1), key="a", tx=tx)
+    async with db.transaction() as tx:
+        await fp.Outbox(wrapped, events={"placed": Placed}).publish(Placed("b", 1), key="b", tx=tx)
+    assert await rows(db, "SELECT key FROM faultproof_intake ORDER BY id") == [("a",), ("b",)]
+
+
+async def test_a_publication_that_nobody_awaited_keeps_its_transaction_from_committing(
+    db: Database, outbox: fp.Outbox
+) -> None:
+    async def forgetful() -> None:
+        async with db.transaction() as tx:
+            await tx.execute("INSERT INTO orders (id, n) VALUES ('a', 1)")
+            outbox.publish(Placed("a", 1), key="a", tx=tx)
+
+    with pytest.raises(Misuse, match="await"), pytest.warns(RuntimeWarning, match="never awaited"):
+        await forgetful()
+    assert await count(db, "orders") == 0
+    assert await count(db, "faultproof_intake") == 0
 
 
 async def test_a_cancelled_transaction_leaves_nothing(db: Database, outbox: fp.Outbox) -> None:

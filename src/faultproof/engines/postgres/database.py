@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -38,20 +38,24 @@ _NETWORK = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval":
 class PostgresTransaction:
     """A transaction that a user holds open; see `faultproof.ports.database.Transaction`."""
 
-    def __init__(self, connection: Connection, check: Callable[[], None]) -> None:
+    def __init__(self, database: PostgresDatabase, connection: Connection, scope: Scope) -> None:
+        self.database = database
         self._connection = connection
-        self._check = check
+        self._scope = scope
 
-    async def run(self, script: Script[T]) -> T:
-        self._check()
-        return await self._connection.drive(atomic(script))
+    def run(self, script: Script[T]) -> Coroutine[Any, Any, T]:
+        return self._scope.call(lambda: self._connection.drive(atomic(script)))
 
-    async def execute(self, sql: str, *parameters: Any) -> int:
-        self._check()
+    def execute(self, sql: str, *parameters: Any) -> Coroutine[Any, Any, int]:
+        return self._scope.call(lambda: self._changed(sql, parameters))
+
+    def fetch(self, sql: str, *parameters: Any) -> Coroutine[Any, Any, list[tuple[Any, ...]]]:
+        return self._scope.call(lambda: self._rows(sql, parameters))
+
+    async def _changed(self, sql: str, parameters: tuple[Any, ...]) -> int:
         return (await self._connection.execute_raw(sql, parameters)).changed
 
-    async def fetch(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        self._check()
+    async def _rows(self, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         return list((await self._connection.execute_raw(sql, parameters)).rows)
 
 
@@ -85,7 +89,7 @@ class PostgresDatabase:
                 async with asyncio.timeout(timeout) as limit:
                     scope.begin()
                     try:
-                        yield PostgresTransaction(connection, scope.check)
+                        yield PostgresTransaction(self, connection, scope)
                     finally:
                         scope.end()
             except TimeoutError as error:
@@ -93,6 +97,7 @@ class PostgresDatabase:
                     raise
                 raise DeadlineExceeded(f"the transaction was open for {timeout} s and has been rolled back") from error
             self._check_open()
+            scope.refuse_unawaited()
             await connection.execute(Commit())
 
     async def install(self, *schemas: Schema) -> None:

@@ -38,23 +38,19 @@ LOCK_CAP_S = 0.02
 class SqliteTransaction:
     """A transaction that a user holds open; see `faultproof.ports.database.Transaction`."""
 
-    def __init__(self, lane: Lane, scope: Scope) -> None:
+    def __init__(self, database: SqliteDatabase, lane: Lane, scope: Scope) -> None:
+        self.database = database
         self._lane = lane
         self._scope = scope
 
-    async def run(self, script: Script[T]) -> T:
-        self._scope.check()
-        return await self._lane.drive(atomic(script))
+    def run(self, script: Script[T]) -> Coroutine[Any, Any, T]:
+        return self._scope.call(lambda: self._lane.drive(atomic(script)))
 
-    async def execute(self, sql: str, *parameters: Any) -> int:
-        self._scope.check()
-        answer = await self._lane.call(lambda connection: connection.execute_raw(sql, parameters))
-        return answer.changed
+    def execute(self, sql: str, *parameters: Any) -> Coroutine[Any, Any, int]:
+        return self._scope.call(lambda: self._lane.call(lambda raw: raw.execute_raw(sql, parameters).changed))
 
-    async def fetch(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        self._scope.check()
-        answer = await self._lane.call(lambda connection: connection.execute_raw(sql, parameters))
-        return list(answer.rows)
+    def fetch(self, sql: str, *parameters: Any) -> Coroutine[Any, Any, list[tuple[Any, ...]]]:
+        return self._scope.call(lambda: self._lane.call(lambda raw: list(raw.execute_raw(sql, parameters).rows)))
 
 
 class SqliteDatabase:
@@ -194,7 +190,7 @@ class _Opened:
             await self._roll_back()
             raise
         self._scope.begin()
-        return SqliteTransaction(database._writer, self._scope)
+        return SqliteTransaction(database, database._writer, self._scope)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -212,6 +208,7 @@ class _Opened:
             await self._roll_back()
             return
         try:
+            self._scope.refuse_unawaited()
             answer = await database._writer.drive(_one(Commit()))
         except BaseException:
             await self._roll_back()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-from faultproof.errors import InvalidInput
+from faultproof.errors import InvalidInput, Misuse
 from faultproof.patterns.outbox import lag, operations, sql
 from faultproof.patterns.outbox.consumer import Consumer
 from faultproof.patterns.outbox.dead_letters import DeadLetters
@@ -140,7 +140,8 @@ class Outbox:
         place in the log; later events do not wait for it.
 
         Raises `UnknownEventType`, `PayloadTooLarge` or `InvalidInput`, and then nothing was written; `TransactionOpen`
-        for a call without `tx` inside an open transaction. Without `tx` also `Overloaded` when too many publications
+        for a call without `tx` inside an open transaction; `Misuse` for a `tx` of another `Database` (a joined handle cannot
+        be asked: that it is of the same file is the caller's word). Without `tx` also `Overloaded` when too many publications
         wait, `DeadlineExceeded` (nothing happened) and `OutcomeUnknown` (it may be published).
         """
         name = self._types.name_of(event, type)
@@ -158,6 +159,11 @@ class Outbox:
         if not hasattr(tx, "run"):
             raise InvalidInput(
                 f"`tx` is a {type_name(tx)}: pass what `database.transaction()` gives, or `faultproof.join(connection)`"
+            )
+        # Not compared themselves: a `Database` of the user's own around another passes its log table on.
+        if getattr(tx, "database", self._database).logs is not self._database.logs:
+            raise Misuse(
+                "`tx` is a transaction of another database than this outbox's: it would not commit what you write"
             )
         return tx.run(self._publish(made))
 
