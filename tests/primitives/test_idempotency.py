@@ -19,7 +19,9 @@ from faultproof.errors import (
 )
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
+from faultproof.primitives import idempotency
 from faultproof.primitives.idempotency import Duplicates
+from tests.fakes import settle, until
 from tests.processes import running
 
 pytestmark = pytest.mark.anyio
@@ -189,6 +191,117 @@ async def test_a_cancel_amid_the_work_keeps_the_key_taken(db: Database):
         await first
     with pytest.raises(InProgress):  # the work may have reached somebody
         await keys.run("k", 1, lambda: asyncio.sleep(0, 2))
+
+
+class Writing:
+    """Another transaction, which keeps the answer from being stored until it has ended."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._begun, self._over = asyncio.Event(), asyncio.Event()
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._write())
+        await self._begun.wait()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._over.set()
+        await self._task
+
+    async def _write(self) -> None:
+        async with self._db.transaction():
+            self._begun.set()
+            await self._over.wait()
+
+
+class Work:
+    """Does something once, when it is let go, and counts how often."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.begun, self.go = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self) -> int:
+        self.begun.set()
+        await self.go.wait()
+        self.done += 1
+        return 42
+
+
+@pytest.mark.parametrize("cancels", [1, 3])
+async def test_an_answer_is_stored_although_its_caller_was_cancelled(db: Database, cancels: int):
+    work = Work()
+    async with asyncio.timeout(20):
+        call = asyncio.create_task(_keys(db).run("k", 1, work))
+        await work.begun.wait()
+        async with Writing(db):
+            work.go.set()
+            await until(lambda: work.done)
+            for _ in range(cancels):
+                await settle()
+                call.cancel()
+            await settle()
+            assert not call.done()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await _keys(db, "replay").run("k", 1, work) == 42
+    assert work.done == 1
+    assert _no_task_is_left()
+
+
+async def test_a_cancelled_caller_waits_for_its_answer_no_longer_than_it_says(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(idempotency, "STORE_S", 0.02)
+    work = Work()
+    async with asyncio.timeout(20):
+        call = asyncio.create_task(_keys(db).run("k", 1, work))
+        await work.begun.wait()
+        async with Writing(db):
+            work.go.set()
+            await until(lambda: work.done)
+            await settle()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        with pytest.raises(InProgress):  # nobody knows the answer, and the work must not be repeated yet
+            await _keys(db, "replay").run("k", 1, work)
+    assert work.done == 1
+    assert _no_task_is_left()
+
+
+def test_a_loop_that_shuts_down_while_the_answer_is_stored_keeps_the_key_taken(tmp_path: Path):
+    async def end_amid() -> tuple[Database, Work]:
+        db, work = await fp.connect(str(tmp_path / "shop.db")), Work()
+        await _keys(db).install()
+        call = asyncio.create_task(_keys(db).run("k", 1, work))
+        await work.begun.wait()
+        held = Writing(db)
+        await held.__aenter__()
+        work.go.set()
+        await until(lambda: work.done)
+        await settle()
+        assert not call.done()
+        return db, work
+
+    async def again(db: Database, work: Work) -> None:
+        await db.close()
+        async with fp.connect(str(tmp_path / "shop.db")) as another:
+            with pytest.raises(InProgress):
+                await _keys(another, "replay").run("k", 1, work)
+
+    db, work = asyncio.run(end_amid())
+    asyncio.run(again(db, work))
+    assert work.done == 1
+
+
+async def test_a_call_whose_answer_nobody_disturbs_leaves_no_task(db: Database):
+    assert await _keys(db).run("k", 1, lambda: asyncio.sleep(0, 7)) == 7
+    assert _no_task_is_left()
+
+
+def _no_task_is_left() -> bool:
+    return not any("idempotency" in task.get_name() for task in asyncio.all_tasks())
 
 
 CHILD = "tests.primitives.hangs_with_key"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -45,6 +45,8 @@ KEY_BYTES_MAX = 255
 ANSWER_BYTES_MAX = 1_048_576
 LOOK_S = 0.25
 """How often a waiting duplicate looks although nobody called."""
+STORE_S = 5.0
+"""How long a call that is cancelled after its work goes on trying to store the answer."""
 
 SCHEMA = Schema(
     name="idempotency",
@@ -164,6 +166,11 @@ class Idempotency(Generic[A]):
         What `work` raises reaches the caller, and the key is free again; except after `OutcomeUnknown`, when it stays
         taken until its lease ends. A duplicate waits up to `timeout` seconds, where it is to wait. Raises `KeyReused`,
         `Duplicate`, `InProgress`, and `OutcomeUnknown` if `work` outlives the lease (`ttl`).
+
+        A caller that is cancelled while `work` runs leaves the key taken until its lease ends: the work may have reached
+        somebody. Once `work` has returned, a cancel waits until the answer is stored, for up to 5 s. A process that dies
+        in between cannot, nor can an event loop that shuts down (the end of `asyncio.run` cancels the storing as well):
+        the answer may be missing then, and the next caller after the lease repeats the work.
         """
         fingerprint = _checked(key, content)
         clock = self._database.env.clock
@@ -210,12 +217,27 @@ class Idempotency(Generic[A]):
             await self._free(key, token)
             raise
         # Not after a cancel: the work may have reached somebody. The key stays taken until its lease ends.
-        await self._record(key, token, result, until)
+        await self._undisturbed(self._record(key, token, result, until))
         return result
 
     async def _free(self, key: str, token: int) -> None:
         with suppress(FaultproofError):  # what the work raised says more; the lease will end by itself
             await self._database.transact(self._freed(key, token))
+
+    async def _undisturbed(self, storing: Coroutine[Any, Any, None]) -> None:
+        """Whoever cancels us waits until the answer is stored, or could not be within `STORE_S`; then the cancel goes on."""
+        clock = self._database.env.clock
+        task = asyncio.get_running_loop().create_task(storing, name="faultproof-idempotency-store")
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            until = clock.monotonic() + STORE_S
+            while not task.done():
+                if (left := until - clock.monotonic()) <= 0:
+                    task.cancel()
+                with suppress(asyncio.CancelledError):  # one more; the first goes on in a moment
+                    await asyncio.wait([task], timeout=max(left, LOOK_S))
+            raise
 
     async def _record(self, key: str, token: int, result: A, until: float) -> None:
         """Store the answer. From here on the work is done, and no error may say that nothing has happened."""
