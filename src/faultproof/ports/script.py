@@ -95,6 +95,8 @@ class Statement:
     parameters: tuple[Parameter, ...]
     decode: Callable[[Answer], Any]
     source: str
+    columns: int = 0
+    """Of a row of its result."""
 
     @property
     def reads(self) -> bool:
@@ -265,6 +267,7 @@ def _statement(declared: Callable[..., Any], text: str, postgres: str | None) ->
         parameters=parameters,
         decode=_decoder(result),
         source=f"{code.co_filename}:{code.co_firstlineno}",
+        columns=_columns(result),
     )
 
 
@@ -286,6 +289,15 @@ def _plain(hint: Any) -> type:
         raise TypeError(f"{hint!r} is not a column type: use int, str, float, bool or bytes")
     kind: type = hint
     return kind
+
+
+def _columns(hint: Any) -> int:
+    if hint is types.NoneType or hint is Changed:
+        return 0
+    for row in (hint, *get_args(hint)):
+        if hasattr(row, "_fields"):
+            return len(row._fields)
+    return 1
 
 
 def _decoder(hint: Any) -> Callable[[Answer], Any]:

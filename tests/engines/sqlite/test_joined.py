@@ -3,8 +3,9 @@
 import asyncio
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -12,8 +13,8 @@ import faultproof
 from faultproof.engines.sqlite.database import SqliteDatabase
 from faultproof.errors import Busy, Closed, ConstraintViolated, DiskFull, InvalidInput, LeaseLost, NoTransaction
 from faultproof.ports.claims import Claim, Holder
-from faultproof.ports.log import Entry
-from faultproof.ports.script import Begin, Commit, Script, Wake, sql
+from faultproof.ports.log import Cursor, Entry
+from faultproof.ports.script import Begin, Changed, Commit, Script, Wake, sql
 from tests.engines.sqlite.conftest import Open
 
 pytestmark = pytest.mark.anyio
@@ -36,6 +37,12 @@ def insert(id: int, item: str) -> None: ...
 
 @sql("SELECT item FROM orders ORDER BY id")
 def items() -> list[str]: ...
+
+
+class Nested(NamedTuple):
+    id: int
+    inner: str
+    item: str
 
 
 async def holders(db: SqliteDatabase) -> list[Holder]:
@@ -211,6 +218,78 @@ async def test_user_s_factories_neither_leak_in_nor_are_changed(db: SqliteDataba
     raw.row_factory = sqlite3.Row
     assert raw.execute("SELECT id AS found FROM faultproof_claim").fetchone()["found"] == b"a"
     raw.rollback()
+
+
+@pytest.fixture
+def converters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's own, for the types of all our columns; `sqlite3` keeps them for the whole process."""
+    for name in ("TEXT", "BIGINT", "INTEGER", "BLOB", "REAL", ""):
+        monkeypatch.setitem(sqlite3.converters, name, lambda value: ("the user's", value))  # type: ignore[attr-defined]
+
+
+@sql("SELECT o.id, (SELECT p.item FROM orders AS p WHERE p.id = o.id), o.item FROM orders AS o ORDER BY o.id DESC")
+def nested() -> list[Nested]: ...
+
+
+@sql("WITH late AS (SELECT id, item FROM orders) SELECT DISTINCT item FROM late ORDER BY item DESC")
+def distinct() -> list[str]: ...
+
+
+@sql("UPDATE orders SET id = id + 10 WHERE id < 10 RETURNING id, (SELECT max(item) FROM orders), item")
+def moved() -> list[Nested]: ...
+
+
+@sql('INSERT INTO orders (id, item) VALUES (:id, :item) RETURNING orders."item"')
+def returning(id: int, item: str) -> str: ...
+
+
+@sql("SELECT item FROM orders WHERE id = :id")
+def one(id: int) -> str | None: ...
+
+
+@sql("DELETE FROM orders WHERE id > :id")
+def delete(id: int) -> Changed: ...
+
+
+@pytest.mark.parametrize("detect", [sqlite3.PARSE_DECLTYPES, sqlite3.PARSE_DECLTYPES | sqlite3.PARSE_COLNAMES])
+async def test_user_s_converters_get_nothing_of_ours(
+    db: SqliteDatabase, raw: sqlite3.Connection, path: Path, converters: None, detect: int
+) -> None:
+    await db.transact(db.logs.create("orders", partitions=2, epoch="e"))
+    with closing(sqlite3.connect(path, timeout=0, detect_types=detect)) as typed:
+        tx = faultproof.join(typed)
+        assert [tx.run(returning(n, item)) for n, item in ((1, "pear"), (2, "apple"), (3, "pear"))] == [
+            "pear",
+            "apple",
+            "pear",
+        ]
+        assert tx.run(items()) == ["pear", "apple", "pear"]
+        assert tx.run(nested()) == [(3, "pear", "pear"), (2, "apple", "apple"), (1, "pear", "pear")]
+        assert tx.run(distinct()) == ["pear", "apple"]
+        assert tx.run(one(2)) == "apple"
+        assert tx.run(one(7)) is None
+        assert sorted(tx.run(moved())) == [(11, "pear", "pear"), (12, "pear", "apple"), (13, "pear", "pear")]
+        assert tx.run(delete(12)) == 1
+        tx.run(db.claims.add(KIND, ["a"]))
+        (claim,) = tx.run(db.claims.take(KIND, "me", ttl_us=60_000_000, limit=1))
+        assert claim == Claim("a", 1, 1)
+        assert tx.run(db.claims.renew(KIND, [claim], ttl_us=60_000_000)) == [claim]
+        assert [(holder.id, holder.state, holder.owner) for holder in tx.run(db.claims.holders(KIND))] == [
+            ("a", "held", "me")
+        ]
+        entries = [Entry(n % 2, f"event {n}", "k", "T", "{}", None, 0) for n in range(4)]
+        tx.run(db.logs.append("orders", entries))
+        tx.run(db.logs.sequence("orders", [0, 1], limit=10))
+        records = tx.run(db.logs.read("orders", [Cursor(1, 0), Cursor(0, 0)], limit=10))
+        assert [(record.partition, record.offset, record.id) for record in records] == [
+            (0, 0, "event 0"),
+            (0, 1, "event 2"),
+            (1, 0, "event 1"),
+            (1, 1, "event 3"),
+        ]
+        # What the user reads is the user's as before.
+        assert typed.execute("SELECT item FROM orders WHERE id = 12").fetchone() == (("the user's", b"apple"),)
+        typed.rollback()
 
 
 # --- locks ------------------------------------------------------------------------------------------------------------

@@ -39,8 +39,6 @@ from faultproof.ports.script import (
 
 Synchronous = Literal["full", "normal"]
 
-_rendered: dict[Statement, Rendered] = {}  # bounded: statements are declared at import, never made
-
 
 _open: set[Connection] = set()  # bounded: by what is open
 _inherited: set[str] = set()  # bounded: by what was open at a fork
@@ -67,9 +65,18 @@ class Connection:
 
     begin, commit, rollback = "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"
 
-    def __init__(self, raw: sqlite3.Connection, *, name: str, now: Callable[[], int], reads_only: bool = False) -> None:
+    def __init__(
+        self,
+        raw: sqlite3.Connection,
+        *,
+        name: str,
+        now: Callable[[], int],
+        reads_only: bool = False,
+        rendering: Callable[[Statement], Rendered] = render,
+    ) -> None:
         self.raw = raw
         self.name = name
+        self._rendered = rendering
         self._now = now
         self._reads = reads_only
         self._woken: dict[str, None] = {}  # bounded: topics of one transaction; a dict keeps their order
@@ -130,9 +137,7 @@ class Connection:
     def _call(self, call: Call) -> Answer:
         self._check()
         statement = call.statement
-        rendered = _rendered.get(statement)
-        if rendered is None:
-            rendered = _rendered[statement] = render(statement)
+        rendered = self._rendered(statement)
         try:
             values = bind(rendered, call.values, self._now)
             cursor = self.raw.execute(rendered.text, values)

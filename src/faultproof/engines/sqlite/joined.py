@@ -9,6 +9,7 @@ from typing import TypeVar
 from faultproof.clock import Env
 from faultproof.engines.sqlite.connection import Connection
 from faultproof.engines.sqlite.faults import translated
+from faultproof.engines.sqlite.render import untyped
 from faultproof.errors import Busy, InvalidInput, NoTransaction, UsedAfterFork
 from faultproof.ports.script import NOTHING, Answer, Call, Script, Step, Wake, drive
 
@@ -20,7 +21,7 @@ class JoinedSqlite:
 
     def __init__(self, raw: sqlite3.Connection, env: Env) -> None:
         self._raw = raw
-        self._connection = Connection(raw, name="the joined database", now=env.clock.wall_us)
+        self._connection = Connection(raw, name="the joined database", now=env.clock.wall_us, rendering=untyped)
         self._pid = os.getpid()
         self._check()
 

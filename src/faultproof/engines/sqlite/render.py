@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ class Rendered(NamedTuple):
     """Names of those that are text."""
 
 
+@functools.cache  # bounded: statements are declared at import, never made
 def render(statement: Statement) -> Rendered:
     """Spell the statement for SQLite. `{now}` is a parameter, because SQLite has no clock that a test can own."""
     sets = {p.name: p for p in statement.parameters if p.fields is not None}
@@ -40,6 +42,29 @@ def render(statement: Statement) -> Rendered:
     text = _BRACES.sub(spelled, statement.text)
     texts = tuple(p.name for p in statement.parameters if p.fields is None and p.kind is str)
     return Rendered(text, "{now}" in statement.text, tuple(sets), texts)
+
+
+_COLUMN = re.compile(r'(^|, )([\w".]+)(?=,|$)')
+
+
+@functools.cache
+def untyped(statement: Statement) -> Rendered:
+    """The statement with results that are expressions and not columns.
+
+    A connection made with `detect_types` hands what it reads from a column to the converter registered for the
+    column's declared type, and cannot be told not to. An expression has no declared type; a unary plus makes one, and
+    changes no value.
+    """
+    rendered = render(statement)
+    changes, returning, columns = rendered.text.rpartition(" RETURNING ")
+    if returning:
+        return rendered._replace(text=changes + returning + _COLUMN.sub(r"\1+\2", columns))
+    if not (statement.reads and statement.columns):
+        return rendered
+    names = [f"c{number}" for number in range(statement.columns)]
+    results = ", ".join(f"+{name}" for name in names)
+    text = f"WITH faultproof_result ({', '.join(names)}) AS ({rendered.text}) SELECT {results} FROM faultproof_result"
+    return rendered._replace(text=text)
 
 
 def _subselect(parameter: Parameter) -> str:
