@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Awaitable, Generator
 from types import TracebackType
@@ -17,7 +18,7 @@ from faultproof.ports.database import Database, SyncTx
 class Connecting(Awaitable[Database]):
     """What `connect` returns: await it and close the database yourself, or use it with `async with`."""
 
-    def __init__(self, url: str, env: Env, *, create: bool) -> None:
+    def __init__(self, url: str | os.PathLike[str], env: Env, *, create: bool) -> None:
         self._url = url
         self._env = env
         self._create = create
@@ -37,18 +38,22 @@ class Connecting(Awaitable[Database]):
         await self._database.close()
 
 
-def connect(url: str, *, env: Env | None = None, create: bool = True) -> Connecting:
-    """Open a database: `shop.db`, `/data/shop.db`, `sqlite:///data/shop.db?synchronous=normal`.
+def connect(url: str | os.PathLike[str], *, env: Env | None = None, create: bool = True) -> Connecting:
+    """Open a database: `shop.db`, `Path("/data/shop.db")`, `sqlite:///data/shop.db?synchronous=normal`.
 
     The default durability is the engine's safest (`synchronous=full`: a commit that was answered survives power loss).
     With `create=False` a file that is missing, or holds no tables of faultproof's, is refused and left as it is.
-    Raises `InvalidInput` for a URL that is none, and a `Repair` error when the file cannot be used.
+    It belongs to the event loop that it was connected in. Raises `InvalidInput` for a URL that is none, and a `Repair`
+    error when the file cannot be used.
     """
     return Connecting(url, env or Env(), create=create)
 
 
-async def _open(url: str, env: Env, create: bool) -> Database:
-    scheme, path, options = _parsed(url)
+async def _open(url: str | os.PathLike[str], env: Env, create: bool) -> Database:
+    name = os.fspath(url) if isinstance(url, os.PathLike) else url
+    if not isinstance(name, str):
+        raise InvalidInput(f"a database is named by a path or a URL, as text or a `Path`, got {url!r}")
+    scheme, path, options = _parsed(name)
     if scheme in ("postgresql", "postgres"):
         raise NotSupported("this release runs on SQLite only; PostgreSQL is the next engine: give a file path")
     if scheme != "sqlite":
@@ -74,8 +79,13 @@ def _parsed(url: str) -> tuple[str, str, dict[str, str]]:
         raise InvalidInput(
             f"an SQLite URL has three slashes before a relative path and four before an absolute one: {url}"
         )
+    if parts.fragment or not url.isprintable():  # which a URL would lose on the way, and so name another file
+        raise InvalidInput(f"{url!r} has a # or an unprintable character: write it as % and two digits, or use a path")
     options = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-    return parts.scheme, unquote(parts.path.removeprefix("/")), options
+    try:
+        return parts.scheme, unquote(parts.path.removeprefix("/"), errors="strict"), options
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{url!r} is not UTF-8, as the names of SQLite's files must be") from error
 
 
 def join(handle: sqlite3.Connection, *, env: Env | None = None) -> SyncTx:

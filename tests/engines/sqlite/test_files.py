@@ -4,6 +4,8 @@ import asyncio
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -27,7 +29,14 @@ def insert(item: str) -> None: ...
 def items() -> list[str]: ...
 
 
-async def refuse(url: str, error: type[Exception], match: str) -> None:
+class PureBytes(os.PathLike[bytes]):
+    """A path as bytes: its text depends on who reads it."""
+
+    def __fspath__(self) -> bytes:
+        return b"shop.db"
+
+
+async def refuse(url: str | Path, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         await faultproof.connect(url)
 
@@ -56,6 +65,67 @@ async def test_something_else_is_not_a_database_and_is_left_as_it_is(path: Path,
 async def test_name_of_no_file_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput):
         await open_database(name, env=faultproof.Env())
+
+
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [
+        ("", "not a path"),
+        ("sqlite://", "not a path"),
+        ("sqlite:///", "not a path"),
+        ("sqlite:///:memory:", "not a path"),
+        ("sqlite:///a%00b", "not a path"),
+        ("sqlite://shop.db", "three slashes"),
+        ("http://[::1", "not a URL"),
+        ("sqlite://[x]/shop.db", "not a URL|three slashes"),
+        ("http://\u2100.example/shop.db", "not a URL|not a database"),
+        ("://shop.db", "not a database"),
+        ("mysql://shop", "not a database"),
+        ("sqlite:///shop.db#1", "%"),
+        ("sqlite:///shop\n.db", "%"),
+        ("sqlite:///shop%ff.db", "not UTF-8"),
+        ("shop\ud800.db", "not UTF-8"),
+        ("other\udcff.db", "not UTF-8"),
+        ("sqlite:///shop\udcff.db", "not UTF-8"),
+        (Path("shop\udcff.db"), "not UTF-8"),
+        (b"shop.db", "as text"),
+        (PureBytes(), "as text|path or a URL"),
+        (None, "as text"),
+        (7, "as text"),
+    ],
+    ids=repr,
+)
+async def test_what_names_no_file_is_refused_in_a_sentence_and_makes_none(
+    url: Any, match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for create in (True, False):
+        with pytest.raises(InvalidInput, match=match) as raised:
+            await faultproof.connect(url, create=create)
+        str(raised.value).encode()  # it can be printed
+        assert "\n" not in str(raised.value)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_path_is_as_good_as_its_text(tmp_path: Path) -> None:
+    path = tmp_path / "späti #1%20?x.db"
+    async with faultproof.connect(path) as db:
+        await db.install(db.claims.schema)
+    assert path.is_file()
+    async with (
+        faultproof.connect(path, create=False),
+        faultproof.connect(f"sqlite:///{quote(str(path))}", create=False),
+    ):
+        pass
+    await refuse(tmp_path, CannotOpen, "is a directory")
+    await refuse(str(tmp_path / ("n" * 300)), CannotOpen, "cannot be opened")
+
+
+async def test_relative_path_from_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    await refuse("shop.db", CannotOpen, "current directory is gone")
 
 
 async def test_names_that_mean_something_in_a_url_are_only_names(tmp_path: Path) -> None:

@@ -32,7 +32,10 @@ async def open_database(
         raise InvalidInput(f"synchronous={synchronous!r} is not one of full (the default) and normal")
     if "\0" in path or not path or path == ":memory:":
         raise InvalidInput(f"{path!r} is not a path of a file; a database that several connections use needs one")
-    path = os.path.realpath(path)  # SQLite puts its log beside the file itself, not beside a link to it
+    try:
+        path = os.path.realpath(path)  # SQLite puts its log beside the file itself, not beside a link to it
+    except OSError as error:
+        raise CannotOpen(f"{path} cannot be found from here, because the current directory is gone: {error}") from error
     refuse_inherited(path)
     if os.path.isdir(path):
         raise CannotOpen(f"{path} is a directory: name a file in it")
