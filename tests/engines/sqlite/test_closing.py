@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import faultproof
+import faultproof.engines.sqlite.connection as connection_module
 from faultproof.engines.sqlite import open_database
 from faultproof.engines.sqlite.connection import Connection
 from faultproof.engines.sqlite.database import SqliteDatabase
@@ -83,6 +84,21 @@ async def test_close_that_was_cancelled_at_its_very_last_wait_is_finished_by_the
         over.set()
         await db.close()
     released(db, path)
+
+
+async def test_connect_that_was_cancelled_leaves_nothing_open(path: Path) -> None:
+    for moments in range(6):
+        connecting = asyncio.ensure_future(open_database(str(path), env=faultproof.Env()))
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+    await until(lambda: not any(one.name == str(path) for one in connection_module._open) and _quiet())
+
+
+def _quiet() -> bool:
+    return not any("_connections" in repr(task) or "to_thread" in repr(task) for task in asyncio.all_tasks())
 
 
 async def test_close_waits_for_what_runs_also_when_it_is_called_twice(connect: Open) -> None:

@@ -60,12 +60,23 @@ async def _open(path: str, env: Env, synchronous: Synchronous, create: bool) -> 
     started, tries = env.clock.monotonic(), 0
     while True:
         try:
-            return await asyncio.to_thread(_connections, path, env, synchronous, create)
+            opening = asyncio.create_task(asyncio.to_thread(_connections, path, env, synchronous, create))
+            try:
+                return await asyncio.shield(opening)
+            except asyncio.CancelledError:  # the thread goes on, and nobody else knows what it opens
+                opening.add_done_callback(_abandoned)
+                raise
         except Busy:
             if env.clock.monotonic() - started >= LOCK_TIMEOUT_S:
                 raise
         await env.clock.sleep(full_jitter(tries, base=LOCK_BASE_S, cap=LOCK_CAP_S, rng=env.rng))
         tries += 1
+
+
+def _abandoned(opening: asyncio.Task[list[Connection]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        for connection in opening.result():
+            connection.close()
 
 
 def _connections(path: str, env: Env, synchronous: Synchronous, create: bool) -> list[Connection]:
