@@ -513,7 +513,7 @@ async def test_missing_tables_are_a_schema_mismatch(connect: Connect) -> None:
     with pytest.raises(SchemaMismatch, match="install"):
         await db.read(db.claims.holders("job"))
     with pytest.raises(SchemaMismatch, match="install"):
-        await db.transact(db.logs.append("orders", []))
+        await db.transact(db.logs.append("orders", [], partitions=1))
 
 
 async def test_an_interrupt_inside_a_script_leaves_no_transaction_open(db: Database) -> None:

@@ -131,7 +131,7 @@ async def test_disk_full_that_a_script_catches_does_not_commit_the_rest_alone(
 async def test_log_and_claims_work_through_it(db: SqliteDatabase, raw: sqlite3.Connection) -> None:
     await db.transact(db.logs.create("orders", partitions=1, epoch="e"))
     tx = faultproof.join(raw)
-    tx.run(db.logs.append("orders", [Entry(0, "event", "k", "T", "{}", None, 0)]))
+    tx.run(db.logs.append("orders", [Entry(0, "event", "k", "T", "{}", None, 0)], partitions=1))
     tx.run(db.claims.add(KIND, ["a"]))
     (claim,) = tx.run(db.claims.take(KIND, "me", ttl_us=60_000_000, limit=1))
     raw.commit()

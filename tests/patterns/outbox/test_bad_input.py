@@ -1,5 +1,6 @@
 """Calls that cannot be meant: each is refused with the right class and a sentence that helps, and nothing is written."""
 
+import asyncio
 import dataclasses
 import datetime
 import decimal
@@ -25,9 +26,10 @@ from faultproof.errors import (
     UnknownEventType,
 )
 from faultproof.ports.database import Database
+from faultproof.ports.script import Inline
 from tests.fakes import env_of, within
 from tests.files import Connect
-from tests.patterns.outbox.shop import EVENTS, Paid, Placed, count
+from tests.patterns.outbox.shop import EVENTS, Paid, Placed, count, running
 
 pytestmark = pytest.mark.anyio
 
@@ -348,6 +350,72 @@ async def test_before_install_it_says_what_to_call(connect: Connect) -> None:
     for call in calls:
         with pytest.raises(SchemaMismatch, match=r"install\(\)"):
             await within(call())
+
+
+def other_size(db: Database) -> fp.Outbox:
+    """As a process that was deployed with another number of partitions has it."""
+    return fp.Outbox(db, events=EVENTS, options=fp.OutboxOptions(partitions=2))
+
+
+@pytest.mark.parametrize("delay", [0.0, 60.0])
+@pytest.mark.parametrize("name", ["outbox", "elsewhere"])
+async def test_an_event_that_nobody_would_sequence_is_refused_on_every_way(
+    db: Database, outbox: fp.Outbox, path: Path, name: str, delay: float
+) -> None:
+    """Found: it was written all the same, and its publisher told that it is published."""
+    wrong = other_size(db) if name == "outbox" else fp.Outbox(db, events=EVENTS, name=name)
+    says = "`partitions=4`" if name == "outbox" else "install it first"
+    keys = [str(number) for number in range(8)]  # in partitions that there are and in others
+    calls = [wrong.publish(Placed(key, 1), key=key, delay=delay) for key in keys]
+    refused = await within(asyncio.gather(*calls, return_exceptions=True))
+    assert [type(error) for error in refused] == [SchemaMismatch] * len(keys)
+    for key in keys:
+        async with db.transaction() as tx:
+            with pytest.raises(SchemaMismatch, match=says):
+                await wrong.publish(Placed(key, 1), key=key, tx=tx, delay=delay)
+        with pytest.raises(SchemaMismatch, match=says):
+            await db.transact(wrong.publish(Placed(key, 1), key=key, tx=Inline(), delay=delay))
+    connection = raw(path)
+    with pytest.raises(SchemaMismatch, match=says):
+        wrong.publish(Placed("k", 1), key="k", tx=fp.join(connection), delay=delay)
+    outbox.publish(Placed("k", 1), key="k", tx=fp.join(connection), delay=delay)
+    connection.commit()
+    connection.close()
+    assert await count(db, "faultproof_intake") == 1
+
+
+async def test_many_refused_publications_share_one_refusal(db: Database, outbox: fp.Outbox) -> None:
+    """What is wrong with all of them is not looked for in each of them."""
+    wrong = other_size(db)
+    transactions = 0
+    transact = db.transact
+
+    async def counting(script: Any) -> Any:
+        nonlocal transactions
+        transactions += 1
+        return await transact(script)
+
+    db.transact = counting  # type: ignore[method-assign]
+    calls = [wrong.publish(Placed("k", n), key="k") for n in range(100)]
+    refused = await within(asyncio.gather(*calls, return_exceptions=True))
+    assert {type(error) for error in refused} == {SchemaMismatch}
+    assert transactions <= 2  # the first goes alone, the others together
+
+
+async def test_a_handler_that_publishes_with_the_wrong_partitions_makes_no_dead_letter(
+    db: Database, outbox: fp.Outbox
+) -> None:
+    wrong = other_size(db)
+
+    async def passes_on(event: fp.Event[Any], tx: Any) -> None:
+        await wrong.publish(Placed("k", 2), key="k", tx=tx)
+
+    shop = await running(outbox, outbox.consumer("g", passes_on, fp.ConsumerOptions(attempts=1)))
+    await outbox.publish(Placed("k", 1), key="k")
+    with pytest.raises(SchemaMismatch):
+        await shop.pump()
+    assert await outbox.dead_letters("g").list() == []
+    assert (await count(db, "faultproof_intake"), await count(db, "faultproof_parked")) == (0, 0)
 
 
 # --- joined handles ---------------------------------------------------------------------------------------------------

@@ -141,7 +141,8 @@ class Outbox:
 
         Raises `UnknownEventType`, `PayloadTooLarge` or `InvalidInput`, and then nothing was written; `TransactionOpen`
         for a call without `tx` inside an open transaction. Without `tx` also `Overloaded` when too many publications
-        wait, `DeadlineExceeded` (nothing happened) and `OutcomeUnknown` (it may be published).
+        wait, `DeadlineExceeded` (nothing happened) and `OutcomeUnknown` (it may be published). `SchemaMismatch`, and
+        nothing written, for an outbox that is not installed, or was with another number of partitions.
         """
         name = self._types.name_of(event, type)
         made = entry(
@@ -241,12 +242,12 @@ class Outbox:
         yield from self._database.claims.add(lease_kind(self.name), [str(number) for number in range(partitions)])
 
     def _publish(self, made: Entry) -> Script[str]:
-        yield from self._database.logs.append(self.name, [made])
+        yield from self._database.logs.append(self.name, [made], partitions=self._options.partitions)
         yield Wake(intake_topic(self.name))
         return made.id
 
     def _publish_all(self, items: Sequence[Entry], wait: bool) -> Script[list[Any]]:
-        yield from self._database.logs.append(self.name, items)
+        yield from self._database.logs.append(self.name, items, partitions=self._options.partitions)
         yield Wake(intake_topic(self.name))
         return [Ok(made.id) for made in items]
 
