@@ -1,10 +1,11 @@
 """Leases: members on one file share partitions, hand over and take over. Time is the test's, and shared by all."""
 
 import math
+from typing import Any
 
 import pytest
 
-from faultproof.errors import LeaseLost
+from faultproof.errors import InvalidInput, LeaseLost
 from faultproof.ports.database import Database
 from faultproof.primitives.leases import Leases
 from faultproof.signals import LOOP_LAG, STUCK, Signals
@@ -59,6 +60,12 @@ class Team:
 @pytest.fixture
 def team(connect: Connect) -> Team:
     return Team(connect)
+
+
+@pytest.mark.parametrize("ttl", [0, -1, math.inf, math.nan, "5", True], ids=repr)
+async def test_a_lease_time_that_cannot_be_is_refused(db: Database, ttl: Any) -> None:
+    with pytest.raises(InvalidInput, match="`ttl` must be"):
+        Leases(db, "job", owner="a", ttl=ttl, share=True)
 
 
 async def test_one_member_takes_everything_at_once(team: Team) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from faultproof import bounds
 from faultproof.errors import (
     Duplicate,
     FaultproofError,
@@ -129,8 +130,9 @@ class Idempotency(Generic[A]):
     ) -> None:
         if not scope or len(scope) > 100:
             raise InvalidInput(f"a scope is named with 1 to 100 characters, got {scope!r}")
-        if duplicates not in ("wait", "raise", "replay") or ttl <= 0:
-            raise InvalidInput(f"duplicates is wait, raise or replay and ttl positive, got {duplicates!r} and {ttl}")
+        if duplicates not in ("wait", "raise", "replay"):
+            raise InvalidInput(f"duplicates is wait, raise or replay, got {duplicates!r}")
+        bounds.seconds("ttl", ttl)
         self._database = database
         self._scope = scope
         self._decode = msgspec.json.Decoder(answer).decode
@@ -165,6 +167,7 @@ class Idempotency(Generic[A]):
         taken until its lease ends. A duplicate waits up to `timeout` seconds, where it is to wait. Raises `KeyReused`,
         `Duplicate`, `InProgress`, and `OutcomeUnknown` if `work` outlives the lease (`ttl`).
         """
+        bounds.seconds("timeout", timeout, least=-bounds.SECONDS_MAX)  # of a deadline nothing may be left
         fingerprint = _checked(key, content)
         clock = self._database.env.clock
         deadline = clock.monotonic() + timeout
@@ -187,6 +190,8 @@ class Idempotency(Generic[A]):
 
     async def trim(self, *, older: float, limit: int = 1_000) -> int:
         """Forget answers that are older than `older` seconds, at most `limit`; how many. Retries later than that repeat."""
+        bounds.seconds("older", older, least=0)
+        bounds.count("limit", limit)
         return await self._database.transact(_trim(self._scope, int(older * 1_000_000), limit))
 
     # -- inside -----------------------------------------------------------------------------------------------------

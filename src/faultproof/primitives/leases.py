@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from math import ceil
 
+from faultproof import bounds
 from faultproof.errors import FaultproofError, LeaseLost
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.database import Database, Tx
@@ -31,6 +32,7 @@ class Leases:
 
     def __init__(self, database: Database, kind: str, *, owner: str, ttl: float, share: bool) -> None:
         """`share`: leave the other members their part; otherwise take all there is."""
+        bounds.seconds("ttl", ttl)
         self._database = database
         self._kind = kind
         self._owner = owner

@@ -29,9 +29,13 @@ from faultproof.ports.database import Database
 from faultproof.ports.script import Inline
 from tests.fakes import env_of, within
 from tests.files import Connect
-from tests.patterns.outbox.shop import EVENTS, Paid, Placed, count, running
+from tests.patterns.outbox.shop import EVENTS, Paid, Placed, Seen, count, running
 
 pytestmark = pytest.mark.anyio
+
+NO_COUNTS = [0, -1, 1.5, float("inf"), float("nan"), 10**30, -(10**5_000), True, "8", None]
+NO_TIMES = [-1.0, float("inf"), float("-inf"), float("nan"), 10**30, 315_360_001, True, "5", None]
+"""Each reached some arithmetic before: in a step that is repeated for ever, or in the order of the event loop's timers."""
 
 NAIVE = datetime.datetime(2024, 1, 1, 12, 0)
 
@@ -70,6 +74,10 @@ async def shop(db: Database, outbox: fp.Outbox) -> fp.Outbox:
     """The outbox with more types, and a small limit."""
     options = fp.OutboxOptions(partitions=4, payload_bytes_max=10_000)
     return fp.Outbox(db, events=TYPES, options=options)
+
+
+def shown(value: object) -> str:
+    return "-(10**5000)" if isinstance(value, int) and value < -(10**4_000) else repr(value)
 
 
 def looped() -> dict[str, Any]:
@@ -150,12 +158,21 @@ BAD: dict[str, tuple[Callable[[fp.Outbox], Any], type[FaultproofError], str]] = 
     "list-as-headers": (headed(["a"]), InvalidInput, "headers"),
     "large-headers": (headed({"a": "b" * 9_000}), PayloadTooLarge, "limit is 8192"),
     # delays
-    "negative-delay": (delayed(-1), InvalidInput, "between 0 seconds and ten years"),
-    "absurd-delay": (delayed(1e12), InvalidInput, "between 0 seconds and ten years"),
-    "infinite-delay": (delayed(float("inf")), InvalidInput, "between 0 seconds and ten years"),
-    "nan-delay": (delayed(float("nan")), InvalidInput, "between 0 seconds and ten years"),
-    "text-delay": (delayed("soon"), InvalidInput, "between 0 seconds and ten years"),
-    "timedelta-delay": (delayed(datetime.timedelta(hours=1)), InvalidInput, "between 0 seconds and ten years"),
+    "negative-delay": (delayed(-1), InvalidInput, "`delay` must be a number of seconds from 0 to 315,360,000"),
+    "absurd-delay": (delayed(1e12), InvalidInput, "`delay` must be a number of seconds from 0 to 315,360,000"),
+    "infinite-delay": (
+        delayed(float("inf")),
+        InvalidInput,
+        "`delay` must be a number of seconds from 0 to 315,360,000",
+    ),
+    "nan-delay": (delayed(float("nan")), InvalidInput, "`delay` must be a number of seconds from 0 to 315,360,000"),
+    "true-as-delay": (delayed(True), InvalidInput, "`delay` must be a number of seconds from 0 to 315,360,000"),
+    "text-delay": (delayed("soon"), InvalidInput, "`delay` must be a number of seconds from 0 to 315,360,000"),
+    "timedelta-delay": (
+        delayed(datetime.timedelta(hours=1)),
+        InvalidInput,
+        "`delay` must be a number of seconds from 0 to 315,360,000",
+    ),
 }
 
 
@@ -264,40 +281,85 @@ async def test_names_that_cannot_be_are_refused(db: Database, outbox: fp.Outbox,
         await outbox.forget(name)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: fp.OutboxOptions(partitions=0),
-        lambda: fp.OutboxOptions(partitions=1_025),
-        lambda: fp.OutboxOptions(payload_bytes_max=1),
-        lambda: fp.ConsumerOptions(attempts=0),
-        lambda: fp.ConsumerOptions(batch=0),
-        lambda: fp.ConsumerOptions(backoff=-1.0),
-        lambda: fp.ConsumerOptions(timeout=0.0),
-        lambda: fp.ConsumerOptions(ttl=0.0),
-        lambda: fp.ConsumerOptions(ttl=float("nan")),
-        lambda: fp.ConsumerOptions(timeout=float("nan")),
-        lambda: fp.ConsumerOptions(on_poison="skip"),  # type: ignore[arg-type]
-    ],
-)
-def test_options_that_cannot_be_are_refused(make: Callable[[], object]) -> None:
-    with pytest.raises(InvalidInput):
-        make()
+@pytest.mark.parametrize("option", ["attempts", "batch"])
+@pytest.mark.parametrize("value", NO_COUNTS, ids=shown)
+def test_counts_of_a_group_that_nobody_can_mean_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}` must be a whole number from 1 to"):
+        fp.ConsumerOptions(**{option: value})
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda outbox: outbox.sequencer(ttl=0),
-        lambda outbox: outbox.sequencer(batch=0),
-        lambda outbox: outbox.retention(keep=-1),
-        lambda outbox: outbox.retention(every=0),
-        lambda outbox: outbox.retention(batch=0),
-    ],
-)
-async def test_loops_that_cannot_be_are_refused(outbox: fp.Outbox, make: Callable[[fp.Outbox], object]) -> None:
-    with pytest.raises(InvalidInput):
-        make(outbox)
+@pytest.mark.parametrize("option", ["backoff", "backoff_max", "timeout", "ttl"])
+@pytest.mark.parametrize("value", NO_TIMES, ids=shown)
+def test_times_of_a_group_that_nobody_can_mean_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}` must be a number of seconds from"):
+        fp.ConsumerOptions(**{option: value})
+
+
+@pytest.mark.parametrize("option", ["timeout", "ttl"])
+def test_no_time_at_all_is_refused_where_something_must_happen_in_it(option: str) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}`"):
+        fp.ConsumerOptions(**{option: 0.0})
+    fp.ConsumerOptions(backoff=0.0, backoff_max=0.0)
+
+
+@pytest.mark.parametrize("value", ["skip", None, [], True], ids=repr)
+def test_what_becomes_of_a_poisoned_key_is_one_of_two(value: Any) -> None:
+    with pytest.raises(InvalidInput, match="'key waits' or 'key goes on'"):
+        fp.ConsumerOptions(on_poison=value)
+
+
+@pytest.mark.parametrize("option", ["partitions", "payload_bytes_max"])
+@pytest.mark.parametrize("value", [*NO_COUNTS, 8.0], ids=shown)
+def test_sizes_of_an_outbox_that_nobody_can_mean_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}` must be a whole number from"):
+        fp.OutboxOptions(**{option: value})
+
+
+def test_more_partitions_than_anybody_needs_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="from 1 to 1,024"):
+        fp.OutboxOptions(partitions=1_025)
+    fp.OutboxOptions(partitions=1_024)
+
+
+@pytest.mark.parametrize("loop", ["sequencer", "retention"])
+@pytest.mark.parametrize("value", NO_COUNTS, ids=shown)
+async def test_loops_with_no_batch_that_can_be_are_refused(outbox: fp.Outbox, loop: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match="`batch` must be a whole number from 1 to"):
+        getattr(outbox, loop)(batch=value)
+
+
+@pytest.mark.parametrize(("loop", "option"), [("sequencer", "ttl"), ("retention", "keep"), ("retention", "every")])
+@pytest.mark.parametrize("value", NO_TIMES, ids=shown)
+async def test_loops_with_no_time_that_can_be_are_refused(
+    outbox: fp.Outbox, loop: str, option: str, value: Any
+) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}` must be a number of seconds from"):
+        getattr(outbox, loop)(**{option: value})
+
+
+@pytest.mark.parametrize(("loop", "option"), [("sequencer", "ttl"), ("retention", "every")])
+async def test_loops_without_any_time_are_refused(outbox: fp.Outbox, loop: str, option: str) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}`"):
+        getattr(outbox, loop)(**{option: 0})
+    outbox.retention(keep=0)
+
+
+async def test_options_at_their_bounds_work(db: Database, outbox: fp.Outbox) -> None:
+    """What is let through can be used: no time overflows when it becomes microseconds."""
+    seen = Seen(fails={1: ValueError("no")})
+    most = 315_360_000.0
+    options = fp.ConsumerOptions(
+        attempts=1_000_000, backoff=most, backoff_max=most, batch=1_000_000, timeout=most, ttl=most
+    )
+    shop = await running(outbox, outbox.consumer("g", seen, options))
+    await outbox.publish(Placed("k", 1), key="k")
+    await outbox.publish(Placed("k", 2), key="k", delay=most)
+    await shop.pump()
+    assert seen.ns == [1]
+    assert await count(db, "faultproof_parked") == 1
+    await outbox.sequencer(ttl=most, batch=1_000_000).step()
+    await outbox.retention(keep=most, every=most, batch=1_000_000).step()
+    assert await count(db, "faultproof_log") == 1
 
 
 # --- where the call is made -------------------------------------------------------------------------------------------

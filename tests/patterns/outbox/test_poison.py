@@ -1,6 +1,7 @@
 """Events whose handler fails: attempts, pauses, dead letters, and an order per key that holds through all of it."""
 
 import asyncio
+import math
 from typing import Any
 
 import msgspec
@@ -376,6 +377,28 @@ async def test_try_again_from_an_event_that_is_tried_again_is_not_counted_and_ho
     await shop.pump()
     assert seen.ns[-1] == 1
     assert await count(db, "faultproof_parked") == 0
+
+
+@pytest.mark.parametrize("after", [math.inf, math.nan, -1.0, 1e300], ids=repr)
+async def test_a_pause_that_nobody_can_mean_is_the_usual_one(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock, after: float
+) -> None:
+    """Found: what some server had sent as "retry after" overflowed, and restarted the loop again and again for ever."""
+    seen = Seen(fails={1: ValueError("once")})
+    shop = await shop_of(outbox, seen, backoff=10.0)
+    await publish(outbox, "k", 1)
+    await shop.pump()
+    seen.fails[1] = Busy("later", retry_after=after)
+    clock.advance(AN_HOUR)
+    await shop.pump()
+    assert seen.ns == [1, 1]
+    seen.fails.clear()
+    clock.advance(9.0)
+    await shop.pump()
+    assert seen.ns == [1, 1]
+    clock.advance(2.0)
+    await shop.pump()
+    assert await seen.effects(db) == [1]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
-from faultproof.errors import Failed, LeaseLost, Misuse, TryAgain
+from faultproof import bounds
+from faultproof.errors import Failed, InvalidInput, LeaseLost, Misuse, TryAgain
 from faultproof.patterns.outbox import sql
 from faultproof.patterns.outbox.events import EventTypes
 from faultproof.patterns.outbox.handling import Handler, Handling, Poisoned, Sink
@@ -263,8 +264,8 @@ class Consumer:
             await self._transact(self._parking.failed_again(parked, decision, error))
             self._report(decision)
         except TryAgain as later:
-            seconds = self._options.backoff if later.retry_after is None else later.retry_after
-            await self._transact(self._parking.not_counted(parked, again_in_us=int(seconds * 1_000_000)))
+            again_us = int(_when(later, otherwise=self._options.backoff) * 1_000_000)
+            await self._transact(self._parking.not_counted(parked, again_in_us=again_us))
 
     # -- the transactions' frame ------------------------------------------------------------------------------------
 
@@ -344,6 +345,17 @@ class Consumer:
     def _report(self, decision: Verdict) -> None:
         if decision.dead:
             self._database.env.signals.emit(DEAD_LETTER, 1, log=self._log, group=self._group)
+
+
+def _when(later: TryAgain, *, otherwise: float) -> float:
+    """Seconds that a handler asks for, who may say anything: `retry_after` is often what some server has sent."""
+    if later.retry_after is None:
+        return otherwise
+    try:
+        bounds.seconds("retry_after", later.retry_after, least=0)
+    except InvalidInput:
+        return otherwise
+    return later.retry_after
 
 
 def group_kind(log: str, group: str) -> str:

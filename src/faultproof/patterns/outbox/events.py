@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from faultproof import bounds
 from faultproof.errors import InvalidInput, PayloadTooLarge, UnknownEventType
 from faultproof.ports.log import Entry, Record
 
@@ -156,8 +157,7 @@ def entry(
     for text in ("" if key is None else key, *(headers or {}), *(headers or {}).values()):
         if not _storable(text):
             raise InvalidInput(f"keys and headers must be valid text without NUL characters, got {_short(text)}")
-    if not _is(delay, int, float) or not 0 <= delay <= 10 * 365 * 86_400:
-        raise InvalidInput(f"a delay must be between 0 seconds and ten years, got {delay!r}")
+    bounds.seconds("delay", delay, least=0)
     encoded = msgspec.json.encode(dict(headers)).decode() if headers else None
     if encoded is not None and len(encoded) > HEADERS_BYTES_MAX:
         raise PayloadTooLarge(

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+from faultproof import bounds
 from faultproof.errors import InvalidInput
 from faultproof.patterns.outbox import lag, operations, sql
 from faultproof.patterns.outbox.consumer import Consumer
@@ -22,6 +23,9 @@ from faultproof.primitives.batcher import BatchLimits
 from faultproof.primitives.group_commit import GroupCommit, Ok
 
 NAME_BYTES_MAX = 100
+PARTITIONS_MAX = 1_024
+PAYLOAD_BYTES_MAX = 2**28 - 1
+"""What PostgreSQL takes in one JSON text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +40,8 @@ class OutboxOptions:
     """For publications outside a transaction of the caller's: they share transactions."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.partitions <= 1_024 or self.payload_bytes_max < 2:
-            raise InvalidInput(
-                f"an outbox has 1 to 1,024 partitions and a payload limit of 2 bytes or more, got {self}"
-            )
+        bounds.count("partitions", self.partitions, most=PARTITIONS_MAX)
+        bounds.count("payload_bytes_max", self.payload_bytes_max, least=2, most=PAYLOAD_BYTES_MAX)
 
 
 class Outbox:
