@@ -118,8 +118,9 @@ class Consumer:
     def _join(self) -> Script[str]:
         spans = yield from self._database.logs.spans(self._log)
         starts = [Cursor(span.partition, span.first) for span in spans]
-        waits = int(self._options.on_poison == "key waits")
-        yield from sql.join_group(self._log, self._group, waits, starts)
+        waits = self._options.on_poison == "key waits"
+        yield from self._parking.choose(waits)
+        yield from sql.join_group(self._log, self._group, int(waits), starts)
         yield from self._database.claims.add(self._kind, [str(span.partition) for span in spans])
         return (yield from self._database.logs.epoch(self._log))
 

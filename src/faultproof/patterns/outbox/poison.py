@@ -59,6 +59,15 @@ class Parking:
         self._log = log
         self._group = group
 
+    def choose(self, key_waits: bool) -> Script[None]:
+        """What later events of a dead letter's key do from now on, and those parked by another choice with them."""
+        if not (yield from sql.choose(self._log, self._group, int(key_waits))):
+            return  # as before: what a person has replayed since is left alone
+        if key_waits:
+            yield from sql.let_keys_wait(self._log, self._group)
+        else:
+            yield from sql.let_keys_go_on(self._log, self._group)
+
     def aside(self, records: Sequence[Record], *, error: str | None = None) -> Script[None]:
         """Park events that have not been attempted: behind the earlier ones of their key, or due at once.
 
