@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
@@ -124,6 +124,57 @@ async def test_two_consumers_share_the_partitions_with_one_event_of_a_key_in_fli
     assert workers["one"]
     assert workers["two"]
     assert all(health.restarts == 0 for health in worker.health()), worker.health()
+
+
+def keys_of_partitions() -> list[str]:
+    """A key for each of the four."""
+    return [next(key for key in "abcdefghijklmnop" if partition_of(key) == partition) for partition in range(4)]
+
+
+@pytest.mark.parametrize("relay", [False, True], ids=["inbox", "relay"])
+@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+async def test_a_batch_is_the_limit_for_all_partitions_together_and_starves_none(
+    outbox: fp.Outbox, batch: int, relay: bool
+) -> None:
+    """Found: with more partitions than its batch, a step carried one event of each partition."""
+    seen = Seen()
+    options = fp.ConsumerOptions(batch=batch)
+    consumer = outbox.relay("g", seen.sink, options) if relay else outbox.consumer("g", seen, options)
+    shop = await running(outbox, consumer)
+    for key in keys_of_partitions():
+        await publish(outbox, *range(12), key=key)
+    await pump(shop.loops[0])
+    ahead = 0
+    while len(seen.events) < 48:
+        before = len(seen.events)
+        await consumer.step()
+        assert 1 <= len(seen.events) - before <= batch
+        done = Counter(event.partition for event in seen.events)
+        ahead = max(ahead, max(done.values()) - min(done[partition] for partition in range(4)))
+    assert ahead <= 2
+    for key in keys_of_partitions():
+        assert [event.body.n for event in seen.events if event.key == key] == list(range(12))
+
+
+async def test_a_partition_whose_handler_is_slow_lets_others_have_their_turn(
+    outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    """Found: a transaction that had run long enough ended with the first partition, each time anew."""
+    done: Counter[int] = Counter()
+
+    async def slow(event: fp.Event[Placed], tx: Transaction) -> None:
+        clock.advance(0.6)
+        done[event.partition] += 1
+
+    consumer = outbox.consumer("g", slow, fp.ConsumerOptions(ttl=3.0))
+    shop = await running(outbox, consumer)
+    for key in keys_of_partitions():
+        await publish(outbox, *range(20), key=key)
+    await pump(shop.loops[0])
+    for _ in range(12):
+        await consumer.step()
+    assert sum(done.values()) < 40  # each step ended early
+    assert [done[partition] for partition in range(4)] == [6, 6, 6, 6]
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------

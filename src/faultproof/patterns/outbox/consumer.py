@@ -84,6 +84,7 @@ class Consumer:
         self._parking = Parking(log, group)
         self._leases = Leases(database, self._kind, owner=owner, ttl=options.ttl, share=True)
         self._survived: dict[int, int] = {}  # bounded: by the partitions
+        self._turn = 0
 
     async def open(self) -> News:
         self._leases.doubt()
@@ -100,7 +101,7 @@ class Consumer:
                 if parked.partition in self._held():  # retries may take a while
                     await self._retry(parked)
             records = [record for record in work.records if record.partition in self._held()]
-            if records := await self._with_care(records):
+            if records := self._fairly(await self._with_care(records)):
                 await self._deliver(work._replace(records=records))
         except LeaseLost:  # another process is at it; what this one had under way is rolled back
             self._leases.doubt()
@@ -137,6 +138,14 @@ class Consumer:
         waits = int(self._options.on_poison == "key waits")
         blocked = (yield from sql.blocked_keys(log, group, partitions, keys, waits)) if keys else []
         return Work(records, frozenset(blocked), due, next_due)
+
+    def _fairly(self, records: list[Record]) -> list[Record]:
+        """At most `batch`, and each time another partition's first: one that has much, or is slow, starves no other."""
+        ahead = [record for record in records if record.partition >= self._turn]
+        turned = ahead + records[: len(records) - len(ahead)]
+        if turned:
+            self._turn = turned[0].partition + 1
+        return turned[: self._options.batch]
 
     # -- delivering -------------------------------------------------------------------------------------------------
 
