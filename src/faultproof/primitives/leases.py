@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from math import ceil
 
 from faultproof import bounds
 from faultproof.errors import FaultproofError, LeaseLost
@@ -20,6 +19,16 @@ from faultproof.ports.script import Script
 from faultproof.signals import LOOP_LAG, STUCK
 
 MEMBERS_MAX = 1_000
+
+
+def fair_share(total: int, members: Collection[str], member: str) -> int:
+    """How many of `total` claims are `member`'s part.
+
+    The parts of all members add up to `total`: where it does not divide, the first by name have one more. Rounded up for
+    everybody, five members of eight claims would hold two each until none is left for the last.
+    """
+    share, over = divmod(total, len(members))
+    return share + (sorted(members).index(member) < over)
 
 
 class Leases:
@@ -36,6 +45,8 @@ class Leases:
         self._database = database
         self._kind = kind
         self._owner = owner
+        # Of its own, because one owner may be several members: two consumers of a group in one process.
+        self._member = f"{owner}/{database.env.ids.new()[-6:]}"
         self._ttl = ttl
         self._share = share
         self._claims: list[Claim] = []
@@ -136,10 +147,10 @@ class Leases:
 
     def _tend(self) -> Script[list[Claim]]:
         table, ttl_us = self._database.claims, int(self._ttl * 1_000_000)
-        members = (yield from self._join(ttl_us)) if self._share else 1
+        members = (yield from self._join(ttl_us)) if self._share else {self._member}
         claims = yield from table.renew(self._kind, [*self._claims, *self._doubted], ttl_us=ttl_us)
         total = len((yield from table.holders(self._kind)))
-        quota = ceil(total / members)
+        quota = fair_share(total, members, self._member)
         if len(claims) < quota:
             taken = yield from table.take(self._kind, self._owner, ttl_us=ttl_us, limit=quota - len(claims))
             self._stuck = sum(claim.attempts > 1 for claim in taken)
@@ -164,24 +175,25 @@ class Leases:
         """Be counted among the members; the members, as they were before."""
         table, kind = self._database.claims, f"{self._kind}:members"
         members = yield from table.holders(kind)
-        mine = [Claim(h.id, h.token, h.attempts) for h in members if h.owner == self._owner]
-        if mine:
+        if mine := self._registered(members):
             yield from table.renew(kind, mine, ttl_us=ttl_us)
-        elif all(holder.id != self._owner for holder in members):
-            yield from table.add(kind, [self._owner])
+        else:
+            yield from table.add(kind, [self._member])
         return members
 
-    def _join(self, ttl_us: int) -> Script[int]:
-        """Be counted, sweep out members that are gone, and count those that are here."""
+    def _join(self, ttl_us: int) -> Script[set[str]]:
+        """Be counted, and sweep out members that are gone; those that are here."""
         table, kind = self._database.claims, f"{self._kind}:members"
         members = yield from self._present(ttl_us)
         taken = yield from table.take(kind, self._owner, ttl_us=ttl_us, limit=MEMBERS_MAX)
-        gone = [claim for claim in taken if claim.id != self._owner]
+        gone = [claim for claim in taken if claim.id != self._member]
         if gone:
             yield from table.finish(kind, gone)
-        return 1 + sum(holder.state == "held" and holder.id != self._owner for holder in members)
+        return {self._member, *(holder.id for holder in members if holder.state == "held")}
 
     def _leave(self) -> Script[None]:
         table, kind = self._database.claims, f"{self._kind}:members"
-        members = yield from table.holders(kind)
-        yield from table.finish(kind, [Claim(h.id, h.token, h.attempts) for h in members if h.owner == self._owner])
+        yield from table.finish(kind, self._registered((yield from table.holders(kind))))
+
+    def _registered(self, members: Sequence[Holder]) -> list[Claim]:
+        return [Claim(h.id, h.token, h.attempts) for h in members if h.id == self._member]
