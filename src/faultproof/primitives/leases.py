@@ -21,6 +21,11 @@ from faultproof.signals import LOOP_LAG, STUCK
 MEMBERS_MAX = 1_000
 
 
+def members_kind(kind: str) -> str:
+    """The kind of the claims by which members of a kind are counted."""
+    return f"{kind}:members"
+
+
 def fair_share(total: int, members: Collection[str], member: str) -> int:
     """How many of `total` claims are `member`'s part.
 
@@ -49,6 +54,7 @@ class Leases:
         self._member = f"{owner}/{database.env.ids.new()[-6:]}"
         self._ttl = ttl
         self._share = share
+        self._total: int | None = None
         self._claims: list[Claim] = []
         self._doubted: list[Claim] = []
         self._until = 0.0
@@ -63,6 +69,11 @@ class Leases:
         if asked >= self._due or self._lost:
             self._renewed(asked, await self._database.transact(self._tend()))
         return self._claims
+
+    @property
+    def gone(self) -> bool:
+        """At the last look there was nothing of this kind to be held, by anybody."""
+        return self._total == 0
 
     def held(self) -> list[Claim]:
         """The claims whose leases still run. Raises `LeaseLost` if any has been lost under way."""
@@ -149,8 +160,8 @@ class Leases:
         table, ttl_us = self._database.claims, int(self._ttl * 1_000_000)
         members = (yield from self._join(ttl_us)) if self._share else {self._member}
         claims = yield from table.renew(self._kind, [*self._claims, *self._doubted], ttl_us=ttl_us)
-        total = len((yield from table.holders(self._kind)))
-        quota = fair_share(total, members, self._member)
+        self._total = len((yield from table.holders(self._kind)))
+        quota = fair_share(self._total, members, self._member)
         if len(claims) < quota:
             taken = yield from table.take(self._kind, self._owner, ttl_us=ttl_us, limit=quota - len(claims))
             self._stuck = sum(claim.attempts > 1 for claim in taken)
@@ -173,7 +184,7 @@ class Leases:
 
     def _present(self, ttl_us: int) -> Script[list[Holder]]:
         """Be counted among the members; the members, as they were before."""
-        table, kind = self._database.claims, f"{self._kind}:members"
+        table, kind = self._database.claims, members_kind(self._kind)
         members = yield from table.holders(kind)
         if mine := self._registered(members):
             yield from table.renew(kind, mine, ttl_us=ttl_us)
@@ -183,7 +194,7 @@ class Leases:
 
     def _join(self, ttl_us: int) -> Script[set[str]]:
         """Be counted, and sweep out members that are gone; those that are here."""
-        table, kind = self._database.claims, f"{self._kind}:members"
+        table, kind = self._database.claims, members_kind(self._kind)
         members = yield from self._present(ttl_us)
         taken = yield from table.take(kind, self._owner, ttl_us=ttl_us, limit=MEMBERS_MAX)
         gone = [claim for claim in taken if claim.id != self._member]
@@ -192,7 +203,7 @@ class Leases:
         return {self._member, *(holder.id for holder in members if holder.state == "held")}
 
     def _leave(self) -> Script[None]:
-        table, kind = self._database.claims, f"{self._kind}:members"
+        table, kind = self._database.claims, members_kind(self._kind)
         yield from table.finish(kind, self._registered((yield from table.holders(kind))))
 
     def _registered(self, members: Sequence[Holder]) -> list[Claim]:

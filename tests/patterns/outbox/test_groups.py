@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import faultproof as fp
-from faultproof.errors import EventsTrimmed, InvalidInput
+from faultproof.errors import EventsTrimmed, Failed, InvalidInput
 from faultproof.ports.database import Database, Transaction
 from faultproof.signals import LAG_AGE, LAG_EVENTS
 from tests.fakes import Recorder, ShiftedClock, until, within
@@ -333,6 +333,76 @@ async def test_a_group_that_is_gone_holds_retention_up_until_it_is_forgotten(
     kinds = {kind for (kind,) in await rows(db, "SELECT DISTINCT kind FROM faultproof_claim")}
     assert not any("gone" in kind for kind in kinds), kinds
     assert seen.ns == [1, 2, 3]
+
+
+async def test_a_consumer_whose_group_is_forgotten_says_so_and_delivers_nothing_again(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    """Found: it ran on, healthy by its looks, and did nothing for ever."""
+    seen = Seen()
+    consumer = outbox.consumer("g", seen)
+    shop = await running(outbox, consumer)
+    await publish(outbox, 1)
+    await shop.pump()
+    await outbox.forget("g")
+    await publish(outbox, 2)
+    await pump(shop.loops[0])
+    clock.advance(5.0)  # a third of its ttl, and more
+    for call in (consumer.step, consumer.open, consumer.step):
+        with pytest.raises(Failed, match="'g' was forgotten while this consumer of it ran"):
+            await call()
+    assert seen.ns == [1]
+    assert (await outbox.lag()).groups == []  # nor does it hold up retention
+    again = Seen(group="again")
+    anew = outbox.consumer("g", again)
+    await anew.open()
+    await pump(anew)
+    assert again.ns == [1, 2]
+    await anew.close()
+    clock.advance(5.0)
+    await publish(outbox, 3)
+    await pump(shop.loops[0])
+    await consumer.open()  # as its worker does: the group is there again, and goes on where it is
+    await pump(consumer)
+    assert seen.ns == [1, 3]
+    await consumer.close()
+    await outbox.forget("g")
+    kinds = {kind for (kind,) in await rows(db, "SELECT DISTINCT kind FROM faultproof_claim")}
+    assert not any("group:g" in kind for kind in kinds), kinds
+
+
+async def test_a_group_forgotten_amid_an_event_undoes_it_and_shows_in_the_health(
+    db: Database, outbox: fp.Outbox, open_outbox: OpenOutbox
+) -> None:
+    operator = await open_outbox()
+    handed: list[int] = []
+
+    async def sink(event: fp.Event[Placed]) -> None:
+        handed.append(event.body.n)
+        await operator.forget("g")
+
+    worker = fp.Worker(db.env, outbox.sequencer(), outbox.relay("g", sink, fp.ConsumerOptions(ttl=0.3)))
+    await publish(outbox, 1)
+    task = asyncio.create_task(worker.run())
+    try:
+        await until(lambda: "was forgotten" in (worker.health()[1].error or ""))
+        assert not worker.health()[1].running
+    finally:
+        worker.stop()
+        await within(task)
+    assert handed == [1]
+    assert (await outbox.lag()).groups == []
+    assert await count(db, "faultproof_parked") == 0
+
+
+async def test_a_consumer_that_has_no_part_of_a_group_is_not_told_that_it_is_gone(
+    outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    consumers = [outbox.consumer("g", Seen()) for _ in range(5)]  # of four partitions
+    shop = await running(outbox, *consumers)
+    for _ in range(4):
+        clock.advance(1.9)
+        await shop.pump()
 
 
 async def test_a_reader_behind_the_trimmed_part_is_told_and_skips_nothing(

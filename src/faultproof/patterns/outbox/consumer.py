@@ -95,6 +95,8 @@ class Consumer:
         try:
             claims = await self._leases.tend()
             if not claims:
+                if self._leases.gone:
+                    raise self._forgotten()
                 return self._leases.rest_s()
             work = await self._database.read(self._look([int(claim.id) for claim in claims]))
             for parked in work.due:
@@ -117,6 +119,9 @@ class Consumer:
     # -- looking ----------------------------------------------------------------------------------------------------
 
     def _join(self) -> Script[str]:
+        # A group that was forgotten would begin anew, and all that the log keeps be delivered again: not of itself.
+        if self._epoch and not (yield from sql.joined(self._log, self._group)):
+            raise self._forgotten()
         spans = yield from self._database.logs.spans(self._log)
         starts = [Cursor(span.partition, span.first) for span in spans]
         waits = self._options.on_poison == "key waits"
@@ -301,6 +306,12 @@ class Consumer:
             moves.append(Progress(partition, offsets[0], offsets[-1] + 1))
         if (yield from sql.advance(self._log, self._group, moves)) != len(moves):
             raise LeaseLost(f"another process has moved the cursor of {self._group!r}; this one's work is undone")
+
+    def _forgotten(self) -> Failed:
+        return Failed(
+            f"the group {self._group!r} was forgotten while this consumer of it ran: stop it, or start a new one, which "
+            "begins at the oldest event kept"
+        )
 
     def _held(self) -> set[int]:
         return {int(claim.id) for claim in self._leases.held()}

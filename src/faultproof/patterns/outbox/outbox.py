@@ -205,7 +205,8 @@ class Outbox:
     async def forget(self, group: str) -> None:
         """Remove a group that will not come back, with its progress and its dead letters; retention goes on without it.
 
-        Stop its consumers before. One of that name that is started later begins at the oldest event kept.
+        Stop its consumers before: one that runs on fails, and says so in its health, until it is stopped. One of that name
+        that is started later begins at the oldest event kept.
         """
         check_name(group, "a group")
         await self._database.transact(operations.forget(self._database, self.name, group))

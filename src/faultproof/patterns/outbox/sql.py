@@ -103,6 +103,10 @@ def join_group(log: str, grp: str, key_waits: int, starts: Sequence[Cursor]) -> 
 def choose(log: str, grp: str, key_waits: int) -> Changed: ...
 
 
+@sql("SELECT count(*) FROM faultproof_inbox WHERE log = :log AND grp = :grp")
+def joined(log: str, grp: str) -> int: ...
+
+
 @sql(
     """SELECT "partition", next_offset FROM faultproof_inbox
        WHERE log = :log AND grp = :grp AND "partition" IN {partitions} ORDER BY "partition" """
