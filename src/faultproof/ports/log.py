@@ -38,7 +38,7 @@ class Record(NamedTuple):
     payload: str
     headers: str | None
     at_us: int
-    """When it was written into the intake, by the engine's clock."""
+    """When it was written into the intake, by the engine's clock; of a delayed one, when it became due."""
 
 
 class Cursor(NamedTuple):

@@ -138,6 +138,10 @@ BAD: dict[str, tuple[Callable[[fp.Outbox], Any], type[FaultproofError], str]] = 
     "class": (plain(Placed), UnknownEventType, "not a registered event"),
     "dict-without-type": (plain({"n": 1}), UnknownEventType, "pass `type=`"),
     "unknown-name": (plain({"n": 1}, type="nothing"), UnknownEventType, "no event is registered as 'nothing'"),
+    "list-as-type": (plain({"n": 1}, type=[]), InvalidInput, r"`type` must be the name .*, got \[\]"),
+    "int-as-type": (plain({"n": 1}, type=7), InvalidInput, "`type` must be the name"),
+    "class-as-type": (plain(Placed("k", 1), type=Placed), InvalidInput, "`type` must be the name"),
+    "surrogate-in-type": (plain({"n": 1}, type="noted\ud800"), UnknownEventType, "no event is registered as"),
     "wrong-name": (plain(Placed("k", 1), type="paid"), InvalidInput, "as 'paid' a Paid is registered, not a Placed"),
     "dict-as-struct": (plain({"n": 1}, type="placed"), InvalidInput, "'placed'"),
     # keys

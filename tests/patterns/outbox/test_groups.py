@@ -461,6 +461,30 @@ async def test_lag_counts_what_is_where_and_how_old_it_is(
     assert recorder.values(LAG_AGE, log="outbox", group="g") == [pytest.approx(60.0, abs=1.0)]
 
 
+async def test_a_delayed_event_is_as_old_as_it_has_been_due(
+    outbox: fp.Outbox, clock: ShiftedClock, recorder: Recorder
+) -> None:
+    """Found: an event that nobody was to have yet raised the alarm as soon as it was sequenced."""
+    seen = Seen()
+    consumer = outbox.consumer("g", seen)
+    shop = await running(outbox, consumer)
+    published = await outbox.publish(Placed("k", 1), key="k", delay=3_600.0)
+    before = outbox._database.env.clock.wall_us()
+    clock.advance(3_700.0)
+    assert (await outbox.lag()).age_s == pytest.approx(100.0, abs=1.0)
+    await pump(shop.loops[0])
+    lag = await outbox.lag()
+    assert (lag.events, lag.age_s) == (0, 0)
+    assert lag.groups[0].age_s == pytest.approx(100.0, abs=1.0)
+    clock.advance(50.0)
+    assert (await outbox.lag()).groups[0].age_s == pytest.approx(150.0, abs=1.0)
+    await pump(consumer)
+    assert (await outbox.lag()).groups[0].age_s == 0
+    (event,) = seen.events
+    assert event.id == published
+    assert event.at.timestamp() == pytest.approx(before / 1e6 + 3_600.0, abs=1.0)
+
+
 async def test_lag_names_who_is_at_it_and_nobody_after_they_left(outbox: fp.Outbox) -> None:
     shop = await running(outbox, outbox.consumer("g", Seen()))
     await shop.pump()

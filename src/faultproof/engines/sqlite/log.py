@@ -79,8 +79,9 @@ def _append(log: str, entries: Sequence[Entry], partitions: int) -> Changed: ...
 def _ready(log: str) -> Ready: ...
 
 
+# From here on a delayed event is as old as one that was published when it became due.
 @sql(
-    """UPDATE faultproof_intake SET due_us = 0 WHERE id IN (
+    """UPDATE faultproof_intake SET at_us = due_us, due_us = 0 WHERE id IN (
          SELECT id FROM faultproof_intake WHERE log = :log AND due_us > 0 AND due_us <= {now}
          ORDER BY due_us, id LIMIT :limit)"""
 )

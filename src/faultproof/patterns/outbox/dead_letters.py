@@ -33,7 +33,7 @@ class DeadLetter(NamedTuple):
     error: str | None
     """The last failure: type and message."""
     at: datetime.datetime
-    """When it was published."""
+    """When it was published; if it was delayed, when it became due."""
 
 
 class DeadLetters:

@@ -21,7 +21,7 @@ class GroupLag(NamedTuple):
     events: int
     """In the log and not yet settled."""
     age_s: float
-    """Of the oldest of them."""
+    """Of the oldest of them; a delayed one counts from when it became due."""
     parked: int
     """Waiting for another attempt, or behind one that does."""
     dead: int

@@ -187,7 +187,7 @@ class Outbox:
         return self._consumer(group, options, sink=sink)
 
     def retention(self, *, keep: float = 86_400.0, every: float = 10.0, batch: int = 1_000) -> Retention:
-        """The loop that removes what every group has settled `keep` seconds after it was published.
+        """The loop that removes what every group has settled `keep` seconds after it was published, or became due.
 
         At most `batch` events of each partition in one transaction; every `every` seconds it also emits the lag.
         """
