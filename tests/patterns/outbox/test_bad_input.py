@@ -4,10 +4,12 @@ import asyncio
 import dataclasses
 import datetime
 import decimal
+import functools
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -576,6 +578,62 @@ async def test_a_handler_that_could_only_fail_is_refused_when_it_is_given(outbox
             outbox.consumer("g", handler)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match=r"\(event\)"):
         outbox.relay("g", wants_more)  # type: ignore[arg-type]
+
+
+class Asynchronous:
+    async def __call__(self, event: object, tx: object = None) -> None: ...
+
+    async def method(self, event: object, tx: object = None) -> None: ...
+
+
+class Synchronous:
+    def __call__(self, event: object, tx: object = None) -> None: ...
+
+    def method(self, event: object, tx: object = None) -> None: ...
+
+    async def yields(self, event: object, tx: object = None) -> Any:
+        yield 1
+
+
+async def right(event: object, tx: object = None, more: int = 0) -> None: ...
+
+
+@functools.wraps(right)
+def wrapped(*args: Any, **kwargs: Any) -> Any:
+    return right(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Synchronous(),
+        Synchronous().method,
+        Synchronous().yields,
+        lambda event, tx=None: None,
+        functools.partial(Synchronous()),
+        functools.partial(lambda more, event, tx=None: None, 1),
+    ],
+    ids=["object", "method", "generator", "lambda", "partial-object", "partial"],
+)
+async def test_a_handler_that_is_not_async_is_refused_when_it_is_given(outbox: fp.Outbox, wrong: Any) -> None:
+    """Found: it was called for every event, attempt after attempt, and each ended as a dead letter."""
+    for make in (outbox.consumer, outbox.relay):
+        with pytest.raises(InvalidInput, match="must be an `async def`"):
+            make("g", wrong)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [Asynchronous(), Asynchronous().method, right, wrapped, functools.partial(right, more=1), AsyncMock()],
+    ids=["object", "method", "function", "wrapped", "partial", "mock"],
+)
+async def test_whatever_is_async_may_be_a_handler(db: Database, outbox: fp.Outbox, good: Any) -> None:
+    consumers = [outbox.consumer("g", good), outbox.relay("other", good)]
+    shop = await running(outbox, *consumers)
+    await outbox.publish(Placed("k", 1), key="k")
+    await shop.pump()
+    assert await count(db, "faultproof_parked") == 0
+    assert [group.events for group in (await outbox.lag()).groups] == [0, 0]
 
 
 async def test_a_consumer_without_a_function_is_refused(outbox: fp.Outbox) -> None:
