@@ -17,7 +17,7 @@ from faultproof.errors import (
     StorageFailed,
     TransactionOpen,
 )
-from faultproof.patterns.outbox.consumer import CRASHES_MAX
+from faultproof.patterns.outbox.care import CRASHES_MAX
 from faultproof.ports.database import Database, Transaction
 from faultproof.signals import DEAD_LETTER, LOOP_LAG, RETRY, STUCK
 from tests.fakes import Recorder, ShiftedClock, until

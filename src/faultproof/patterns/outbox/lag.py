@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from faultproof.patterns.outbox import sql
-from faultproof.patterns.outbox.consumer import group_kind
+from faultproof.patterns.outbox.membership import group_kind
 from faultproof.patterns.outbox.sequencer import lease_kind
 from faultproof.ports.claims import Holder
 from faultproof.ports.database import Database

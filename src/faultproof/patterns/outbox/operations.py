@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from faultproof.errors import InvalidInput
 from faultproof.patterns.outbox import sql
-from faultproof.patterns.outbox.consumer import group_kind
+from faultproof.patterns.outbox.membership import group_kind
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
 from faultproof.primitives.install import check

@@ -80,6 +80,11 @@ class Parking:
             if key is not None:
                 yield from sql.promote(self._log, self._group, partition, key)
 
+    def behind(self, records: Sequence[Record], blocked: frozenset[str]) -> Script[None]:
+        """Park those of the records whose key has a parked event."""
+        if waiting := [record for record in records if record.key in blocked]:
+            yield from self.aside(waiting)
+
     def failed(self, record: Record, decision: Verdict, error: str) -> Script[None]:
         """Park an event whose first attempt has failed."""
         row = _row(record, 1, decision.retry_in_us, dead=int(decision.dead), error=error)
