@@ -1,6 +1,7 @@
 """Transactions: all or nothing, whoever interrupts them; and no call that would wait for itself."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -287,6 +288,16 @@ async def test_transaction_that_has_ended_runs_nothing_more(stock: Database) -> 
 
 
 # --- interruptions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.inf, math.nan, 10**30, "5", True], ids=repr)
+async def test_timeout_that_is_none_is_refused_and_nothing_is_open(stock: Database, timeout: Any) -> None:
+    with pytest.raises(InvalidInput, match="`timeout` must be"):
+        async with stock.transaction(timeout=timeout):
+            raise AssertionError("begun")
+    assert not stock.in_transaction()
+    async with stock.transaction() as tx:  # nobody holds the lock
+        assert await tx.fetch("SELECT 1") == [(1,)]
 
 
 async def test_transaction_open_for_too_long_is_rolled_back(stock: Database) -> None:

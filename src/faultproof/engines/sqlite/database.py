@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
+from faultproof import bounds
 from faultproof.clock import Env
 from faultproof.engines.scopes import Scope, is_inside, refuse_after_fork, refuse_inside
 from faultproof.engines.sqlite.checkpoint import Checkpointer
@@ -97,6 +98,7 @@ class SqliteDatabase:
 
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[SqliteTransaction]:
         self._check()
+        bounds.seconds("timeout", timeout)
         return _Opened(self, timeout)
 
     async def install(self, *schemas: Schema) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from faultproof import bounds
 from faultproof.errors import Failed, LeaseLost, Misuse
 from faultproof.patterns.outbox.attempts import Attempts
 from faultproof.patterns.outbox.handling import Handling, Poisoned
@@ -51,12 +52,16 @@ class Inbox:
     async def again(self, parked: Parked, attempt: int) -> None:
         """One more attempt at a parked event: its effects, and that it is settled."""
         member = self._membership
-        async with self._database.transaction(timeout=self._options.timeout * 2) as tx:
+        async with self._database.transaction(timeout=self._seconds(1)) as tx:
             await tx.run(member.guard())
             await self._handling.handle(record_of(parked), tx, epoch=member.epoch, attempt=attempt)
             await tx.run(self._parking.settled(parked))
             committed = await member.leases.extend(tx)
         committed()
+
+    def _seconds(self, events: int) -> float:
+        """How long a transaction may be open: what each handler may take, and as much as one for the rest."""
+        return min(bounds.SECONDS_MAX, self._options.timeout * (events + 1))
 
     async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
         """As few transactions as can be: the records' effects, and the cursors past them."""
@@ -74,7 +79,7 @@ class Inbox:
 
     async def _settle_together(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
         member, clock = self._membership, self._database.env.clock
-        async with self._database.transaction(timeout=self._options.timeout * (len(records) + 1)) as tx:
+        async with self._database.transaction(timeout=self._seconds(len(records))) as tx:
             await tx.run(member.guard())
             enough = clock.monotonic() + self._options.ttl / 3
             for index, record in enumerate(records):
