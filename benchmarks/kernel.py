@@ -116,7 +116,7 @@ def _entries(count: int, start: int = 0) -> list[Entry]:
 
 async def _backlog(db: Database, count: int) -> None:
     for start in range(0, count, 20_000):
-        await db.transact(db.logs.append("outbox", _entries(min(20_000, count - start), start)))
+        await db.transact(db.logs.append("outbox", _entries(min(20_000, count - start), start), partitions=8))
 
 
 async def _drained(outbox: fp.Outbox, db: Database, moments: list[tuple[int, float]] | None = None) -> float:

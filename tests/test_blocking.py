@@ -1,11 +1,13 @@
 """Synchronous code: joined transactions on the driver itself, everything else through one background loop."""
 
 import asyncio
+import math
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,6 +152,9 @@ def test_a_database_that_was_forgotten_in_it_can_still_be_closed(tmp_path: Path)
     assert not (tmp_path / "shop.db-wal").exists()
 
 
-def test_a_timeout_that_is_none_is_refused() -> None:
-    with pytest.raises(InvalidInput):
-        fp.Blocking(timeout=0)
+@pytest.mark.parametrize("timeout", [0, -1, math.inf, math.nan, "60", True], ids=repr)
+def test_a_timeout_that_is_none_is_refused(timeout: Any) -> None:
+    threads = threading.active_count()
+    with pytest.raises(InvalidInput, match="`timeout` must be"):
+        fp.Blocking(timeout=timeout)
+    assert threading.active_count() == threads

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from faultproof.errors import Closed, InvalidInput, Misuse, OutcomeUnknown, UsedAfterFork
+from faultproof import bounds
+from faultproof.errors import Closed, Misuse, OutcomeUnknown, UsedAfterFork
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,8 +39,7 @@ class Blocking:
     """
 
     def __init__(self, *, timeout: float = 60.0) -> None:
-        if not timeout > 0:
-            raise InvalidInput(f"timeout must be positive, got {timeout}")
+        bounds.seconds("timeout", timeout)
         self._timeout = timeout
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="faultproof-blocking", daemon=True)

@@ -31,7 +31,7 @@
         ├── NotADatabase          the file is something else, or damaged
         ├── DiskFull
         ├── StorageFailed         the operating system reported an I/O error
-        └── SchemaMismatch        tables missing, or of a version this release does not work with
+        └── SchemaMismatch        tables or a log missing, or not as this process expects them
 
 `Failed` and `OutcomeUnknown` never share a subclass: code that handles one must not catch the other by accident.
 """
@@ -183,4 +183,4 @@ class StorageFailed(Repair):
 
 
 class SchemaMismatch(Repair):
-    """Tables are missing, or of a version that this release does not work with."""
+    """Tables or a log are missing, or not as this process expects them: another version, other partitions."""

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from tests.architecture.source import Module, imports, modules, strings, top_level_names
 
-_LEAVES = frozenset({"errors", "clock", "signals"})
+_LEAVES = frozenset({"bounds", "errors", "clock", "signals"})
 _MAY_IMPORT = {
+    "bounds": _LEAVES,
     "errors": _LEAVES,
     "clock": _LEAVES,
     "signals": _LEAVES,

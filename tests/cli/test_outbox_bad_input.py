@@ -112,7 +112,7 @@ CALLS: list[tuple[list[str], str]] = [
     (["lag", "--name", "inbox"], "there is no log 'inbox' in this database"),
     (["dead", "--group", "pots"], "no group 'pots' has ever consumed 'outbox': its groups are post"),
     (["forget", "pots", "--yes"], "no group 'pots' has ever consumed 'outbox': its groups are post"),
-    (["dead", *GROUP, "--limit", "0"], "limit must be between 1 and 10000, got 0"),
+    (["dead", *GROUP, "--limit", "0"], "`limit` must be a whole number from 1 to 10,000, got 0"),
     (["replay", "no\x1bone", *GROUP], "not among the dead letters of 'post', and left alone: 'no\\x1bone'"),
     (["replay", "\udcff", *GROUP], "a value does not fit into"),
     (["replay", *GROUP], "name dead letters by their ids, or give --all"),

@@ -1,6 +1,7 @@
 """Transactions: all or nothing, whoever interrupts them; and no call that would wait for itself."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -346,6 +347,16 @@ async def test_transaction_that_has_ended_runs_nothing_more(stock: Database) -> 
 # --- interruptions ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("timeout", [0, -1, math.inf, math.nan, 10**30, "5", True], ids=repr)
+async def test_timeout_that_is_none_is_refused_and_nothing_is_open(stock: Database, timeout: Any) -> None:
+    with pytest.raises(InvalidInput, match="`timeout` must be"):
+        async with stock.transaction(timeout=timeout):
+            raise AssertionError("begun")
+    assert not stock.in_transaction()
+    async with stock.transaction() as tx:  # nobody holds the lock
+        assert await tx.fetch("SELECT 1") == [(1,)]
+
+
 async def test_transaction_open_for_too_long_is_rolled_back(stock: Database) -> None:
     async def dawdle() -> None:
         async with stock.transaction(timeout=0.05) as tx:
@@ -570,7 +581,7 @@ async def test_missing_tables_are_a_schema_mismatch(connect: Connect) -> None:
     with pytest.raises(SchemaMismatch, match="install"):
         await db.read(db.claims.holders("job"))
     with pytest.raises(SchemaMismatch, match="install"):
-        await db.transact(db.logs.append("orders", []))
+        await db.transact(db.logs.append("orders", [], partitions=1))
 
 
 async def test_an_interrupt_inside_a_script_leaves_no_transaction_open(db: Database) -> None:

@@ -61,7 +61,7 @@ async def test_lease_runs_out_by_itself(db: Database, peer: Database) -> None:
 async def test_delayed_event_is_sequenced_once_its_time_has_come(db: Database) -> None:
     await db.transact(db.logs.create("orders", partitions=1, epoch="e"))
     before = await db.read(now())
-    await db.transact(db.logs.append("orders", [Entry(0, "late", None, "T", "{}", None, DELAY_US)]))
+    await db.transact(db.logs.append("orders", [Entry(0, "late", None, "T", "{}", None, DELAY_US)], partitions=1))
     async with asyncio.timeout(WAIT_S):
         while not await db.transact(db.logs.sequence("orders", [0], limit=1)):
             due_in_us = (await db.read(db.logs.ready("orders"))).due_in_us

@@ -1,6 +1,7 @@
 """Batching: who shares a batch, what each caller is told, and that nothing is lost, doubled or leaked."""
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -389,11 +390,34 @@ async def test_one_item_too_many_is_refused_and_a_cancel_makes_room() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"items": 0}, {"pending": 0}, {"weight": 0}, {"window": -1}, {"timeout": 0}], ids=str
+    "wrong",
+    [
+        *({option: value} for option in ("items", "pending") for value in (0, 1.0, 10**30, True, math.nan)),
+        *({"weight": value} for value in (0, -1, math.inf, math.nan, True)),
+        *({option: value} for option in ("window", "timeout") for value in (-1, math.inf, math.nan, "1", True)),
+        {"timeout": 0},
+    ],
+    ids=str,
 )
 def test_limits_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput):
+    (option,) = wrong
+    with pytest.raises(InvalidInput, match=f"`{option}` must be"):
         BatchLimits(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"weight": math.nan}, {"weight": "a"}, {"weight": -1}, {"timeout": math.nan}], ids=str
+)
+async def test_an_item_with_no_weight_or_time_that_can_be_harms_nobody_else(wrong: dict[str, Any]) -> None:
+    """Found: a weight that is no number ended the loop, and everybody who waited waited until their time ran out."""
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    tasks = await behind_a_leader(gate, batcher, 1)
+    with pytest.raises(InvalidInput, match=f"`{next(iter(wrong))}` must be"):
+        await within(batcher.submit(2, **wrong))
+    tasks += submitting(batcher, 3)
+    gate.let(2)
+    assert await outcomes(tasks) == [0, 2, 6]
 
 
 # --- closing ----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """The same request again gets the first answer; other content under its key, an error of its own."""
 
 import asyncio
+import math
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -324,6 +326,22 @@ async def test_old_answers_are_forgotten_in_bounded_steps(db: Database):
     assert await keys.trim(older=0, limit=3) == 3
     assert await keys.trim(older=0, limit=3) == 2
     assert await keys.trim(older=0) == 0
+
+
+@pytest.mark.parametrize("value", [-1, math.inf, math.nan, 10**30, "1", True], ids=repr)
+async def test_times_that_nobody_can_mean_are_refused_and_nothing_is_done(db: Database, value: Any):
+    keys = _keys(db)
+    await db.transact(keys.script("k", 1, _charge(1)))
+    with pytest.raises(InvalidInput, match="`ttl` must be"):
+        _keys(db, ttl=value)
+    with pytest.raises(InvalidInput, match="`older` must be"):
+        await keys.trim(older=value)
+    if value != -1:  # nothing is left until some deadline: then nobody waits
+        with pytest.raises(InvalidInput, match="`timeout` must be"):
+            await keys.run("k", 1, lambda: asyncio.sleep(0, 5), timeout=value)
+    with pytest.raises(InvalidInput, match="`limit` must be"):
+        await keys.trim(older=0, limit=0 if value == -1 else value)
+    assert await keys.trim(older=0) == 1
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256, "a\0b"])

@@ -1,12 +1,13 @@
 """Leases: members on one file share partitions, hand over and take over. Time is the test's, and shared by all."""
 
 import math
+from typing import Any
 
 import pytest
 
-from faultproof.errors import LeaseLost
+from faultproof.errors import InvalidInput, LeaseLost
 from faultproof.ports.database import Database
-from faultproof.primitives.leases import Leases
+from faultproof.primitives.leases import Leases, fair_share
 from faultproof.signals import LOOP_LAG, STUCK, Signals
 from tests.fakes import FixedRng, ManualClock, Recorder, env_of
 from tests.files import Connect
@@ -28,14 +29,14 @@ class Team:
         self._connect = connect
         self._share = share
 
-    async def join(self, *names: str) -> None:
+    async def join(self, *names: str, owner: str | None = None) -> None:
         for name in names:
             env = env_of(clock=self.clock, rng=FixedRng(0.5), signals=Signals(sinks=[self.recorder]))
             database = self.databases[name] = await self._connect(env)
             if len(self.databases) == 1:
                 await database.install(database.claims.schema)
                 await database.transact(database.claims.add("job", [str(n) for n in range(PARTITIONS)]))
-            self.members[name] = Leases(database, "job", owner=name, ttl=TTL, share=self._share)
+            self.members[name] = Leases(database, "job", owner=owner or name, ttl=TTL, share=self._share)
             await self.members[name].tend()
 
     async def pass_time(self, seconds: float) -> None:
@@ -48,11 +49,14 @@ class Team:
     def held(self) -> dict[str, list[int]]:
         return {name: [int(claim.id) for claim in member.held()] for name, member in self.members.items()}
 
+    def everything(self) -> list[int]:
+        return sorted(partition for partitions in self.held().values() for partition in partitions)
+
     def sizes(self) -> list[int]:
         return sorted(len(partitions) for partitions in self.held().values())
 
     def nobody_shares_a_partition(self) -> None:
-        everything = [partition for partitions in self.held().values() for partition in partitions]
+        everything = self.everything()
         assert len(everything) == len(set(everything)), self.held()
 
 
@@ -61,17 +65,69 @@ def team(connect: Connect) -> Team:
     return Team(connect)
 
 
+@pytest.mark.parametrize("ttl", [0, -1, math.inf, math.nan, "5", True], ids=repr)
+async def test_a_lease_time_that_cannot_be_is_refused(db: Database, ttl: Any) -> None:
+    with pytest.raises(InvalidInput, match="`ttl` must be"):
+        Leases(db, "job", owner="a", ttl=ttl, share=True)
+
+
 async def test_one_member_takes_everything_at_once(team: Team) -> None:
     await team.join("a")
     assert team.held() == {"a": list(range(8))}
 
 
-@pytest.mark.parametrize(("members", "sizes"), [("ab", [4, 4]), ("abc", [2, 3, 3]), ("abcdefghi", [0] + [1] * 8)])
+@pytest.mark.parametrize(
+    ("members", "sizes"),
+    [
+        ("ab", [4, 4]),
+        ("abc", [2, 3, 3]),
+        ("abcde", [1, 1, 2, 2, 2]),  # found: from five to seven members, four held two each and the rest none
+        ("abcdef", [1, 1, 1, 1, 2, 2]),
+        ("abcdefg", [1, 1, 1, 1, 1, 1, 2]),
+        ("abcdefghi", [0] + [1] * 8),
+    ],
+)
 async def test_members_share_fairly_and_completely(team: Team, members: str, sizes: list[int]) -> None:
     await team.join(*members)
     await team.pass_time(TTL)
     assert team.sizes() == sizes
-    assert sorted(p for partitions in team.held().values() for p in partitions) == list(range(8))
+    assert team.everything() == list(range(8))
+    before = {name: member.held() for name, member in team.members.items()}
+    await team.pass_time(3 * TTL)
+    assert {name: member.held() for name, member in team.members.items()} == before  # nothing goes to and fro
+
+
+@pytest.mark.parametrize("total", [0, 1, 7, 8, 1_024])
+@pytest.mark.parametrize("names", ["a", "ab", "edcba", "abcdefghi"])
+def test_parts_add_up_and_differ_by_one_at_most(total: int, names: str) -> None:
+    parts = [fair_share(total, set(names), name) for name in names]
+    assert sum(parts) == total
+    assert max(parts) - min(parts) <= 1
+
+
+async def test_parts_stay_fair_while_members_come_and_go(team: Team) -> None:
+    await team.join(*"ace")
+    await team.pass_time(TTL)
+    await team.join("b", "d")  # between the others by name
+    await team.pass_time(TTL)
+    assert (team.sizes(), team.everything()) == ([1, 1, 2, 2, 2], list(range(8)))
+    del team.members["a"]  # dies
+    await team.pass_time(2.5 * TTL)
+    assert (team.sizes(), team.everything()) == ([2, 2, 2, 2], list(range(8)))
+    await team.members.pop("c").close()
+    await team.pass_time(TTL)
+    assert (team.sizes(), team.everything()) == ([2, 3, 3], list(range(8)))
+
+
+async def test_members_of_one_owner_share_like_any_others(team: Team) -> None:
+    """Found: two consumers of a group in one process counted as one, and took another process's part."""
+    await team.join("a", "b", "c", owner="one process")
+    await team.join("d")
+    await team.pass_time(TTL)
+    assert (team.sizes(), team.everything()) == ([2, 2, 2, 2], list(range(8)))
+    await team.members.pop("b").close()
+    await team.pass_time(TTL)
+    assert (team.sizes(), team.everything()) == ([2, 3, 3], list(range(8)))
 
 
 async def test_a_newcomer_gets_its_part_within_one_lease_time(team: Team) -> None:

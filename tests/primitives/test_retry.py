@@ -1,5 +1,6 @@
 """Retry: what is repeated, when, how often, and who pays for it. Time is the test's."""
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
@@ -226,13 +227,30 @@ async def test_a_call_that_succeeds_or_cannot_be_helped_spends_nothing() -> None
 # --- what cannot be ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"base": -1}, {"base": 3.0, "cap": 2.0}, {"deadline": 0}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"attempts": value} for value in (0, 1.5, 10**30, True)),
+        *({option: value} for option in ("base", "cap", "deadline") for value in (-1, math.nan, math.inf, "1")),
+        {"cap": 2.0, "base": 3.0},
+        {"deadline": 0},
+    ],
+    ids=str,
+)
 def test_a_policy_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput, match=f"`{next(iter(wrong))}` must be"):
         RetryPolicy(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"ratio": -0.1}, {"ratio": 1.1}, {"burst": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"ratio": value} for value in (-0.1, 1.1, math.nan, True)),
+        *({"burst": value} for value in (0.5, math.inf, math.nan)),
+    ],
+    ids=str,
+)
 def test_a_budget_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput):
+    (option,) = wrong
+    with pytest.raises(InvalidInput, match=f"`{option}` must be"):
         RetryBudget(**wrong)

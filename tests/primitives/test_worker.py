@@ -1,9 +1,11 @@
 """Workers: loops that fail are started again and harm nobody, and stopping gives everything back."""
 
 import asyncio
+import math
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -280,6 +282,12 @@ async def test_cancelling_the_run_ends_every_loop() -> None:
 def test_a_worker_without_loops_is_refused() -> None:
     with pytest.raises(InvalidInput):
         Worker(env_of())
+
+
+@pytest.mark.parametrize("value", [-1, math.inf, math.nan, "10", True], ids=repr)
+def test_a_drain_timeout_that_cannot_be_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidInput, match="`drain_timeout` must be"):
+        Worker(env_of(), Scripted("one", rest), drain_timeout=value)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -26,6 +26,19 @@ def other_partitions(log: str, *, existing: int, asked: int) -> InvalidInput:
     )
 
 
+def no_place(log: str, *, existing: int, asked: int) -> SchemaMismatch | InvalidInput:
+    """Events were appended to a log that is not there, has other partitions, or not the one that an event names."""
+    if not existing:
+        return no_such_log(log)
+    if existing == asked:
+        return InvalidInput(f"an event names a partition that {log!r} does not have: they are 0 to {existing - 1}")
+    # Not the event's fault, whatever else is wrong: a handler that publishes must not make dead letters of its events.
+    return SchemaMismatch(
+        f"the log {log!r} was installed with {existing} partitions, and this process spreads keys over {asked}, which "
+        f"would break their order: give `partitions={existing}`, or choose another name"
+    )
+
+
 def events_trimmed(log: str, span: Span) -> EventsTrimmed:
     """A cursor stands before the first event kept."""
     return EventsTrimmed(

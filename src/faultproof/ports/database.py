@@ -103,7 +103,8 @@ class Database(Protocol):
 
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[Transaction]:
         """A transaction for the caller's own statements; rolled back if the block raises, or if it is still open after
-        `timeout` seconds (`DeadlineExceeded`). Waiting for its turn before has a bound of its own (`Busy`)."""
+        `timeout` seconds (`DeadlineExceeded`). Waiting for its turn before has a bound of its own (`Busy`). Raises
+        `InvalidInput` for a timeout that is none."""
         ...
 
     async def transact(self, script: Script[T]) -> T:

@@ -38,7 +38,7 @@ class Record(NamedTuple):
     payload: str
     headers: str | None
     at_us: int
-    """When it was written into the intake, by the engine's clock."""
+    """When it was written into the intake, by the engine's clock; of a delayed one, when it became due."""
 
 
 class Cursor(NamedTuple):
@@ -91,8 +91,12 @@ class LogTable(Protocol):
         """After a restore from a backup: offsets will be given out again, so they get a new name."""
         ...
 
-    def append(self, log: str, entries: Sequence[Entry]) -> Script[None]:
-        """Write to the intake, in the caller's transaction, in the order given."""
+    def append(self, log: str, entries: Sequence[Entry], *, partitions: int) -> Script[None]:
+        """Write to the intake, in the caller's transaction, in the order given.
+
+        `partitions`: how many the caller spread the keys over. Raises `SchemaMismatch` if the log has another number of
+        them, or was never created: such events would lose their keys' order, or wait for ever.
+        """
         ...
 
     def ready(self, log: str) -> Script[Ready]:

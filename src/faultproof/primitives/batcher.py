@@ -15,12 +15,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar, Union
 
+from faultproof import bounds
 from faultproof.clock import Env
-from faultproof.errors import Closed, DeadlineExceeded, Failed, InvalidInput, OutcomeUnknown, Overloaded
+from faultproof.errors import Closed, DeadlineExceeded, Failed, OutcomeUnknown, Overloaded
 from faultproof.signals import QUEUE_AGE, QUEUE_DEPTH
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+WEIGHT_MIN, WEIGHT_MAX = 0.000_001, 1e15
+"""In the caller's own unit; most mean bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,11 @@ class BatchLimits:
     """How long a caller waits unless it says otherwise."""
 
     def __post_init__(self) -> None:
-        if min(self.items, self.pending) < 1 or self.weight <= 0 or self.window < 0 or self.timeout <= 0:
-            raise InvalidInput(f"batch limits must be positive (the window may be 0), got {self}")
+        bounds.count("items", self.items)
+        bounds.number("weight", self.weight, least=WEIGHT_MIN, most=WEIGHT_MAX)
+        bounds.seconds("window", self.window, least=0)
+        bounds.count("pending", self.pending)
+        bounds.seconds("timeout", self.timeout)
 
 
 class _Item(Generic[T, R]):
@@ -95,12 +102,18 @@ class Batcher(Generic[T, R]):
         """Apply `item` in some batch, and give its result.
 
         Raises what `apply` gave for the item; `Overloaded` when too many wait; `DeadlineExceeded` when `timeout` seconds
-        passed before its batch began (nothing happened); `OutcomeUnknown` when they passed after. A caller that is
-        cancelled before its batch began takes the item with it; afterwards the outcome is unknown to it.
+        passed before its batch began (nothing happened); `OutcomeUnknown` when they passed after; `InvalidInput` for a
+        weight or a timeout that is no finite number. A caller that is cancelled before its batch began takes the item
+        with it; afterwards the outcome is unknown to it.
         """
         if self._closed:
             raise Closed(f"the batcher {self._name!r} is closed: make a new one")
-        seconds = self._limits.timeout if timeout is None else timeout
+        seconds = self._limits.timeout
+        if timeout is not None:  # what is left until a deadline may be nothing, or less
+            bounds.seconds("timeout", timeout, least=-bounds.SECONDS_MAX)
+            seconds = timeout
+        if weight != 1.0:  # one that is no number would end the loop for everybody
+            bounds.number("weight", weight, least=0, most=WEIGHT_MAX)
         if seconds <= 0:
             raise DeadlineExceeded(f"no time was left to wait for a batch of {self._name!r}")
         if not self._busy() and not self._pending and self._limits.window == 0:

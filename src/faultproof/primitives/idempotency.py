@@ -23,6 +23,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from faultproof import bounds
 from faultproof.errors import (
     Duplicate,
     FaultproofError,
@@ -131,8 +132,9 @@ class Idempotency(Generic[A]):
     ) -> None:
         if not scope or len(scope) > 100:
             raise InvalidInput(f"a scope is named with 1 to 100 characters, got {scope!r}")
-        if duplicates not in ("wait", "raise", "replay") or ttl <= 0:
-            raise InvalidInput(f"duplicates is wait, raise or replay and ttl positive, got {duplicates!r} and {ttl}")
+        if duplicates not in ("wait", "raise", "replay"):
+            raise InvalidInput(f"duplicates is wait, raise or replay, got {duplicates!r}")
+        bounds.seconds("ttl", ttl)
         self._database = database
         self._scope = scope
         self._decode = msgspec.json.Decoder(answer).decode
@@ -172,6 +174,7 @@ class Idempotency(Generic[A]):
         in between cannot, nor can an event loop that shuts down (the end of `asyncio.run` cancels the storing as well):
         the answer may be missing then, and the next caller after the lease repeats the work.
         """
+        bounds.seconds("timeout", timeout, least=-bounds.SECONDS_MAX)  # of a deadline nothing may be left
         fingerprint = _checked(key, content)
         clock = self._database.env.clock
         deadline = clock.monotonic() + timeout
@@ -194,6 +197,8 @@ class Idempotency(Generic[A]):
 
     async def trim(self, *, older: float, limit: int = 1_000) -> int:
         """Forget answers that are older than `older` seconds, at most `limit`; how many. Retries later than that repeat."""
+        bounds.seconds("older", older, least=0)
+        bounds.count("limit", limit)
         return await self._database.transact(_trim(self._scope, int(older * 1_000_000), limit))
 
     # -- inside -----------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from math import ceil
 
+from faultproof import bounds
 from faultproof.errors import FaultproofError, LeaseLost
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.database import Database, Tx
@@ -19,6 +19,21 @@ from faultproof.ports.script import Script
 from faultproof.signals import LOOP_LAG, STUCK
 
 MEMBERS_MAX = 1_000
+
+
+def members_kind(kind: str) -> str:
+    """The kind of the claims by which members of a kind are counted."""
+    return f"{kind}:members"
+
+
+def fair_share(total: int, members: Collection[str], member: str) -> int:
+    """How many of `total` claims are `member`'s part.
+
+    The parts of all members add up to `total`: where it does not divide, the first by name have one more. Rounded up for
+    everybody, five members of eight claims would hold two each until none is left for the last.
+    """
+    share, over = divmod(total, len(members))
+    return share + (sorted(members).index(member) < over)
 
 
 class Leases:
@@ -31,11 +46,15 @@ class Leases:
 
     def __init__(self, database: Database, kind: str, *, owner: str, ttl: float, share: bool) -> None:
         """`share`: leave the other members their part; otherwise take all there is."""
+        bounds.seconds("ttl", ttl)
         self._database = database
         self._kind = kind
         self._owner = owner
+        # Of its own, because one owner may be several members: two consumers of a group in one process.
+        self._member = f"{owner}/{database.env.ids.new()[-6:]}"
         self._ttl = ttl
         self._share = share
+        self._total: int | None = None
         self._claims: list[Claim] = []
         self._doubted: list[Claim] = []
         self._until = 0.0
@@ -50,6 +69,11 @@ class Leases:
         if asked >= self._due or self._lost:
             self._renewed(asked, await self._database.transact(self._tend()))
         return self._claims
+
+    @property
+    def gone(self) -> bool:
+        """At the last look there was nothing of this kind to be held, by anybody."""
+        return self._total == 0
 
     def held(self) -> list[Claim]:
         """The claims whose leases still run. Raises `LeaseLost` if any has been lost under way."""
@@ -134,10 +158,10 @@ class Leases:
 
     def _tend(self) -> Script[list[Claim]]:
         table, ttl_us = self._database.claims, int(self._ttl * 1_000_000)
-        members = (yield from self._join(ttl_us)) if self._share else 1
+        members = (yield from self._join(ttl_us)) if self._share else {self._member}
         claims = yield from table.renew(self._kind, [*self._claims, *self._doubted], ttl_us=ttl_us)
-        total = len((yield from table.holders(self._kind)))
-        quota = ceil(total / members)
+        self._total = len((yield from table.holders(self._kind)))
+        quota = fair_share(self._total, members, self._member)
         if len(claims) < quota:
             taken = yield from table.take(self._kind, self._owner, ttl_us=ttl_us, limit=quota - len(claims))
             self._stuck = sum(claim.attempts > 1 for claim in taken)
@@ -160,26 +184,27 @@ class Leases:
 
     def _present(self, ttl_us: int) -> Script[list[Holder]]:
         """Be counted among the members; the members, as they were before."""
-        table, kind = self._database.claims, f"{self._kind}:members"
+        table, kind = self._database.claims, members_kind(self._kind)
         members = yield from table.holders(kind)
-        mine = [Claim(h.id, h.token, h.attempts) for h in members if h.owner == self._owner]
-        if mine:
+        if mine := self._registered(members):
             yield from table.renew(kind, mine, ttl_us=ttl_us)
-        elif all(holder.id != self._owner for holder in members):
-            yield from table.add(kind, [self._owner])
+        else:
+            yield from table.add(kind, [self._member])
         return members
 
-    def _join(self, ttl_us: int) -> Script[int]:
-        """Be counted, sweep out members that are gone, and count those that are here."""
-        table, kind = self._database.claims, f"{self._kind}:members"
+    def _join(self, ttl_us: int) -> Script[set[str]]:
+        """Be counted, and sweep out members that are gone; those that are here."""
+        table, kind = self._database.claims, members_kind(self._kind)
         members = yield from self._present(ttl_us)
         taken = yield from table.take(kind, self._owner, ttl_us=ttl_us, limit=MEMBERS_MAX)
-        gone = [claim for claim in taken if claim.id != self._owner]
+        gone = [claim for claim in taken if claim.id != self._member]
         if gone:
             yield from table.finish(kind, gone)
-        return 1 + sum(holder.state == "held" and holder.id != self._owner for holder in members)
+        return {self._member, *(holder.id for holder in members if holder.state == "held")}
 
     def _leave(self) -> Script[None]:
-        table, kind = self._database.claims, f"{self._kind}:members"
-        members = yield from table.holders(kind)
-        yield from table.finish(kind, [Claim(h.id, h.token, h.attempts) for h in members if h.owner == self._owner])
+        table, kind = self._database.claims, members_kind(self._kind)
+        yield from table.finish(kind, self._registered((yield from table.holders(kind))))
+
+    def _registered(self, members: Sequence[Holder]) -> list[Claim]:
+        return [Claim(h.id, h.token, h.attempts) for h in members if h.id == self._member]

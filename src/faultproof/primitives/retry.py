@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from faultproof import bounds
 from faultproof.clock import Env, Rng
 from faultproof.errors import DeadlineExceeded, InvalidInput, OutcomeUnknown, RetriesExhausted, TryAgain
 from faultproof.signals import BUDGET_SPENT, RETRY
@@ -32,8 +33,8 @@ class RetryBudget:
     """
 
     def __init__(self, *, ratio: float = 0.1, burst: float = 10.0) -> None:
-        if not 0 <= ratio <= 1 or burst < 1:
-            raise InvalidInput(f"a retry budget needs 0 ≤ ratio ≤ 1 and burst ≥ 1, got {ratio} and {burst}")
+        bounds.number("ratio", ratio, least=0, most=1)
+        bounds.number("burst", burst, least=1, most=bounds.COUNT_MAX)
         self._ratio = ratio
         self._burst = burst
         self._tokens = burst
@@ -71,8 +72,12 @@ class RetryPolicy:
     """Also repeat after `OutcomeUnknown`. Only for calls that carry an idempotency key."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.base < 0 or self.cap < self.base or self.deadline <= 0:
-            raise InvalidInput(f"a retry policy needs attempts ≥ 1, 0 ≤ base ≤ cap and deadline > 0, got {self}")
+        bounds.count("attempts", self.attempts)
+        bounds.seconds("base", self.base, least=0)
+        bounds.seconds("cap", self.cap, least=0)
+        bounds.seconds("deadline", self.deadline)
+        if self.cap < self.base:
+            raise InvalidInput(f"`cap` must be at least `base`, got {self.cap} and {self.base}")
 
 
 class Retry:

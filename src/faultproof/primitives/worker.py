@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from faultproof import bounds
 from faultproof.clock import Env
 from faultproof.errors import InvalidInput
 from faultproof.ports.database import News
@@ -75,6 +76,7 @@ class Worker:
     def __init__(self, env: Env, *loops: Loop, drain_timeout: float = 10.0) -> None:
         if not loops:
             raise InvalidInput("a worker needs at least one loop to run")
+        bounds.seconds("drain_timeout", drain_timeout, least=0)
         self._env = env
         self._states = [_State(loop) for loop in loops]
         self._drain_timeout = drain_timeout

@@ -53,8 +53,8 @@ async def test_late_commit_is_not_skipped(db: PostgresDatabase, peer: PostgresDa
         seen.extend(record.id for record in await read(peer, offset=len(seen)))
 
     async with db.transaction() as late:
-        await late.run(db.logs.append(LOG, [entry("first to write")]))
-        await peer.transact(peer.logs.append(LOG, [entry("first to commit")]))
+        await late.run(db.logs.append(LOG, [entry("first to write")], partitions=2))
+        await peer.transact(peer.logs.append(LOG, [entry("first to commit")], partitions=2))
         assert await sequence(peer) == 1  # and it does not wait for the open one
         await look()
         assert seen == ["first to commit"]
@@ -69,7 +69,7 @@ async def test_long_transaction_elsewhere_stalls_nobody(db: PostgresDatabase, pe
         await old.fetch("SELECT pg_current_xact_id()")
         await old.execute("CREATE TABLE unrelated (n int)")
         for n in range(3):
-            await peer.transact(peer.logs.append(LOG, [entry(str(n))]))
+            await peer.transact(peer.logs.append(LOG, [entry(str(n))], partitions=2))
             assert await sequence(peer) == 1
             assert len(await read(peer)) == n + 1
 
@@ -95,7 +95,7 @@ async def test_order_of_a_key_is_the_order_of_its_row_s_lock(db: PostgresDatabas
 
     def change(database: PostgresDatabase, item: str, partition: int) -> Script[None]:
         version = yield from bump(item)
-        yield from database.logs.append(LOG, [entry(f"{version}", key=item, partition=partition)])
+        yield from database.logs.append(LOG, [entry(f"{version}", key=item, partition=partition)], partitions=2)
 
     async def write(database: PostgresDatabase, seed: int) -> None:
         rng = random.Random(seed)
@@ -128,7 +128,7 @@ async def test_sequencer_that_waited_sees_what_the_one_before_it_did(
     db: PostgresDatabase, peer: PostgresDatabase
 ) -> None:
     """Two statements, two snapshots: the lock of the second sequencer comes before its first look at the intake."""
-    await db.transact(db.logs.append(LOG, [entry(str(n)) for n in range(6)]))
+    await db.transact(db.logs.append(LOG, [entry(str(n)) for n in range(6)], partitions=2))
     async with asyncio.timeout(WAIT_S):
         async with db.transaction() as first:
             assert await first.run(db.logs.sequence(LOG, [0, 1], limit=4)) == 4
@@ -146,14 +146,14 @@ async def test_event_that_commits_between_the_move_and_the_delete_is_kept(
 
     async def write_early_and_commit_late() -> None:
         async with db.transaction() as tx:
-            await tx.run(db.logs.append(LOG, [entry("late")]))
+            await tx.run(db.logs.append(LOG, [entry("late")], partitions=2))
             wrote.set()
             await commit.wait()
 
     async with asyncio.timeout(WAIT_S):
         late = asyncio.create_task(write_early_and_commit_late())
         await wrote.wait()
-        await peer.transact(peer.logs.append(LOG, [entry("a"), entry("b")]))
+        await peer.transact(peer.logs.append(LOG, [entry("a"), entry("b")], partitions=2))
         async with peer.transaction() as tx:
             script = peer.logs.sequence(LOG, [0, 1], limit=2)
             step = next(script)
@@ -177,8 +177,10 @@ async def test_event_that_commits_between_the_move_and_the_delete_is_kept(
 async def test_sequencers_of_different_partitions_do_not_wait_for_each_other(
     db: PostgresDatabase, peer: PostgresDatabase
 ) -> None:
-    await db.transact(db.logs.append(LOG, [entry("a", partition=0), entry("b", partition=1)]))
-    await db.transact(db.logs.append(LOG, [entry("x", partition=0)._replace(delay_us=1), entry("y", partition=1)]))
+    await db.transact(db.logs.append(LOG, [entry("a", partition=0), entry("b", partition=1)], partitions=2))
+    await db.transact(
+        db.logs.append(LOG, [entry("x", partition=0)._replace(delay_us=1), entry("y", partition=1)], partitions=2)
+    )
     async with asyncio.timeout(WAIT_S):
         async with db.transaction() as tx:
             assert await tx.run(db.logs.sequence(LOG, [0], limit=10)) == 2
@@ -187,7 +189,7 @@ async def test_sequencers_of_different_partitions_do_not_wait_for_each_other(
 
 
 async def test_reader_sees_all_of_a_sequencing_or_nothing(db: PostgresDatabase, peer: PostgresDatabase) -> None:
-    await db.transact(db.logs.append(LOG, [entry("a")]))
+    await db.transact(db.logs.append(LOG, [entry("a")], partitions=2))
     async with db.transaction() as tx:
         await tx.run(db.logs.sequence(LOG, [0], limit=10))
         assert await read(peer) == []

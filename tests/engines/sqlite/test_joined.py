@@ -138,7 +138,7 @@ async def test_disk_full_that_a_script_catches_does_not_commit_the_rest_alone(
 async def test_log_and_claims_work_through_it(db: SqliteDatabase, raw: sqlite3.Connection) -> None:
     await db.transact(db.logs.create("orders", partitions=1, epoch="e"))
     tx = faultproof.join(raw)
-    tx.run(db.logs.append("orders", [Entry(0, "event", "k", "T", "{}", None, 0)]))
+    tx.run(db.logs.append("orders", [Entry(0, "event", "k", "T", "{}", None, 0)], partitions=1))
     tx.run(db.claims.add(KIND, ["a"]))
     (claim,) = tx.run(db.claims.take(KIND, "me", ttl_us=60_000_000, limit=1))
     raw.commit()
@@ -278,7 +278,7 @@ async def test_user_s_converters_get_nothing_of_ours(
             ("a", "held", "me")
         ]
         entries = [Entry(n % 2, f"event {n}", "k", "T", "{}", None, 0) for n in range(4)]
-        tx.run(db.logs.append("orders", entries))
+        tx.run(db.logs.append("orders", entries, partitions=2))
         tx.run(db.logs.sequence("orders", [0, 1], limit=10))
         records = tx.run(db.logs.read("orders", [Cursor(1, 0), Cursor(0, 0)], limit=10))
         assert [(record.partition, record.offset, record.id) for record in records] == [

@@ -116,21 +116,22 @@ async def main():
         for n in range(60):
             kind = rng.choice(("plain", "long", "rolled back", "joined"))
             if kind == "plain":
-                await db.transact(db.logs.append("orders", [entry(f"{name}{n}")]))
+                await db.transact(db.logs.append("orders", [entry(f"{name}{n}")], partitions=1))
             elif kind == "joined":
                 raw = sqlite3.connect(path, timeout=20)
-                faultproof.join(raw).run(db.logs.append("orders", [entry(f"{name}{n}")]))
+                faultproof.join(raw).run(db.logs.append("orders", [entry(f"{name}{n}")], partitions=1))
                 raw.commit()
                 raw.close()
             else:
                 try:
                     async with db.transaction() as tx:
-                        await tx.run(db.logs.append("orders", [entry(f"{name}{n}" if kind == "long" else "never")]))
+                        event = entry(f"{name}{n}" if kind == "long" else "never")
+                        await tx.run(db.logs.append("orders", [event], partitions=1))
                         await tx.fetch("SELECT count(*) FROM faultproof_intake")
                         if kind == "rolled back":
                             raise KeyError
                 except KeyError:
-                    await db.transact(db.logs.append("orders", [entry(f"{name}{n}")]))
+                    await db.transact(db.logs.append("orders", [entry(f"{name}{n}")], partitions=1))
 
 asyncio.run(main())
 """

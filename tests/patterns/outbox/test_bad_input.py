@@ -1,12 +1,15 @@
 """Calls that cannot be meant: each is refused with the right class and a sentence that helps, and nothing is written."""
 
+import asyncio
 import dataclasses
 import datetime
 import decimal
+import functools
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -25,11 +28,16 @@ from faultproof.errors import (
     UnknownEventType,
 )
 from faultproof.ports.database import Database
+from faultproof.ports.script import Inline
 from tests.fakes import env_of, within
 from tests.files import Connect
-from tests.patterns.outbox.shop import EVENTS, Paid, Placed, count
+from tests.patterns.outbox.shop import EVENTS, Paid, Placed, Seen, count, running
 
 pytestmark = pytest.mark.anyio
+
+NO_COUNTS = [0, -1, 1.5, float("inf"), float("nan"), 10**30, -(10**5_000), True, "8", None]
+NO_TIMES = [-1.0, float("inf"), float("-inf"), float("nan"), 10**30, 315_360_001, True, "5", None]
+"""Each reached some arithmetic before: in a step that is repeated for ever, or in the order of the event loop's timers."""
 
 NAIVE = datetime.datetime(2024, 1, 1, 12, 0)
 
@@ -68,6 +76,10 @@ async def shop(db: Database, outbox: fp.Outbox) -> fp.Outbox:
     """The outbox with more types, and a small limit."""
     options = fp.OutboxOptions(partitions=4, payload_bytes_max=10_000)
     return fp.Outbox(db, events=TYPES, options=options)
+
+
+def shown(value: object) -> str:
+    return "-(10**5000)" if isinstance(value, int) and value < -(10**4_000) else repr(value)
 
 
 def looped() -> dict[str, Any]:
@@ -128,6 +140,10 @@ BAD: dict[str, tuple[Callable[[fp.Outbox], Any], type[FaultproofError], str]] = 
     "class": (plain(Placed), UnknownEventType, "not a registered event"),
     "dict-without-type": (plain({"n": 1}), UnknownEventType, "pass `type=`"),
     "unknown-name": (plain({"n": 1}, type="nothing"), UnknownEventType, "no event is registered as 'nothing'"),
+    "list-as-type": (plain({"n": 1}, type=[]), InvalidInput, r"`type` must be the name .*, got \[\]"),
+    "int-as-type": (plain({"n": 1}, type=7), InvalidInput, "`type` must be the name"),
+    "class-as-type": (plain(Placed("k", 1), type=Placed), InvalidInput, "`type` must be the name"),
+    "surrogate-in-type": (plain({"n": 1}, type="noted\ud800"), UnknownEventType, "no event is registered as"),
     "wrong-name": (plain(Placed("k", 1), type="paid"), InvalidInput, "as 'paid' a Paid is registered, not a Placed"),
     "dict-as-struct": (plain({"n": 1}, type="placed"), InvalidInput, "'placed'"),
     # keys
@@ -148,12 +164,21 @@ BAD: dict[str, tuple[Callable[[fp.Outbox], Any], type[FaultproofError], str]] = 
     "list-as-headers": (headed(["a"]), InvalidInput, "headers"),
     "large-headers": (headed({"a": "b" * 9_000}), PayloadTooLarge, "limit is 8192"),
     # delays
-    "negative-delay": (delayed(-1), InvalidInput, "between 0 seconds and ten years"),
-    "absurd-delay": (delayed(1e12), InvalidInput, "between 0 seconds and ten years"),
-    "infinite-delay": (delayed(float("inf")), InvalidInput, "between 0 seconds and ten years"),
-    "nan-delay": (delayed(float("nan")), InvalidInput, "between 0 seconds and ten years"),
-    "text-delay": (delayed("soon"), InvalidInput, "between 0 seconds and ten years"),
-    "timedelta-delay": (delayed(datetime.timedelta(hours=1)), InvalidInput, "between 0 seconds and ten years"),
+    "negative-delay": (delayed(-1), InvalidInput, "`delay` must be a number of seconds from 0 to 315,360,000"),
+    "absurd-delay": (delayed(1e12), InvalidInput, "`delay` must be a number of seconds from 0 to 315,360,000"),
+    "infinite-delay": (
+        delayed(float("inf")),
+        InvalidInput,
+        "`delay` must be a number of seconds from 0 to 315,360,000",
+    ),
+    "nan-delay": (delayed(float("nan")), InvalidInput, "`delay` must be a number of seconds from 0 to 315,360,000"),
+    "true-as-delay": (delayed(True), InvalidInput, "`delay` must be a number of seconds from 0 to 315,360,000"),
+    "text-delay": (delayed("soon"), InvalidInput, "`delay` must be a number of seconds from 0 to 315,360,000"),
+    "timedelta-delay": (
+        delayed(datetime.timedelta(hours=1)),
+        InvalidInput,
+        "`delay` must be a number of seconds from 0 to 315,360,000",
+    ),
 }
 
 
@@ -262,40 +287,85 @@ async def test_names_that_cannot_be_are_refused(db: Database, outbox: fp.Outbox,
         await outbox.forget(name)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: fp.OutboxOptions(partitions=0),
-        lambda: fp.OutboxOptions(partitions=1_025),
-        lambda: fp.OutboxOptions(payload_bytes_max=1),
-        lambda: fp.ConsumerOptions(attempts=0),
-        lambda: fp.ConsumerOptions(batch=0),
-        lambda: fp.ConsumerOptions(backoff=-1.0),
-        lambda: fp.ConsumerOptions(timeout=0.0),
-        lambda: fp.ConsumerOptions(ttl=0.0),
-        lambda: fp.ConsumerOptions(ttl=float("nan")),
-        lambda: fp.ConsumerOptions(timeout=float("nan")),
-        lambda: fp.ConsumerOptions(on_poison="skip"),  # type: ignore[arg-type]
-    ],
-)
-def test_options_that_cannot_be_are_refused(make: Callable[[], object]) -> None:
-    with pytest.raises(InvalidInput):
-        make()
+@pytest.mark.parametrize("option", ["attempts", "batch"])
+@pytest.mark.parametrize("value", NO_COUNTS, ids=shown)
+def test_counts_of_a_group_that_nobody_can_mean_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}` must be a whole number from 1 to"):
+        fp.ConsumerOptions(**{option: value})
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda outbox: outbox.sequencer(ttl=0),
-        lambda outbox: outbox.sequencer(batch=0),
-        lambda outbox: outbox.retention(keep=-1),
-        lambda outbox: outbox.retention(every=0),
-        lambda outbox: outbox.retention(batch=0),
-    ],
-)
-async def test_loops_that_cannot_be_are_refused(outbox: fp.Outbox, make: Callable[[fp.Outbox], object]) -> None:
-    with pytest.raises(InvalidInput):
-        make(outbox)
+@pytest.mark.parametrize("option", ["backoff", "backoff_max", "timeout", "ttl"])
+@pytest.mark.parametrize("value", NO_TIMES, ids=shown)
+def test_times_of_a_group_that_nobody_can_mean_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}` must be a number of seconds from"):
+        fp.ConsumerOptions(**{option: value})
+
+
+@pytest.mark.parametrize("option", ["timeout", "ttl"])
+def test_no_time_at_all_is_refused_where_something_must_happen_in_it(option: str) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}`"):
+        fp.ConsumerOptions(**{option: 0.0})
+    fp.ConsumerOptions(backoff=0.0, backoff_max=0.0)
+
+
+@pytest.mark.parametrize("value", ["skip", None, [], True], ids=repr)
+def test_what_becomes_of_a_poisoned_key_is_one_of_two(value: Any) -> None:
+    with pytest.raises(InvalidInput, match="'key waits' or 'key goes on'"):
+        fp.ConsumerOptions(on_poison=value)
+
+
+@pytest.mark.parametrize("option", ["partitions", "payload_bytes_max"])
+@pytest.mark.parametrize("value", [*NO_COUNTS, 8.0], ids=shown)
+def test_sizes_of_an_outbox_that_nobody_can_mean_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}` must be a whole number from"):
+        fp.OutboxOptions(**{option: value})
+
+
+def test_more_partitions_than_anybody_needs_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="from 1 to 1,024"):
+        fp.OutboxOptions(partitions=1_025)
+    fp.OutboxOptions(partitions=1_024)
+
+
+@pytest.mark.parametrize("loop", ["sequencer", "retention"])
+@pytest.mark.parametrize("value", NO_COUNTS, ids=shown)
+async def test_loops_with_no_batch_that_can_be_are_refused(outbox: fp.Outbox, loop: str, value: Any) -> None:
+    with pytest.raises(InvalidInput, match="`batch` must be a whole number from 1 to"):
+        getattr(outbox, loop)(batch=value)
+
+
+@pytest.mark.parametrize(("loop", "option"), [("sequencer", "ttl"), ("retention", "keep"), ("retention", "every")])
+@pytest.mark.parametrize("value", NO_TIMES, ids=shown)
+async def test_loops_with_no_time_that_can_be_are_refused(
+    outbox: fp.Outbox, loop: str, option: str, value: Any
+) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}` must be a number of seconds from"):
+        getattr(outbox, loop)(**{option: value})
+
+
+@pytest.mark.parametrize(("loop", "option"), [("sequencer", "ttl"), ("retention", "every")])
+async def test_loops_without_any_time_are_refused(outbox: fp.Outbox, loop: str, option: str) -> None:
+    with pytest.raises(InvalidInput, match=f"`{option}`"):
+        getattr(outbox, loop)(**{option: 0})
+    outbox.retention(keep=0)
+
+
+async def test_options_at_their_bounds_work(db: Database, outbox: fp.Outbox) -> None:
+    """What is let through can be used: no time overflows when it becomes microseconds."""
+    seen = Seen(fails={1: ValueError("no")})
+    most = 315_360_000.0
+    options = fp.ConsumerOptions(
+        attempts=1_000_000, backoff=most, backoff_max=most, batch=1_000_000, timeout=most, ttl=most
+    )
+    shop = await running(outbox, outbox.consumer("g", seen, options))
+    await outbox.publish(Placed("k", 1), key="k")
+    await outbox.publish(Placed("k", 2), key="k", delay=most)
+    await shop.pump()
+    assert seen.ns == [1]
+    assert await count(db, "faultproof_parked") == 1
+    await outbox.sequencer(ttl=most, batch=1_000_000).step()
+    await outbox.retention(keep=most, every=most, batch=1_000_000).step()
+    assert await count(db, "faultproof_log") == 1
 
 
 # --- where the call is made -------------------------------------------------------------------------------------------
@@ -348,6 +418,72 @@ async def test_before_install_it_says_what_to_call(connect: Connect) -> None:
     for call in calls:
         with pytest.raises(SchemaMismatch, match=r"install\(\)"):
             await within(call())
+
+
+def other_size(db: Database) -> fp.Outbox:
+    """As a process that was deployed with another number of partitions has it."""
+    return fp.Outbox(db, events=EVENTS, options=fp.OutboxOptions(partitions=2))
+
+
+@pytest.mark.parametrize("delay", [0.0, 60.0])
+@pytest.mark.parametrize("name", ["outbox", "elsewhere"])
+async def test_an_event_that_nobody_would_sequence_is_refused_on_every_way(
+    db: Database, outbox: fp.Outbox, path: Path, name: str, delay: float
+) -> None:
+    """Found: it was written all the same, and its publisher told that it is published."""
+    wrong = other_size(db) if name == "outbox" else fp.Outbox(db, events=EVENTS, name=name)
+    says = "`partitions=4`" if name == "outbox" else "install it first"
+    keys = [str(number) for number in range(8)]  # in partitions that there are and in others
+    calls = [wrong.publish(Placed(key, 1), key=key, delay=delay) for key in keys]
+    refused = await within(asyncio.gather(*calls, return_exceptions=True))
+    assert [type(error) for error in refused] == [SchemaMismatch] * len(keys)
+    for key in keys:
+        async with db.transaction() as tx:
+            with pytest.raises(SchemaMismatch, match=says):
+                await wrong.publish(Placed(key, 1), key=key, tx=tx, delay=delay)
+        with pytest.raises(SchemaMismatch, match=says):
+            await db.transact(wrong.publish(Placed(key, 1), key=key, tx=Inline(), delay=delay))
+    connection = raw(path)
+    with pytest.raises(SchemaMismatch, match=says):
+        wrong.publish(Placed("k", 1), key="k", tx=fp.join(connection), delay=delay)
+    outbox.publish(Placed("k", 1), key="k", tx=fp.join(connection), delay=delay)
+    connection.commit()
+    connection.close()
+    assert await count(db, "faultproof_intake") == 1
+
+
+async def test_many_refused_publications_share_one_refusal(db: Database, outbox: fp.Outbox) -> None:
+    """What is wrong with all of them is not looked for in each of them."""
+    wrong = other_size(db)
+    transactions = 0
+    transact = db.transact
+
+    async def counting(script: Any) -> Any:
+        nonlocal transactions
+        transactions += 1
+        return await transact(script)
+
+    db.transact = counting  # type: ignore[method-assign]
+    calls = [wrong.publish(Placed("k", n), key="k") for n in range(100)]
+    refused = await within(asyncio.gather(*calls, return_exceptions=True))
+    assert {type(error) for error in refused} == {SchemaMismatch}
+    assert transactions <= 2  # the first goes alone, the others together
+
+
+async def test_a_handler_that_publishes_with_the_wrong_partitions_makes_no_dead_letter(
+    db: Database, outbox: fp.Outbox
+) -> None:
+    wrong = other_size(db)
+
+    async def passes_on(event: fp.Event[Any], tx: Any) -> None:
+        await wrong.publish(Placed("k", 2), key="k", tx=tx)
+
+    shop = await running(outbox, outbox.consumer("g", passes_on, fp.ConsumerOptions(attempts=1)))
+    await outbox.publish(Placed("k", 1), key="k")
+    with pytest.raises(SchemaMismatch):
+        await shop.pump()
+    assert await outbox.dead_letters("g").list() == []
+    assert (await count(db, "faultproof_intake"), await count(db, "faultproof_parked")) == (0, 0)
 
 
 # --- joined handles ---------------------------------------------------------------------------------------------------
@@ -442,6 +578,62 @@ async def test_a_handler_that_could_only_fail_is_refused_when_it_is_given(outbox
             outbox.consumer("g", handler)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match=r"\(event\)"):
         outbox.relay("g", wants_more)  # type: ignore[arg-type]
+
+
+class Asynchronous:
+    async def __call__(self, event: object, tx: object = None) -> None: ...
+
+    async def method(self, event: object, tx: object = None) -> None: ...
+
+
+class Synchronous:
+    def __call__(self, event: object, tx: object = None) -> None: ...
+
+    def method(self, event: object, tx: object = None) -> None: ...
+
+    async def yields(self, event: object, tx: object = None) -> Any:
+        yield 1
+
+
+async def right(event: object, tx: object = None, more: int = 0) -> None: ...
+
+
+@functools.wraps(right)
+def wrapped(*args: Any, **kwargs: Any) -> Any:
+    return right(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Synchronous(),
+        Synchronous().method,
+        Synchronous().yields,
+        lambda event, tx=None: None,
+        functools.partial(Synchronous()),
+        functools.partial(lambda more, event, tx=None: None, 1),
+    ],
+    ids=["object", "method", "generator", "lambda", "partial-object", "partial"],
+)
+async def test_a_handler_that_is_not_async_is_refused_when_it_is_given(outbox: fp.Outbox, wrong: Any) -> None:
+    """Found: it was called for every event, attempt after attempt, and each ended as a dead letter."""
+    for make in (outbox.consumer, outbox.relay):
+        with pytest.raises(InvalidInput, match="must be an `async def`"):
+            make("g", wrong)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [Asynchronous(), Asynchronous().method, right, wrapped, functools.partial(right, more=1), AsyncMock()],
+    ids=["object", "method", "function", "wrapped", "partial", "mock"],
+)
+async def test_whatever_is_async_may_be_a_handler(db: Database, outbox: fp.Outbox, good: Any) -> None:
+    consumers = [outbox.consumer("g", good), outbox.relay("other", good)]
+    shop = await running(outbox, *consumers)
+    await outbox.publish(Placed("k", 1), key="k")
+    await shop.pump()
+    assert await count(db, "faultproof_parked") == 0
+    assert [group.events for group in (await outbox.lag()).groups] == [0, 0]
 
 
 async def test_a_consumer_without_a_function_is_refused(outbox: fp.Outbox) -> None:

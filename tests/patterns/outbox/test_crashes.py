@@ -10,7 +10,7 @@ import pytest
 
 import faultproof as fp
 from faultproof.errors import LeaseLost
-from faultproof.patterns.outbox.consumer import CRASHES_MAX
+from faultproof.patterns.outbox.care import CRASHES_MAX
 from faultproof.ports.database import Database
 from tests.fakes import ShiftedClock, env_of, until, within
 from tests.files import Connect

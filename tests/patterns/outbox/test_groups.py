@@ -2,13 +2,13 @@
 
 import asyncio
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
 
 import faultproof as fp
-from faultproof.errors import EventsTrimmed, InvalidInput
+from faultproof.errors import EventsTrimmed, Failed, InvalidInput
 from faultproof.ports.database import Database, Transaction
 from faultproof.signals import LAG_AGE, LAG_EVENTS
 from tests.fakes import Recorder, ShiftedClock, until, within
@@ -124,6 +124,57 @@ async def test_two_consumers_share_the_partitions_with_one_event_of_a_key_in_fli
     assert workers["one"]
     assert workers["two"]
     assert all(health.restarts == 0 for health in worker.health()), worker.health()
+
+
+def keys_of_partitions() -> list[str]:
+    """A key for each of the four."""
+    return [next(key for key in "abcdefghijklmnop" if partition_of(key) == partition) for partition in range(4)]
+
+
+@pytest.mark.parametrize("relay", [False, True], ids=["inbox", "relay"])
+@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+async def test_a_batch_is_the_limit_for_all_partitions_together_and_starves_none(
+    outbox: fp.Outbox, batch: int, relay: bool
+) -> None:
+    """Found: with more partitions than its batch, a step carried one event of each partition."""
+    seen = Seen()
+    options = fp.ConsumerOptions(batch=batch)
+    consumer = outbox.relay("g", seen.sink, options) if relay else outbox.consumer("g", seen, options)
+    shop = await running(outbox, consumer)
+    for key in keys_of_partitions():
+        await publish(outbox, *range(12), key=key)
+    await pump(shop.loops[0])
+    ahead = 0
+    while len(seen.events) < 48:
+        before = len(seen.events)
+        await consumer.step()
+        assert 1 <= len(seen.events) - before <= batch
+        done = Counter(event.partition for event in seen.events)
+        ahead = max(ahead, max(done.values()) - min(done[partition] for partition in range(4)))
+    assert ahead <= 2
+    for key in keys_of_partitions():
+        assert [event.body.n for event in seen.events if event.key == key] == list(range(12))
+
+
+async def test_a_partition_whose_handler_is_slow_lets_others_have_their_turn(
+    outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    """Found: a transaction that had run long enough ended with the first partition, each time anew."""
+    done: Counter[int] = Counter()
+
+    async def slow(event: fp.Event[Placed], tx: Transaction) -> None:
+        clock.advance(0.6)
+        done[event.partition] += 1
+
+    consumer = outbox.consumer("g", slow, fp.ConsumerOptions(ttl=3.0))
+    shop = await running(outbox, consumer)
+    for key in keys_of_partitions():
+        await publish(outbox, *range(20), key=key)
+    await pump(shop.loops[0])
+    for _ in range(12):
+        await consumer.step()
+    assert sum(done.values()) < 40  # each step ended early
+    assert [done[partition] for partition in range(4)] == [6, 6, 6, 6]
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -284,6 +335,76 @@ async def test_a_group_that_is_gone_holds_retention_up_until_it_is_forgotten(
     assert seen.ns == [1, 2, 3]
 
 
+async def test_a_consumer_whose_group_is_forgotten_says_so_and_delivers_nothing_again(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    """Found: it ran on, healthy by its looks, and did nothing for ever."""
+    seen = Seen()
+    consumer = outbox.consumer("g", seen)
+    shop = await running(outbox, consumer)
+    await publish(outbox, 1)
+    await shop.pump()
+    await outbox.forget("g")
+    await publish(outbox, 2)
+    await pump(shop.loops[0])
+    clock.advance(5.0)  # a third of its ttl, and more
+    for call in (consumer.step, consumer.open, consumer.step):
+        with pytest.raises(Failed, match="'g' was forgotten while this consumer of it ran"):
+            await call()
+    assert seen.ns == [1]
+    assert (await outbox.lag()).groups == []  # nor does it hold up retention
+    again = Seen(group="again")
+    anew = outbox.consumer("g", again)
+    await anew.open()
+    await pump(anew)
+    assert again.ns == [1, 2]
+    await anew.close()
+    clock.advance(5.0)
+    await publish(outbox, 3)
+    await pump(shop.loops[0])
+    await consumer.open()  # as its worker does: the group is there again, and goes on where it is
+    await pump(consumer)
+    assert seen.ns == [1, 3]
+    await consumer.close()
+    await outbox.forget("g")
+    kinds = {kind for (kind,) in await rows(db, "SELECT DISTINCT kind FROM faultproof_claim")}
+    assert not any("group:g" in kind for kind in kinds), kinds
+
+
+async def test_a_group_forgotten_amid_an_event_undoes_it_and_shows_in_the_health(
+    db: Database, outbox: fp.Outbox, open_outbox: OpenOutbox
+) -> None:
+    operator = await open_outbox()
+    handed: list[int] = []
+
+    async def sink(event: fp.Event[Placed]) -> None:
+        handed.append(event.body.n)
+        await operator.forget("g")
+
+    worker = fp.Worker(db.env, outbox.sequencer(), outbox.relay("g", sink, fp.ConsumerOptions(ttl=0.3)))
+    await publish(outbox, 1)
+    task = asyncio.create_task(worker.run())
+    try:
+        await until(lambda: "was forgotten" in (worker.health()[1].error or ""))
+        assert not worker.health()[1].running
+    finally:
+        worker.stop()
+        await within(task)
+    assert handed == [1]
+    assert (await outbox.lag()).groups == []
+    assert await count(db, "faultproof_parked") == 0
+
+
+async def test_a_consumer_that_has_no_part_of_a_group_is_not_told_that_it_is_gone(
+    outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    consumers = [outbox.consumer("g", Seen()) for _ in range(5)]  # of four partitions
+    shop = await running(outbox, *consumers)
+    for _ in range(4):
+        clock.advance(1.9)
+        await shop.pump()
+
+
 async def test_a_reader_behind_the_trimmed_part_is_told_and_skips_nothing(
     db: Database, outbox: fp.Outbox, clock: ShiftedClock
 ) -> None:
@@ -338,6 +459,30 @@ async def test_lag_counts_what_is_where_and_how_old_it_is(
     assert recorder.values(LAG_EVENTS, log="outbox", group="g") == [4 + 2]
     assert recorder.values(LAG_AGE, log="outbox", group="") == [pytest.approx(20.0, abs=1.0)]
     assert recorder.values(LAG_AGE, log="outbox", group="g") == [pytest.approx(60.0, abs=1.0)]
+
+
+async def test_a_delayed_event_is_as_old_as_it_has_been_due(
+    outbox: fp.Outbox, clock: ShiftedClock, recorder: Recorder
+) -> None:
+    """Found: an event that nobody was to have yet raised the alarm as soon as it was sequenced."""
+    seen = Seen()
+    consumer = outbox.consumer("g", seen)
+    shop = await running(outbox, consumer)
+    published = await outbox.publish(Placed("k", 1), key="k", delay=3_600.0)
+    before = outbox._database.env.clock.wall_us()
+    clock.advance(3_700.0)
+    assert (await outbox.lag()).age_s == pytest.approx(100.0, abs=1.0)
+    await pump(shop.loops[0])
+    lag = await outbox.lag()
+    assert (lag.events, lag.age_s) == (0, 0)
+    assert lag.groups[0].age_s == pytest.approx(100.0, abs=1.0)
+    clock.advance(50.0)
+    assert (await outbox.lag()).groups[0].age_s == pytest.approx(150.0, abs=1.0)
+    await pump(consumer)
+    assert (await outbox.lag()).groups[0].age_s == 0
+    (event,) = seen.events
+    assert event.id == published
+    assert event.at.timestamp() == pytest.approx(before / 1e6 + 3_600.0, abs=1.0)
 
 
 async def test_lag_names_who_is_at_it_and_nobody_after_they_left(outbox: fp.Outbox) -> None:

@@ -1,6 +1,7 @@
 """Events whose handler fails: attempts, pauses, dead letters, and an order per key that holds through all of it."""
 
 import asyncio
+import math
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from faultproof.errors import (
     StorageFailed,
     TransactionOpen,
 )
-from faultproof.patterns.outbox.consumer import CRASHES_MAX
+from faultproof.patterns.outbox.care import CRASHES_MAX
 from faultproof.ports.database import Database, Transaction
 from faultproof.signals import DEAD_LETTER, LOOP_LAG, RETRY, STUCK
 from tests.fakes import Recorder, ShiftedClock, until
@@ -37,6 +38,13 @@ async def shop_of(outbox: fp.Outbox, seen: Seen, *, relay: bool = False, **optio
     if relay:
         return await running(outbox, outbox.relay("g", seen.sink, fp.ConsumerOptions(**options)))
     return await running(outbox, outbox.consumer("g", seen, fp.ConsumerOptions(**options)))
+
+
+async def instead_of(shop: Running, outbox: fp.Outbox, seen: Seen, **options: Any) -> Running:
+    """Its processes are stopped, and others deployed."""
+    for loop in shop.loops:
+        await loop.close()
+    return await shop_of(outbox, seen, **options)
 
 
 def parked(outbox: fp.Outbox, db: Database) -> Any:
@@ -281,6 +289,73 @@ async def test_where_keys_go_on_later_events_wait_for_attempts_but_not_for_a_per
     assert await seen.effects(db) == [2, 3, 4, 1]
 
 
+async def test_a_group_that_lets_keys_go_on_from_now_on_goes_on_with_those_that_waited(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    """Found: they waited on, until the next event of their key happened to come."""
+    seen = Seen(fails={n: ValueError("no") for n in (10, 20)})
+    shop = await shop_of(outbox, seen, attempts=1)
+    await publish(outbox, "a", 10, 11, 12)
+    await publish(outbox, "b", 20, 21)
+    await shop.pump()
+    seen.fails[30] = ValueError("not yet")
+    shop = await instead_of(shop, outbox, seen, attempts=3, backoff=AN_HOUR, backoff_max=AN_HOUR)
+    await publish(outbox, "c", 30, 31)
+    await shop.pump()
+    assert await seen.effects(db) == []
+    shop = await instead_of(
+        shop, outbox, seen, attempts=3, backoff=AN_HOUR, backoff_max=AN_HOUR, on_poison="key goes on"
+    )
+    await shop.pump()
+    assert await seen.effects(db) in ([11, 21, 12], [21, 11, 12])
+    assert len(await outbox.dead_letters("g").list()) == 2
+    seen.fails.clear()
+    clock.advance(AN_HOUR)  # 31 waits for 30, which is not dead, whatever the choice
+    await shop.pump()
+    assert (await seen.effects(db))[3:] == [30, 31]
+
+
+async def test_a_group_that_lets_keys_wait_from_now_on_keeps_back_what_stands_behind_the_dead(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    seen = Seen(fails={n: ValueError("no") for n in (1, 2)})
+    shop = await shop_of(outbox, seen, attempts=1, on_poison="key goes on")
+    (dead,) = await publish(outbox, "k", 1)
+    await shop.pump()
+    shop = await instead_of(shop, outbox, seen, attempts=9, backoff=1.0, on_poison="key goes on")
+    await publish(outbox, "k", 2, 3)
+    await publish(outbox, "other", 8)
+    await shop.pump()
+    assert await seen.effects(db) == [8]
+    shop = await instead_of(shop, outbox, seen, attempts=9, backoff=1.0)
+    seen.fails.clear()
+    await publish(outbox, "k", 4)
+    await publish(outbox, "other", 9)
+    clock.advance(AN_HOUR)
+    await shop.pump()
+    assert await seen.effects(db) == [8, 9]
+    await outbox.dead_letters("g").replay(dead)
+    await shop.pump()
+    assert await seen.effects(db) == [8, 9, 1, 2, 3, 4]
+
+
+async def test_a_group_that_begins_again_with_the_same_choice_leaves_a_replay_alone(
+    db: Database, outbox: fp.Outbox
+) -> None:
+    seen = Seen(fails={n: ValueError("no") for n in (1, 2)})
+    shop = await shop_of(outbox, seen, attempts=1, on_poison="key goes on")
+    _, second = await publish(outbox, "k", 1, 2)
+    await shop.pump()
+    seen.fails.clear()
+    shop = await instead_of(shop, outbox, seen, attempts=1)
+    await shop.pump()
+    await outbox.dead_letters("g").replay(second)  # before the first: a person decides
+    shop = await instead_of(shop, outbox, seen, attempts=1)
+    await shop.pump()
+    assert await seen.effects(db) == [2]
+    assert len(await outbox.dead_letters("g").list()) == 1
+
+
 async def test_an_event_without_a_key_holds_nobody_up(db: Database, outbox: fp.Outbox) -> None:
     seen = Seen(fails={3: ValueError("no")})
     shop = await shop_of(outbox, seen, attempts=1)
@@ -376,6 +451,28 @@ async def test_try_again_from_an_event_that_is_tried_again_is_not_counted_and_ho
     await shop.pump()
     assert seen.ns[-1] == 1
     assert await count(db, "faultproof_parked") == 0
+
+
+@pytest.mark.parametrize("after", [math.inf, math.nan, -1.0, 1e300], ids=repr)
+async def test_a_pause_that_nobody_can_mean_is_the_usual_one(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock, after: float
+) -> None:
+    """Found: what some server had sent as "retry after" overflowed, and restarted the loop again and again for ever."""
+    seen = Seen(fails={1: ValueError("once")})
+    shop = await shop_of(outbox, seen, backoff=10.0)
+    await publish(outbox, "k", 1)
+    await shop.pump()
+    seen.fails[1] = Busy("later", retry_after=after)
+    clock.advance(AN_HOUR)
+    await shop.pump()
+    assert seen.ns == [1, 1]
+    seen.fails.clear()
+    clock.advance(9.0)
+    await shop.pump()
+    assert seen.ns == [1, 1]
+    clock.advance(2.0)
+    await shop.pump()
+    assert await seen.effects(db) == [1]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from faultproof import bounds
 from faultproof.clock import Env
 from faultproof.engines.postgres.claims import PostgresClaims
 from faultproof.engines.postgres.connection import Connection
@@ -83,6 +84,7 @@ class PostgresDatabase:
     @asynccontextmanager
     async def transaction(self, *, timeout: float = 30.0) -> AsyncIterator[PostgresTransaction]:
         self._check()
+        bounds.seconds("timeout", timeout)
         scope = Scope(self, self._check_open)
         async with self._open() as connection:
             try:

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
+from faultproof import bounds
 from faultproof.clock import Env
 from faultproof.engines.scopes import Home, Scope, is_inside, refuse_inside
 from faultproof.engines.sqlite.checkpoint import Checkpointer
@@ -95,6 +96,7 @@ class SqliteDatabase:
 
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[SqliteTransaction]:
         self._check()
+        bounds.seconds("timeout", timeout)
         return _Opened(self, timeout)
 
     async def install(self, *schemas: Schema) -> None:

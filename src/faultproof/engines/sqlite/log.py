@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from faultproof.engines.refusals import events_trimmed, no_such_log, other_partitions
+from faultproof.engines.refusals import events_trimmed, no_place, no_such_log, other_partitions
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, sql
@@ -58,13 +58,18 @@ def _create(log: str, partitions: Sequence[int], epoch: str) -> None: ...
 def _begin_epoch(log: str, epoch: str) -> Changed: ...
 
 
+# Nobody would ever sequence an event of a log that is not there, and with another number of partitions than the log has a
+# key would change its partition, and lose its order: then nothing is inserted.
 @sql(
     """INSERT INTO faultproof_intake (log, "partition", due_us, at_us, event_id, key, type, payload, headers)
        SELECT :log, "partition", CASE delay_us WHEN 0 THEN 0 ELSE {now} + delay_us END, {now},
               id, key, type, payload, headers
-       FROM {entries} ORDER BY ordinal"""
+       FROM {entries}
+       WHERE (SELECT max("partition") FROM faultproof_log_partition WHERE log = :log) = :partitions - 1
+         AND "partition" BETWEEN 0 AND :partitions - 1
+       ORDER BY ordinal"""
 )
-def _append(log: str, entries: Sequence[Entry]) -> None: ...
+def _append(log: str, entries: Sequence[Entry], partitions: int) -> Changed: ...
 
 
 @sql(
@@ -74,8 +79,9 @@ def _append(log: str, entries: Sequence[Entry]) -> None: ...
 def _ready(log: str) -> Ready: ...
 
 
+# From here on a delayed event is as old as one that was published when it became due.
 @sql(
-    """UPDATE faultproof_intake SET due_us = 0 WHERE id IN (
+    """UPDATE faultproof_intake SET at_us = due_us, due_us = 0 WHERE id IN (
          SELECT id FROM faultproof_intake WHERE log = :log AND due_us > 0 AND due_us <= {now}
          ORDER BY due_us, id LIMIT :limit)"""
 )
@@ -195,8 +201,9 @@ class SqliteLog:
     def begin_epoch(self, log: str, *, epoch: str) -> Script[None]:
         yield from _begin_epoch(log, epoch)
 
-    def append(self, log: str, entries: Sequence[Entry]) -> Script[None]:
-        yield from _append(log, entries)
+    def append(self, log: str, entries: Sequence[Entry], *, partitions: int) -> Script[None]:
+        if (yield from _append(log, entries, partitions)) != len(entries):
+            raise no_place(log, existing=(yield from _existing(log)).partitions, asked=partitions)
 
     def ready(self, log: str) -> Script[Ready]:
         waiting, due_in_us = yield from _ready(log)

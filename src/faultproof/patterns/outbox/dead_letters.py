@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from faultproof.errors import InvalidInput
+from faultproof import bounds
 from faultproof.patterns.outbox import sql
 from faultproof.patterns.outbox.poison import Parking
 from faultproof.patterns.outbox.sequencer import log_topic
@@ -15,6 +15,7 @@ from faultproof.ports.database import Database
 from faultproof.ports.script import Script, Wake
 
 LIST_MAX = 10_000
+"""As many fit into memory."""
 _Act: TypeAlias = Callable[[Parked], Script[None]]
 
 
@@ -32,7 +33,7 @@ class DeadLetter(NamedTuple):
     error: str | None
     """The last failure: type and message."""
     at: datetime.datetime
-    """When it was published."""
+    """When it was published; if it was delayed, when it became due."""
 
 
 class DeadLetters:
@@ -45,7 +46,8 @@ class DeadLetters:
 
     async def list(self, *, limit: int = 100) -> list[DeadLetter]:
         """The oldest ones first, by partition."""
-        rows = await self._database.read(sql.dead_letters(self._log, self._group, _checked(limit)))
+        bounds.count("limit", limit, most=LIST_MAX)
+        rows = await self._database.read(sql.dead_letters(self._log, self._group, limit))
         return [
             DeadLetter(
                 row.id,
@@ -86,7 +88,8 @@ class DeadLetters:
         return True
 
     def _first(self, limit: int, act: _Act) -> Script[tuple[str, ...]]:
-        rows = yield from sql.dead_letters(self._log, self._group, _checked(limit))
+        bounds.count("limit", limit, most=LIST_MAX)
+        rows = yield from sql.dead_letters(self._log, self._group, limit)
         for row in rows:
             yield from act(row)
         if rows:
@@ -98,10 +101,3 @@ class DeadLetters:
 
     def _settle(self, row: Parked) -> Script[None]:
         yield from Parking(self._log, self._group).settled(row)
-
-
-def _checked(limit: int) -> int:
-    """A number of dead letters that fits into memory."""
-    if not 1 <= limit <= LIST_MAX:
-        raise InvalidInput(f"limit must be between 1 and {LIST_MAX}, got {limit}")
-    return limit

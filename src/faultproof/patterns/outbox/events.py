@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from faultproof import bounds
 from faultproof.errors import InvalidInput, PayloadTooLarge, UnknownEventType
 from faultproof.ports.log import Entry, Record
 
@@ -40,7 +41,7 @@ class Event(Generic[E]):
     epoch: str
     """Changes when the log was begun anew (after a restore): offsets of two epochs do not compare."""
     at: datetime.datetime
-    """When it was published, by the database's clock, in UTC."""
+    """When it was published, by the database's clock, in UTC; if it was delayed, when it became due."""
     headers: Mapping[str, str]
     attempt: int
     """1 for the first delivery that this group knows of; a delivery cut off by a crash is not counted."""
@@ -89,6 +90,8 @@ class EventTypes:
             if name is None:
                 hint = "pass `type=`" if type(event) is dict else "add it to the outbox's `events`"
                 raise UnknownEventType(f"{type(event).__qualname__} is not a registered event: {hint}")
+        if not isinstance(name, str):
+            raise InvalidInput(f"`type` must be the name that an event is registered under, got {_short(name)}")
         if name not in self._decoders:
             raise UnknownEventType(f"no event is registered as {name!r}: add it to the outbox's `events`")
         if type(event) is not self._kinds[name]:
@@ -156,8 +159,7 @@ def entry(
     for text in ("" if key is None else key, *(headers or {}), *(headers or {}).values()):
         if not _storable(text):
             raise InvalidInput(f"keys and headers must be valid text without NUL characters, got {_short(text)}")
-    if not _is(delay, int, float) or not 0 <= delay <= 10 * 365 * 86_400:
-        raise InvalidInput(f"a delay must be between 0 seconds and ten years, got {delay!r}")
+    bounds.seconds("delay", delay, least=0)
     encoded = msgspec.json.encode(dict(headers)).decode() if headers else None
     if encoded is not None and len(encoded) > HEADERS_BYTES_MAX:
         raise PayloadTooLarge(

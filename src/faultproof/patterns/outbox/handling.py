@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+import types
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -32,6 +34,7 @@ class Handling:
             raise InvalidInput(f"a consumer needs a function to call, got {handler if sink is None else sink!r}")
         _check_arity(handler, 2, "a handler takes (event, tx)")
         _check_arity(sink, 1, "a sink takes (event)")
+        _check_async(handler if sink is None else sink)
         self._types = types
         self._timeout = timeout
         self._handler = handler
@@ -71,6 +74,22 @@ class Handling:
             if not limit.expired():
                 raise
             raise TimeoutError(f"the handler took longer than {self._timeout} s") from error
+
+
+def _check_async(function: Callable[..., Any] | None) -> None:
+    """A plain `def` would do its work, on the event loop's time, and then fail on every event for want of an awaitable."""
+    called: Any = function
+    while isinstance(called, functools.partial):
+        called = called.func
+    called = inspect.unwrap(called)
+    written = types.FunctionType | types.MethodType
+    code = called if isinstance(called, written) else type(called).__call__
+    tells = isinstance(code, written)  # or it is not written in Python
+    if tells and not (inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(called)):
+        raise InvalidInput(
+            f"a handler or sink must be an `async def`, which {function!r} is not: make it one, and await in it what blocks "
+            "(`asyncio.to_thread` calls a synchronous function)"
+        )
 
 
 def _check_arity(function: Callable[..., Any] | None, count: int, rule: str) -> None:

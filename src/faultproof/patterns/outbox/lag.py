@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from faultproof.patterns.outbox import sql
-from faultproof.patterns.outbox.consumer import group_kind
+from faultproof.patterns.outbox.membership import group_kind
 from faultproof.patterns.outbox.sequencer import lease_kind
 from faultproof.ports.claims import Holder
 from faultproof.ports.database import Database
@@ -21,7 +21,7 @@ class GroupLag(NamedTuple):
     events: int
     """In the log and not yet settled."""
     age_s: float
-    """Of the oldest of them."""
+    """Of the oldest of them; a delayed one counts from when it became due."""
     parked: int
     """Waiting for another attempt, or behind one that does."""
     dead: int

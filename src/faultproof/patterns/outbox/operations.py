@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from faultproof.errors import InvalidInput
 from faultproof.patterns.outbox import sql
-from faultproof.patterns.outbox.consumer import group_kind
+from faultproof.patterns.outbox.membership import group_kind
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
 from faultproof.primitives.install import check
+from faultproof.primitives.leases import members_kind
 
 
 def require(database: Database, log: str, group: str | None = None) -> Script[None]:
@@ -28,7 +29,8 @@ def require(database: Database, log: str, group: str | None = None) -> Script[No
 
 
 def forget(database: Database, log: str, group: str) -> Script[None]:
-    """Remove a group with its progress, its parked events and its leases."""
+    """Remove a group with its progress, its parked events and its leases: a consumer still at it notices by those."""
     yield from sql.leave_group(log, group)
     yield from sql.forget_parked(log, group)
-    yield from database.claims.remove(group_kind(log, group))
+    for kind in (group_kind(log, group), members_kind(group_kind(log, group))):
+        yield from database.claims.remove(kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from faultproof import bounds
 from faultproof.errors import InvalidInput
 
 OnPoison = Literal["key waits", "key goes on"]
@@ -30,10 +31,11 @@ class ConsumerOptions:
     """Lease on a partition: how long after a crash another process takes over."""
 
     def __post_init__(self) -> None:
-        # Written so that NaN, for which every comparison is false, is refused too.
-        if not (min(self.attempts, self.batch) >= 1 and self.backoff >= 0 and self.backoff_max >= 0):
-            raise InvalidInput(f"attempts and batch must be at least 1 and no time negative, got {self}")
-        if not (self.timeout > 0 and self.ttl > 0):
-            raise InvalidInput(f"timeout and ttl must be positive, got {self}")
+        bounds.count("attempts", self.attempts)
+        bounds.seconds("backoff", self.backoff, least=0)
+        bounds.seconds("backoff_max", self.backoff_max, least=0)
+        bounds.count("batch", self.batch)
+        bounds.seconds("timeout", self.timeout)
+        bounds.seconds("ttl", self.ttl)
         if self.on_poison not in ("key waits", "key goes on"):
             raise InvalidInput(f"on_poison is 'key waits' or 'key goes on', not {self.on_poison!r}")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+from faultproof import bounds
 from faultproof.errors import InvalidInput, Misuse
 from faultproof.patterns.outbox import lag, operations, sql
 from faultproof.patterns.outbox.consumer import Consumer
@@ -22,6 +23,9 @@ from faultproof.primitives.batcher import BatchLimits
 from faultproof.primitives.group_commit import GroupCommit, Ok
 
 NAME_BYTES_MAX = 100
+PARTITIONS_MAX = 1_024
+PAYLOAD_BYTES_MAX = 2**28 - 1
+"""What PostgreSQL takes in one JSON text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +40,8 @@ class OutboxOptions:
     """For publications outside a transaction of the caller's: they share transactions."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.partitions <= 1_024 or self.payload_bytes_max < 2:
-            raise InvalidInput(
-                f"an outbox has 1 to 1,024 partitions and a payload limit of 2 bytes or more, got {self}"
-            )
+        bounds.count("partitions", self.partitions, most=PARTITIONS_MAX)
+        bounds.count("payload_bytes_max", self.payload_bytes_max, least=2, most=PAYLOAD_BYTES_MAX)
 
 
 class Outbox:
@@ -142,7 +144,8 @@ class Outbox:
         Raises `UnknownEventType`, `PayloadTooLarge` or `InvalidInput`, and then nothing was written; `TransactionOpen`
         for a call without `tx` inside an open transaction; `Misuse` for a `tx` of another `Database` (a joined handle cannot
         be asked: that it is of the same file is the caller's word). Without `tx` also `Overloaded` when too many publications
-        wait, `DeadlineExceeded` (nothing happened) and `OutcomeUnknown` (it may be published).
+        wait, `DeadlineExceeded` (nothing happened) and `OutcomeUnknown` (it may be published). `SchemaMismatch`, and
+        nothing written, for an outbox that is not installed, or was with another number of partitions.
         """
         name = self._types.name_of(event, type)
         made = entry(
@@ -190,7 +193,7 @@ class Outbox:
         return self._consumer(group, options, sink=sink)
 
     def retention(self, *, keep: float = 86_400.0, every: float = 10.0, batch: int = 1_000) -> Retention:
-        """The loop that removes what every group has settled `keep` seconds after it was published.
+        """The loop that removes what every group has settled `keep` seconds after it was published, or became due.
 
         At most `batch` events of each partition in one transaction; every `every` seconds it also emits the lag.
         """
@@ -208,7 +211,8 @@ class Outbox:
     async def forget(self, group: str) -> None:
         """Remove a group that will not come back, with its progress and its dead letters; retention goes on without it.
 
-        Stop its consumers before. One of that name that is started later begins at the oldest event kept.
+        Stop its consumers before: one that runs on fails, and says so in its health, until it is stopped. One of that name
+        that is started later begins at the oldest event kept.
         """
         check_name(group, "a group")
         await self._database.transact(operations.forget(self._database, self.name, group))
@@ -247,12 +251,12 @@ class Outbox:
         yield from self._database.claims.add(lease_kind(self.name), [str(number) for number in range(partitions)])
 
     def _publish(self, made: Entry) -> Script[str]:
-        yield from self._database.logs.append(self.name, [made])
+        yield from self._database.logs.append(self.name, [made], partitions=self._options.partitions)
         yield Wake(intake_topic(self.name))
         return made.id
 
     def _publish_all(self, items: Sequence[Entry], wait: bool) -> Script[list[Any]]:
-        yield from self._database.logs.append(self.name, items)
+        yield from self._database.logs.append(self.name, items, partitions=self._options.partitions)
         yield Wake(intake_topic(self.name))
         return [Ok(made.id) for made in items]
 

@@ -59,6 +59,15 @@ class Parking:
         self._log = log
         self._group = group
 
+    def choose(self, key_waits: bool) -> Script[None]:
+        """What later events of a dead letter's key do from now on, and those parked by another choice with them."""
+        if not (yield from sql.choose(self._log, self._group, int(key_waits))):
+            return  # as before: what a person has replayed since is left alone
+        if key_waits:
+            yield from sql.let_keys_wait(self._log, self._group)
+        else:
+            yield from sql.let_keys_go_on(self._log, self._group)
+
     def aside(self, records: Sequence[Record], *, error: str | None = None) -> Script[None]:
         """Park events that have not been attempted: behind the earlier ones of their key, or due at once.
 
@@ -70,6 +79,11 @@ class Parking:
         for partition, key in dict.fromkeys((record.partition, record.key) for record in records):
             if key is not None:
                 yield from sql.promote(self._log, self._group, partition, key)
+
+    def behind(self, records: Sequence[Record], blocked: frozenset[str]) -> Script[None]:
+        """Park those of the records whose key has a parked event."""
+        if waiting := [record for record in records if record.key in blocked]:
+            yield from self.aside(waiting)
 
     def failed(self, record: Record, decision: Verdict, error: str) -> Script[None]:
         """Park an event whose first attempt has failed."""

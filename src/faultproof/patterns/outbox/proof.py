@@ -10,6 +10,8 @@ import msgspec
 from faultproof.patterns.outbox import sql as tables
 from faultproof.patterns.outbox.consumer import Consumer
 from faultproof.patterns.outbox.events import Event
+from faultproof.patterns.outbox.inbox import Inbox
+from faultproof.patterns.outbox.membership import Membership
 from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
 from faultproof.ports.database import Database, Transaction
@@ -121,9 +123,7 @@ class _Run:
 
         outbox = _outbox(process.database())
         consumer = outbox.consumer("summary", effect, ConsumerOptions(ttl=TTL_S, backoff=0.1, timeout=0.5, attempts=20))
-        broken = _BROKEN.get(self._plant or "")
-        if broken is not None:
-            consumer.__class__ = broken
+        _plant(self._plant, consumer)
         await Worker(process.env, consumer).run()
 
     # -- the verdict ------------------------------------------------------------------------------------------------
@@ -167,30 +167,37 @@ class _Run:
 # -- planted bugs: what a consumer looks like that somebody simplified ------------------------------------------------
 
 
-class _AcknowledgesEarly(Consumer):
+class _AcknowledgesEarly(Inbox):
     async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
-        await self._transact(self._past(records, None))
+        await self._membership.transact(self._membership.past(records, None))
         async with self._database.transaction() as tx:
             for record in records:
-                await self._handling.handle(record, tx, epoch=self._epoch)
+                await self._handling.handle(record, tx, epoch=self._membership.epoch)
 
 
-class _WithoutInbox(Consumer):
+class _WithoutInbox(Inbox):
     async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
         async with self._database.transaction() as tx:
-            await tx.run(self._guard())
+            await tx.run(self._membership.guard())
             for record in records:
-                await self._handling.handle(record, tx, epoch=self._epoch)
-        await self._transact(self._past(records, None))
+                await self._handling.handle(record, tx, epoch=self._membership.epoch)
+        await self._membership.transact(self._membership.past(records, None))
 
 
-class _WithoutFence(Consumer):
+class _Overtakes(Inbox):
+    """New events do not look whether an earlier one of their key is parked."""
+
+    async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
+        await super()._settle(records, frozenset())
+
+
+class _WithoutFence(Membership):
     """Neither the claim's token nor the cursor's old value is checked; each alone would do."""
 
-    def _guard(self) -> Script[None]:
+    def guard(self) -> Script[None]:
         yield from ()
 
-    def _past(self, records: Sequence[Record], parking: Script[None] | None) -> Script[None]:
+    def past(self, records: Sequence[Record], parking: Script[None] | None) -> Script[None]:
         partitions = sorted({record.partition for record in records})
         for cursor in (yield from tables.cursors(self._log, self._group, partitions)):
             last = max(record.offset for record in records if record.partition == cursor.partition)
@@ -198,19 +205,18 @@ class _WithoutFence(Consumer):
             yield from tables.advance(self._log, self._group, [move])
 
 
-class _Overtakes(Consumer):
-    """New events do not look whether an earlier one of their key is parked."""
-
-    async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
-        await super()._settle(records, frozenset())
-
-
-_BROKEN: dict[str, type[Consumer]] = {
+_BROKEN: dict[str, type[Inbox]] = {
     "early acknowledgement": _AcknowledgesEarly,
     "missing inbox row": _WithoutInbox,
-    "dropped fence": _WithoutFence,
     "overtaking": _Overtakes,
 }
+
+
+def _plant(plant: str | None, consumer: Consumer) -> None:
+    if plant == "dropped fence":
+        consumer._membership.__class__ = _WithoutFence
+    elif plant in _BROKEN:
+        consumer._delivery.__class__ = _BROKEN[plant]
 
 
 def _start(world: World, plant: str | None) -> _Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from faultproof.errors import InvalidInput
+from faultproof import bounds
 from faultproof.patterns.outbox import lag, sql
 from faultproof.patterns.outbox.sequencer import log_topic
 from faultproof.ports.database import Database, News
@@ -18,8 +18,9 @@ class Retention:
     """
 
     def __init__(self, database: Database, log: str, *, keep: float, every: float, batch: int) -> None:
-        if not (keep >= 0 and every > 0 and batch >= 1):
-            raise InvalidInput(f"retention needs keep ≥ 0, every > 0 and batch ≥ 1, got {keep}, {every} and {batch}")
+        bounds.seconds("keep", keep, least=0)
+        bounds.seconds("every", every)
+        bounds.count("batch", batch)
         self.name = f"{log}:retention"
         self._database = database
         self._log = log

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from faultproof.errors import InvalidInput, LeaseLost
+from faultproof import bounds
+from faultproof.errors import LeaseLost
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database, News
 from faultproof.ports.script import Script, Wake
@@ -36,8 +37,7 @@ class Sequencer:
     """
 
     def __init__(self, database: Database, log: str, *, owner: str, ttl: float, batch: int) -> None:
-        if not (ttl > 0 and batch >= 1):
-            raise InvalidInput(f"a sequencer needs ttl > 0 and batch ≥ 1, got {ttl} and {batch}")
+        bounds.count("batch", batch)
         self.name = f"{log}:sequencer"
         self._database = database
         self._log = log

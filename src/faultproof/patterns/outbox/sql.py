@@ -94,9 +94,17 @@ class ParkedCount(NamedTuple):
 @sql(
     """INSERT INTO faultproof_inbox (log, grp, "partition", next_offset, key_waits)
        SELECT :log, :grp, "partition", "offset", :key_waits FROM {starts} WHERE true
-       ON CONFLICT (log, grp, "partition") DO UPDATE SET key_waits = excluded.key_waits"""
+       ON CONFLICT (log, grp, "partition") DO NOTHING"""
 )
 def join_group(log: str, grp: str, key_waits: int, starts: Sequence[Cursor]) -> None: ...
+
+
+@sql("UPDATE faultproof_inbox SET key_waits = :key_waits WHERE log = :log AND grp = :grp AND key_waits <> :key_waits")
+def choose(log: str, grp: str, key_waits: int) -> Changed: ...
+
+
+@sql("SELECT count(*) FROM faultproof_inbox WHERE log = :log AND grp = :grp")
+def joined(log: str, grp: str) -> int: ...
 
 
 @sql(
@@ -188,6 +196,28 @@ def unpark(log: str, grp: str, partition: int, offset: int) -> Changed: ...
              AND (q.dead = 0 OR (SELECT max(key_waits) FROM faultproof_inbox WHERE log = :log AND grp = :grp) = 1))"""
 )
 def promote(log: str, grp: str, partition: int, key: str) -> Changed: ...
+
+
+# Keys go on from now on: the first of each key that waits behind none but the dead.
+@sql(
+    """UPDATE faultproof_parked SET due_us = {now}
+       WHERE log = :log AND grp = :grp AND key IS NOT NULL AND dead = 0 AND due_us IS NULL
+         AND "offset" = (SELECT min(q."offset") FROM faultproof_parked AS q
+           WHERE q.log = :log AND q.grp = :grp AND q."partition" = faultproof_parked."partition"
+             AND q.key = faultproof_parked.key AND q.dead = 0)"""
+)
+def let_keys_go_on(log: str, grp: str) -> Changed: ...
+
+
+# Keys wait from now on: whatever stands behind a dead one of its key.
+@sql(
+    """UPDATE faultproof_parked SET due_us = NULL
+       WHERE log = :log AND grp = :grp AND dead = 0 AND due_us IS NOT NULL
+         AND EXISTS (SELECT 1 FROM faultproof_parked AS q
+           WHERE q.log = :log AND q.grp = :grp AND q."partition" = faultproof_parked."partition"
+             AND q.key = faultproof_parked.key AND q."offset" < faultproof_parked."offset" AND q.dead = 1)"""
+)
+def let_keys_wait(log: str, grp: str) -> Changed: ...
 
 
 @sql(

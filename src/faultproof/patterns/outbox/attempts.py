@@ -1,0 +1,104 @@
+"""Attempts at events that have failed: they are parked, tried again when they are due, and given up at last."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from faultproof import bounds
+from faultproof.errors import InvalidInput, TryAgain
+from faultproof.patterns.outbox.handling import Poisoned
+from faultproof.patterns.outbox.membership import Membership
+from faultproof.patterns.outbox.options import ConsumerOptions
+from faultproof.patterns.outbox.poison import Parking, Verdict, error_text, verdict
+from faultproof.patterns.outbox.sql import Parked
+from faultproof.ports.database import Database
+from faultproof.ports.log import Record
+from faultproof.ports.script import Script
+from faultproof.signals import DEAD_LETTER, RETRY
+
+Attempt: TypeAlias = Callable[[Parked, int], Awaitable[None]]
+"""`attempt(parked, n)`: handle a parked event for the n-th time, and settle it."""
+
+
+class Attempts:
+    """What one consumer does with the events that its handler fails on."""
+
+    def __init__(
+        self, database: Database, log: str, group: str, *, membership: Membership, options: ConsumerOptions
+    ) -> None:
+        self._env = database.env
+        self._log = log
+        self._group = group
+        self._membership = membership
+        self._parking = Parking(log, group)
+        self._options = options
+
+    async def park(self, done: Sequence[Record], poisoned: Sequence[Poisoned], blocked: frozenset[str]) -> None:
+        """One transaction: the cursors past what is done, and past what has failed and is parked."""
+        decisions = [self._verdict(attempts=1) for _ in poisoned]
+
+        def parking() -> Script[None]:
+            yield from self._parking.behind(done, blocked)
+            for one, decision in zip(poisoned, decisions, strict=True):
+                yield from self._parking.failed(one.record, decision, error_text(one.__cause__ or one))
+
+        records = sorted([*done, *(one.record for one in poisoned)])
+        if records:
+            await self._membership.transact(self._membership.past(records, parking()))
+        for decision in decisions:
+            self._report(decision)
+
+    async def set_aside(self, record: Record, *, error: str) -> None:
+        """Park an event before it is attempted: from now on each attempt is counted before it is made."""
+        aside = self._parking.aside([record], error=error)
+        await self._membership.transact(self._membership.past([record], aside))
+
+    async def retry(self, parked: Parked, attempt: Attempt) -> None:
+        """Another attempt at a parked event. It is counted before it is made: a crash under way counts too."""
+        member, attempts = self._membership, parked.attempts + 1
+        decision = self._verdict(attempts=attempts)
+        # If nothing settles it, because this process dies, it is due again when the attempt would have timed out.
+        self._env.signals.emit(RETRY, 1, log=self._log, group=self._group)
+        again_us = max(decision.retry_in_us or 0, int(self._options.timeout * 1_000_000))
+        if not await member.transact(self._parking.begin(parked, again_in_us=again_us)):
+            return
+        if attempts > self._options.attempts:  # the last attempt was cut off by a crash
+            await member.transact(self._parking.failed_again(parked, decision, parked.error or "its process died"))
+            self._report(decision)
+            return
+        try:
+            await attempt(parked, attempts)
+        except Poisoned as poisoned:
+            error = error_text(poisoned.__cause__ or poisoned)
+            await member.regain(parked.partition)
+            await member.transact(self._parking.failed_again(parked, decision, error))
+            self._report(decision)
+        except TryAgain as later:
+            again_us = int(_when(later, otherwise=self._options.backoff) * 1_000_000)
+            await member.transact(self._parking.not_counted(parked, again_in_us=again_us))
+
+    def _verdict(self, *, attempts: int) -> Verdict:
+        options = self._options
+        return verdict(
+            attempts=attempts,
+            attempts_max=options.attempts,
+            base_s=options.backoff,
+            cap_s=options.backoff_max,
+            random=self._env.rng.random(),
+        )
+
+    def _report(self, decision: Verdict) -> None:
+        if decision.dead:
+            self._env.signals.emit(DEAD_LETTER, 1, log=self._log, group=self._group)
+
+
+def _when(later: TryAgain, *, otherwise: float) -> float:
+    """Seconds that a handler asks for, who may say anything: `retry_after` is often what some server has sent."""
+    if later.retry_after is None:
+        return otherwise
+    try:
+        bounds.seconds("retry_after", later.retry_after, least=0)
+    except InvalidInput:
+        return otherwise
+    return later.retry_after
