@@ -86,7 +86,8 @@ async def test_a_database_around_another_is_the_same(db: Database, outbox: fp.Ou
     async with wrapped.transaction() as tx:
         await outbox.publish(Placed("a", 1), key="a", tx=tx)
     async with db.transaction() as tx:
-        await fp.Outbox(wrapped, events={"placed": Placed}).publish(Placed("b", 1), key="b", tx=tx)
+        around = fp.Outbox(wrapped, events={"placed": Placed}, options=fp.OutboxOptions(partitions=4))
+        await around.publish(Placed("b", 1), key="b", tx=tx)
     assert await rows(db, "SELECT key FROM faultproof_intake ORDER BY id") == [("a",), ("b",)]
 
 
