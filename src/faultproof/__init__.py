@@ -5,7 +5,7 @@ What users import, and nothing else. Start with `connect` and the pattern you ne
 
 from faultproof.blocking import Blocking
 from faultproof.clock import Env
-from faultproof.connect import connect, join
+from faultproof.connect import PostgresOptions, connect, join
 from faultproof.patterns.outbox import ConsumerOptions, DeadLetter, Event, GroupLag, Lag, Outbox, OutboxOptions
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
@@ -30,6 +30,7 @@ __all__ = [
     "Ok",
     "Outbox",
     "OutboxOptions",
+    "PostgresOptions",
     "Retry",
     "RetryBudget",
     "RetryPolicy",

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from faultproof.clock import Env
+from faultproof.engines import postgres
+from faultproof.engines.postgres.options import PostgresOptions as PostgresOptions
 from faultproof.engines.sqlite import open_database
 from faultproof.engines.sqlite.joined import JoinedSqlite
 from faultproof.errors import InvalidInput, NotSupported
 from faultproof.ports.database import Database, SyncTx
 
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool
+
 
 class Connecting(Awaitable[Database]):
     """What `connect` returns: await it and close the database yourself, or use it with `async with`."""
 
-    def __init__(self, url: str | os.PathLike[str], env: Env, *, create: bool) -> None:
-        self._url = url
-        self._env = env
-        self._create = create
+    def __init__(self, opening: Callable[[], Coroutine[object, None, Database]]) -> None:
+        self._opening = opening
         self._database: Database | None = None
 
     def __await__(self) -> Generator[object, None, Database]:
-        return _open(self._url, self._env, self._create).__await__()
+        return self._opening().__await__()
 
     async def __aenter__(self) -> Database:
         self._database = await self
@@ -38,26 +43,56 @@ class Connecting(Awaitable[Database]):
         await self._database.close()
 
 
-def connect(url: str | os.PathLike[str], *, env: Env | None = None, create: bool = True) -> Connecting:
-    """Open a database: `shop.db`, `Path("/data/shop.db")`, `sqlite:///data/shop.db?synchronous=normal`.
+def connect(
+    database: str | os.PathLike[str] | AsyncConnectionPool[Any],
+    *,
+    env: Env | None = None,
+    create: bool = True,
+    options: PostgresOptions | None = None,
+) -> Connecting:
+    """Open a database: `shop.db`, `Path("/data/shop.db")`, `sqlite:///data/shop.db?synchronous=normal`, or
+    `postgresql://user@host/shop`.
 
-    The default durability is the engine's safest (`synchronous=full`: a commit that was answered survives power loss).
-    With `create=False` a file that is missing, or holds no tables of faultproof's, is refused and left as it is.
-    It belongs to the event loop that it was connected in. Raises `InvalidInput` for a URL that is none, and a `Repair`
-    error when the file cannot be used.
+    What a PostgreSQL URL leaves out, libpq finds (PGHOST, PGPASSWORD, ~/.pgpass); what it may say (`sslmode`, several
+    hosts …) is in libpq's documentation. Given a `psycopg_pool.AsyncConnectionPool`, transactions use its connections, and
+    it stays yours to open and close. `options` are for PostgreSQL.
+
+    The default durability is the engine's safest: a commit that was answered survives power loss, on SQLite
+    (`synchronous=full`) and on a PostgreSQL server as it comes; `Database.durability` says. With `create=False` a database
+    that is missing, or holds no tables of faultproof's, is refused and left as it is. It belongs to the event loop that it
+    was connected in.
+
+    Raises `InvalidInput` for a URL that is none, `CannotOpen` and other `Repair` errors when the file cannot be used or
+    the server not be reached, refuses or only reads, `NotSupported` for a PostgreSQL before 15 or a pooler in statement
+    mode, and `MissingExtra` without psycopg.
     """
-    return Connecting(url, env or Env(), create=create)
+    return Connecting(partial(_open, database, env or Env(), create, options))
 
 
-async def _open(url: str | os.PathLike[str], env: Env, create: bool) -> Database:
-    name = os.fspath(url) if isinstance(url, os.PathLike) else url
+async def _open(
+    database: str | os.PathLike[str] | AsyncConnectionPool[Any],
+    env: Env,
+    create: bool,
+    options: PostgresOptions | None,
+) -> Database:
+    name = os.fspath(database) if isinstance(database, os.PathLike) else database
     if not isinstance(name, str):
-        raise InvalidInput(f"a database is named by a path or a URL, as text or a `Path`, got {url!r}")
-    scheme, path, options = _parsed(name)
-    if scheme in ("postgresql", "postgres"):
-        raise NotSupported("this release runs on SQLite only; PostgreSQL is the next engine: give a file path")
+        if hasattr(name, "getconn"):
+            return await postgres.open_database(name, env=env, create=create, options=options)
+        raise InvalidInput(f"a database is named by a path or a URL, as text or a `Path`, got {database!r}")
+    if name.startswith(("postgresql://", "postgres://")):
+        return await postgres.open_database(name, env=env, create=create, options=options)
+    if options is not None:
+        raise InvalidInput("`options` are for PostgreSQL: an SQLite URL says what there is to say")
+    return await _open_sqlite(name, env, create)
+
+
+async def _open_sqlite(url: str, env: Env, create: bool) -> Database:
+    scheme, path, options = _parsed(url)
     if scheme != "sqlite":
-        raise InvalidInput(f"{scheme!r} is not a database that faultproof knows: use a path, or sqlite:///path")
+        raise InvalidInput(
+            f"{scheme!r} is not a database that faultproof knows: use a path, sqlite:///path or postgresql://…"
+        )
     unknown = set(options) - {"synchronous"}
     if unknown:
         raise InvalidInput(f"unknown option {sorted(unknown)[0]!r} in the URL: sqlite takes synchronous=full|normal")

@@ -60,7 +60,7 @@ def test_missing_file_is_not_created(tmp_path: Path) -> None:
 
 URLS = {
     "mysql://localhost/shop": "'mysql' is not a database that faultproof knows",
-    "postgresql://localhost/shop": "this release runs on SQLite only",
+    "postgresql://127.0.0.1:1/shop": "the database shop on 127.0.0.1:1 cannot be reached: ",
     "sqlite://mail.db": "an SQLite URL has three slashes",
     "sqlite:///mail.db?mode=ro": "unknown option 'mode'",
     "sqlite:///mail.db?synchronous=off": "synchronous='off' is not one of",

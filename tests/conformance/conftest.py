@@ -9,27 +9,28 @@ import pytest
 from faultproof.clock import Env
 from faultproof.ports.database import Database
 from tests.conformance.engines import Engine, Postgres, Sqlite
+from tests.servers.fixtures import SERVERS
 from tests.servers.postgres import PostgresServer
 
 Connect = Callable[..., Awaitable[Database]]
 
 
-@pytest.fixture(scope="session")
-def postgres_suite_url(postgres_server: PostgresServer) -> str:
+def suite_url(server: PostgresServer) -> str:
     """One database for all tests of the suites: to empty it takes a tenth of the time that making one does."""
-    with psycopg.connect(postgres_server.url, autocommit=True) as raw:
-        raw.execute("CREATE DATABASE conformance TEMPLATE template0")
-    return postgres_server.url_of("conformance")
+    server.start()  # does nothing where it runs; a test may have killed it
+    with psycopg.connect(server.url, autocommit=True) as raw:
+        if not raw.execute("SELECT FROM pg_database WHERE datname = 'conformance'").fetchall():
+            raw.execute("CREATE DATABASE conformance TEMPLATE template0")
+    return server.url_of("conformance")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", *SERVERS])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     """An empty database for this test alone."""
     if request.param == "sqlite":
         return Sqlite(tmp_path / "shop.db")
     # Asked for here and not as an argument, so that SQLite alone needs no server.
-    request.getfixturevalue("postgres_server").start()
-    postgres = Postgres(request.getfixturevalue("postgres_suite_url"))
+    postgres = Postgres(suite_url(request.getfixturevalue(request.param)))
     postgres.empty()
     return postgres
 

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import faultproof.engines.postgres as postgres
-import faultproof.engines.postgres.database as postgres_database
+import faultproof.engines.postgres.opening as postgres_opening
 import faultproof.engines.sqlite as sqlite
 import faultproof.engines.sqlite.database as sqlite_database
 from faultproof.clock import Env
@@ -106,7 +106,7 @@ class Postgres:
                 pass
 
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(postgres_database, "LOCK_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(postgres_opening, "LOCK_TIMEOUT_S", 0.05)
 
     def execute(self, text: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as raw:

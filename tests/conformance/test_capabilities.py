@@ -75,13 +75,6 @@ def test_what_is_possible_is_claimed_or_refused(name: str) -> None:
             REFUSED[capability](Sqlite.__new__(Sqlite) if name == "sqlite" else Postgres.__new__(Postgres))
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("url", ["postgresql://localhost/shop", "postgres://localhost/shop"])
-async def test_postgresql_is_not_offered_to_users_in_this_release(url: str) -> None:
-    with pytest.raises(NotSupported, match="PostgreSQL"):
-        await faultproof.connect(url)
-
-
 def test_joined_handle_of_the_standard_library_is_not_refused() -> None:
     raw = sqlite3.connect(":memory:")
     try:

@@ -38,7 +38,8 @@ async def test_commit_between_two_waits_is_heard_of(db: Database) -> None:
 async def test_wait_without_news_ends_when_it_said(db: Database) -> None:
     async with asyncio.timeout(WAIT_S):
         news = db.changed("orders")
-        assert await news.wait(0.005) is False
+        while await news.wait(0.005):  # an engine that has just begun to hear tells of what it may have missed
+            pass
         news.close()
 
 

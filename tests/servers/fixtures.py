@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import DEBIAN_15, PostgresServer
 
 _database_numbers = itertools.count(1)
 
@@ -19,14 +19,30 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def postgres_15_server() -> Iterator[PostgresServer]:
+    """The oldest version; only for tests that are made where its binaries are (`SERVERS`)."""
+    with PostgresServer(binaries=DEBIAN_15) as server:
+        yield server
+
+
+SERVERS = ["postgres_server", *(["postgres_15_server"] if (DEBIAN_15 / "postgres").exists() else [])]
+"""The fixtures of the versions to run on."""
+
+
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """The address of an empty database for this test alone, dropped afterwards whoever is still in it."""
+    yield from empty_database(postgres_server)
+
+
+def empty_database(server: PostgresServer) -> Iterator[str]:
+    """What a fixture gives to its test and takes back from it: the address of a database."""
     name = f"test_{next(_database_numbers)}"
     # template0 and not the default, which a test could have written to.
-    _administer(postgres_server, "CREATE DATABASE {} TEMPLATE template0", name)
-    yield postgres_server.url_of(name)
-    _administer(postgres_server, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+    _administer(server, "CREATE DATABASE {} TEMPLATE template0", name)
+    yield server.url_of(name)
+    _administer(server, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
 
 def _administer(server: PostgresServer, statement: str, name: str) -> None:

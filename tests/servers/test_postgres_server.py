@@ -229,7 +229,7 @@ def test_bad_setting_fails_with_the_servers_own_words_and_leaves_nothing(
         Path(directory).chmod(0o711)
         monkeypatch.setattr("tempfile.tempdir", directory)
         with pytest.raises(ServerFailed, match="max_connections"):
-            PostgresServer(settings={"max_connections": "many"})
+            PostgresServer(settings={"max_connections": "many"}).__enter__()
         assert list(Path(directory).iterdir()) == []
 
 

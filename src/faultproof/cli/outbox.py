@@ -27,7 +27,9 @@ _NOTICE_S = 1.0
 
 app = typer.Typer(no_args_is_help=True, help="Look after an outbox: what waits, who is at it, what was given up.")
 
-DbOption = Annotated[str, typer.Option("--db", metavar="URL", help="The database: a path, or sqlite:///path.")]
+DbOption = Annotated[
+    str, typer.Option("--db", metavar="URL", help="The database: a path, sqlite:///path, or postgresql://…")
+]
 NameOption = Annotated[str, typer.Option("--name", help="The outbox, where the database has several.")]
 GroupOption = Annotated[str, typer.Option("--group", help="The consumer group.")]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]

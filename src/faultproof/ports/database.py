@@ -10,7 +10,7 @@ from faultproof.clock import Env
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.log import LogTable
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Script
+from faultproof.ports.script import Runnable, Script
 
 T = TypeVar("T")
 
@@ -107,8 +107,8 @@ class Database(Protocol):
         `InvalidInput` for a timeout that is none."""
         ...
 
-    async def transact(self, script: Script[T]) -> T:
-        """Run a script in a transaction of its own."""
+    async def transact(self, work: Runnable[T]) -> T:
+        """Run a script in a transaction of its own; given the function that makes it, begin again where that helps."""
         ...
 
     async def read(self, script: Script[T]) -> T:

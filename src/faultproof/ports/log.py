@@ -8,11 +8,23 @@ out of order; that is how peers lose events.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Script
+
+_INTAKE = ".intake"
+
+
+def intake_topic(log: str) -> str:
+    """News of what was written into the intake. An engine may look there by itself: not every writer tells."""
+    return log + _INTAKE
+
+
+def logs_among(topics: Iterable[str]) -> list[str]:
+    """The logs whose `intake_topic` is among them."""
+    return [topic.removesuffix(_INTAKE) for topic in topics if topic.endswith(_INTAKE)]
 
 
 class Entry(NamedTuple):

@@ -97,6 +97,9 @@ class Statement:
     source: str
     columns: int = 0
     """Of a row of its result."""
+    deferred: bool = False
+    """Its answer is not waited for where that costs a round trip: it goes with the transaction's next statement or with
+    its commit, and an error of its shows there."""
 
     @property
     def reads(self) -> bool:
@@ -145,6 +148,15 @@ class RollbackTo(NamedTuple):
 
 Step: TypeAlias = Call | Wake | Begin | Commit | Rollback | Savepoint | Release | RollbackTo
 Script: TypeAlias = Generator[Step, Answer, T]
+Runnable: TypeAlias = Script[T] | Callable[[], Script[T]]
+"""What a `Database` runs in a transaction of its own: a script, or a function that makes it. The function may be called
+again, on another transaction, when one was rolled back through no fault of its own (a deadlock's victim, a connection
+that broke before the commit): what it does to Python objects must bear that. A script alone cannot be begun again."""
+
+
+def begun(work: Runnable[T]) -> Script[T]:
+    """The script itself, made now if it is to be made."""
+    return work() if callable(work) else work
 
 
 class Inline:
@@ -220,11 +232,14 @@ def snapshot(script: Script[T]) -> Script[T]:
     return result
 
 
-def sql(text: str, *, postgres: str | None = None) -> Callable[[Callable[P, T]], Callable[P, Script[T]]]:
-    """Declare a statement; see the module's docstring. `postgres` is a variant only for what row locks require."""
+def sql(
+    text: str, *, postgres: str | None = None, deferred: bool = False
+) -> Callable[[Callable[P, T]], Callable[P, Script[T]]]:
+    """Declare a statement; see the module's docstring. `postgres` is a variant only for what row locks require;
+    `deferred` (of a statement that returns nothing) lets it travel with what follows in its transaction."""
 
     def declare(declared: Callable[P, T]) -> Callable[P, Script[T]]:
-        statement = _statement(declared, text, postgres)
+        statement = _statement(declared, text, postgres, deferred)
         names = tuple(parameter.name for parameter in statement.parameters)
         count = len(names)
         decode = statement.decode
@@ -250,9 +265,11 @@ _PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)|\{([a-z_]+)\}")
 _MACROS = frozenset({"now", "lock"})
 
 
-def _statement(declared: Callable[..., Any], text: str, postgres: str | None) -> Statement:
+def _statement(declared: Callable[..., Any], text: str, postgres: str | None, deferred: bool) -> Statement:
     hints = get_type_hints(declared)
     result = hints.pop("return")
+    if deferred and result is not types.NoneType:
+        raise TypeError(f"{declared.__qualname__}: a deferred statement returns nothing, or its answer is waited for")
     parameters = tuple(_parameter(name, hint) for name, hint in hints.items())
     for variant in filter(None, (text, postgres)):
         used = {a or b for a, b in _PLACEHOLDER.findall(variant)} - _MACROS
@@ -268,6 +285,7 @@ def _statement(declared: Callable[..., Any], text: str, postgres: str | None) ->
         decode=_decoder(result),
         source=f"{code.co_filename}:{code.co_firstlineno}",
         columns=_columns(result),
+        deferred=deferred,
     )
 
 

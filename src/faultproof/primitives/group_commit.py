@@ -75,7 +75,7 @@ class GroupCommit(Generic[T, R]):
 
     async def _commit(self, items: Sequence[T]) -> list[Result[R]]:
         try:
-            outcomes = await self._database.transact(self._counted(items, False))
+            outcomes = await self._database.transact(lambda: self._counted(items, False))
         except (OutcomeUnknown, TryAgain, Repair, Closed) as error:  # about the database, not about any one item
             return [for_each_caller(error) for _ in items]
         except Exception as error:
@@ -99,7 +99,7 @@ class GroupCommit(Generic[T, R]):
 
     async def _alone(self, item: T) -> R:
         """In a transaction of its own, which may wait for the lock."""
-        (outcome,) = await self._database.transact(self._counted([item], True))
+        (outcome,) = await self._database.transact(lambda: self._counted([item], True))
         if isinstance(outcome, Ok):
             return outcome.value
         if isinstance(outcome, Err):

@@ -182,7 +182,7 @@ class Idempotency(Generic[A]):
         try:
             while True:
                 began = clock.monotonic()
-                token, found = await self._database.transact(self._take(key, fingerprint))
+                token, found = await self._database.transact(lambda: self._take(key, fingerprint))
                 if token is not None:
                     return await self._work(key, token, work, began + self._ttl)
                 answered, answer = self._known(key, fingerprint, found)
@@ -199,7 +199,7 @@ class Idempotency(Generic[A]):
         """Forget answers that are older than `older` seconds, at most `limit`; how many. Retries later than that repeat."""
         bounds.seconds("older", older, least=0)
         bounds.count("limit", limit)
-        return await self._database.transact(_trim(self._scope, int(older * 1_000_000), limit))
+        return await self._database.transact(lambda: _trim(self._scope, int(older * 1_000_000), limit))
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class Idempotency(Generic[A]):
 
     async def _free(self, key: str, token: int) -> None:
         with suppress(FaultproofError):  # what the work raised says more; the lease will end by itself
-            await self._database.transact(self._freed(key, token))
+            await self._database.transact(lambda: self._freed(key, token))
 
     async def _undisturbed(self, storing: Coroutine[Any, Any, None]) -> None:
         """Whoever cancels us waits until the answer is stored, or could not be within `STORE_S`; then the cancel goes on."""
@@ -249,7 +249,7 @@ class Idempotency(Generic[A]):
         clock = self._database.env.clock
         while True:
             try:
-                await self._database.transact(self._answered(key, token, _encoded(result)))
+                await self._database.transact(lambda: self._answered(key, token, _encoded(result)))
             except TryAgain as error:
                 if clock.monotonic() < until:
                     await clock.sleep(LOOK_S)

@@ -8,7 +8,8 @@ from faultproof.ports.script import Script, ddl, sql
 
 
 @sql("SELECT version FROM faultproof_schema WHERE name = :name")
-def _installed(name: str) -> int | None: ...
+def version_of(name: str) -> int | None:
+    """The version installed of a component, if any."""
 
 
 @sql(
@@ -21,7 +22,7 @@ def _record(name: str, version: int) -> None: ...
 def install(schema: Schema) -> Script[None]:
     """Bring one component to this release's version. The engine runs it in a transaction that no other installs beside."""
     yield from ddl("CREATE TABLE IF NOT EXISTS faultproof_schema (name TEXT PRIMARY KEY, version BIGINT NOT NULL)")
-    installed = (yield from _installed(schema.name)) or 0
+    installed = (yield from version_of(schema.name)) or 0
     if installed > schema.works_to:
         raise SchemaMismatch(
             f"the tables of {schema.name!r} have version {installed}, made by a newer release; this one works with "
@@ -36,7 +37,7 @@ def install(schema: Schema) -> Script[None]:
 
 def check(schema: Schema) -> Script[None]:
     """Raise `SchemaMismatch` unless this release can run on what is installed."""
-    installed = yield from _installed(schema.name)
+    installed = yield from version_of(schema.name)
     if installed is None or not schema.works_from <= installed <= schema.works_to:
         raise SchemaMismatch(
             f"the tables of {schema.name!r} have version {installed or 0}; this release works with "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from faultproof import bounds
 from faultproof.errors import FaultproofError, LeaseLost
@@ -67,7 +68,7 @@ class Leases:
         asked = self._database.env.clock.monotonic()
         self._notice_lapse(asked)
         if asked >= self._due or self._lost:
-            self._renewed(asked, await self._database.transact(self._tend()))
+            self._renewed(asked, await self._database.transact(self._tend))
         return self._claims
 
     @property
@@ -115,15 +116,15 @@ class Leases:
         if guilty:
             asked = self._database.env.clock.monotonic()
             self._claims = [claim for claim in self._claims if claim not in guilty]
-            self._renewed(asked, await self._database.transact(self._retake(guilty)))
+            self._renewed(asked, await self._database.transact(lambda: self._retake(guilty)))
 
     async def close(self) -> None:
         """Give everything back, for others to take at once."""
         claims, self._claims, self._doubted = [*self._claims, *self._doubted], [], []
-        await self._database.transact(self._database.claims.release(self._kind, claims))
+        await self._database.transact(lambda: self._database.claims.release(self._kind, claims))
         if self._share:
             with suppress(LeaseLost):  # somebody has swept this member out already
-                await self._database.transact(self._leave())
+                await self._database.transact(self._leave)
 
     def _notice_lapse(self, now: float) -> None:
         if self._claims and now >= self._until:
@@ -147,7 +148,7 @@ class Leases:
             await clock.sleep(self.rest_s())
             asked, before = clock.monotonic(), self._claims
             try:
-                claims = await self._database.transact(self._renew(before))
+                claims = await self._database.transact(partial(self._renew, before))
             except FaultproofError:  # once more soon; if it goes on like this, the leases run out and `held` says so
                 self._due = asked + self._ttl / 10
                 continue

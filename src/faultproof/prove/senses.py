@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from faultproof.engines.sqlite.wake import Bells
+from faultproof.engines.bells import Bells
 from faultproof.ports.database import News
 
 if TYPE_CHECKING:

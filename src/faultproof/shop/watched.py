@@ -12,7 +12,7 @@ from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Database, Health, News, Transaction
 from faultproof.ports.log import LogTable
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Script
+from faultproof.ports.script import Runnable, Script, begun
 from faultproof.shop.board import Flag, State
 
 T = TypeVar("T")
@@ -50,18 +50,18 @@ class Watched:
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[Transaction]:
         return self._transaction(timeout)
 
-    async def transact(self, script: Script[T]) -> T:
+    async def transact(self, work: Runnable[T]) -> T:
         turn = object()
 
         def shown() -> Script[T]:
             self._begin(turn)
-            result = yield from script
+            result = yield from begun(work)
             self._flag.show(State.COMMITTING)
             return result
 
         with _Telling(self._repair):
             try:
-                return await self._inner.transact(shown())
+                return await self._inner.transact(shown if callable(work) else shown())
             finally:
                 self._end(turn)
 

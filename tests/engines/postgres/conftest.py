@@ -1,14 +1,30 @@
 """What only PostgreSQL does: writers at the same time, two snapshots in one transaction, servers that go away."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
 from faultproof.clock import Env
 from faultproof.engines.postgres import open_database
 from faultproof.engines.postgres.database import PostgresDatabase
+from faultproof.engines.postgres.options import PostgresOptions
+from tests.servers.fixtures import SERVERS, empty_database
+from tests.servers.postgres import PostgresServer
 
-Open = Callable[[], Awaitable[PostgresDatabase]]
+Open = Callable[..., Awaitable[PostgresDatabase]]
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> PostgresServer:
+    """Each version that is there, one after the other."""
+    server: PostgresServer = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def postgres_url(server: PostgresServer) -> Iterator[str]:
+    """The address of an empty database for this test alone."""
+    yield from empty_database(server)
 
 
 @pytest.fixture
@@ -16,8 +32,8 @@ async def connect(postgres_url: str) -> AsyncIterator[Open]:
     """Opens one more `Database` on it."""
     opened: list[PostgresDatabase] = []
 
-    async def open_one() -> PostgresDatabase:
-        opened.append(await open_database(postgres_url, env=Env()))
+    async def open_one(options: PostgresOptions | None = None) -> PostgresDatabase:
+        opened.append(await open_database(postgres_url, env=Env(), options=options))
         return opened[-1]
 
     yield open_one

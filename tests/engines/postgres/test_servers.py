@@ -2,21 +2,18 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 
 import psycopg
 import pytest
 
 from faultproof.clock import Env
-from faultproof.engines.postgres import open_database, pool
+from faultproof.engines.postgres import open_database
 from faultproof.engines.postgres.database import PostgresDatabase
+from faultproof.engines.postgres.options import PostgresOptions
 from faultproof.errors import (
-    CannotOpen,
+    Busy,
     ConstraintViolated,
-    InvalidInput,
     OutcomeUnknown,
-    Overloaded,
     SchemaMismatch,
     TryAgain,
 )
@@ -103,7 +100,8 @@ async def test_idle_connections_that_broke_are_replaced_unnoticed(orders: Postgr
     together = asyncio.Barrier(4)
 
     async def use_one() -> None:
-        async with orders.transaction():
+        async with orders.transaction() as tx:
+            await tx.execute("SELECT 1")
             await together.wait()
 
     async with asyncio.timeout(WAIT_S):
@@ -121,47 +119,19 @@ async def test_idle_connections_that_broke_are_replaced_unnoticed(orders: Postgr
 
 
 async def test_server_that_is_away_is_an_invitation_to_try_again(
-    orders: PostgresDatabase, postgres_server: PostgresServer
+    orders: PostgresDatabase, server: PostgresServer
 ) -> None:
     await orders.transact(insert("apple"))
-    postgres_server.kill()
+    server.kill()
     for _ in range(2):
         with pytest.raises(TryAgain):
             await orders.transact(insert("lost"))
         with pytest.raises(TryAgain):
-            await orders.transaction().__aenter__()
-    postgres_server.start()
+            async with orders.transaction() as tx:
+                await tx.execute("SELECT 1")
+    server.start()
     await orders.transact(insert("pear"))
     assert await orders.read(items()) == ["apple", "pear"]
-
-
-# --- opening ----------------------------------------------------------------------------------------------------------
-
-
-async def test_server_or_database_that_is_not_there_cannot_be_opened(postgres_server: PostgresServer) -> None:
-    for url in (
-        "postgresql://postgres@127.0.0.1:1/shop",
-        postgres_server.url_of("no_such_database"),
-        f"postgresql://postgres:wrong@127.0.0.1:{postgres_server.port}/postgres",
-    ):
-        with pytest.raises(CannotOpen):
-            await open_database(url, env=Env())
-
-
-@pytest.mark.parametrize("url", ["postgresql://host/db?no_such_option=1", "no url at all"])
-async def test_wrong_url_is_refused(url: str) -> None:
-    with pytest.raises(InvalidInput):
-        await open_database(url, env=Env())
-
-
-async def test_durability_says_what_the_server_does(postgres_url: str, db: PostgresDatabase) -> None:
-    assert "synchronous_commit=on, fsync=on" in db.durability
-    assert (await db.health()).warnings == ()
-    careless = await open_database(f"{postgres_url}?options=-csynchronous_commit%3Doff", env=Env())
-    try:
-        assert "synchronous_commit=off" in careless.durability
-    finally:
-        await careless.close()
 
 
 async def test_defaults_of_the_user_s_do_not_change_what_transactions_promise(postgres_url: str) -> None:
@@ -180,48 +150,33 @@ async def test_log_that_was_never_created_is_named(db: PostgresDatabase) -> None
         await db.read(db.logs.epoch("other"))
 
 
-def test_without_the_driver_the_extra_is_named() -> None:
-    code = """
-import asyncio, sys
-sys.modules["psycopg"] = None
-from faultproof.clock import Env
-from faultproof.engines.postgres import open_database
-from faultproof.errors import MissingExtra
-try:
-    asyncio.run(open_database("postgresql://localhost/shop", env=Env()))
-except MissingExtra as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install faultproof[postgres]" in done.stdout
-
-
 # --- the pool ---------------------------------------------------------------------------------------------------------
 
 
 async def test_no_more_connections_than_the_pool_holds(
-    orders: PostgresDatabase, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    orders: PostgresDatabase, connect: Open, postgres_url: str
 ) -> None:
-    monkeypatch.setattr(pool, "WAIT_S", 0.05)
-    full = asyncio.Barrier(pool.SIZE + 1)
+    size = 4
+    small = await connect(PostgresOptions(pool_max=size, pool_timeout=0.05))
+    full = asyncio.Barrier(size + 1)
     over = asyncio.Event()
 
     async def hold() -> None:
-        async with orders.transaction():
+        async with small.transaction():
             await full.wait()
             await over.wait()
 
     async with asyncio.timeout(WAIT_S):
-        holders = [asyncio.create_task(hold()) for _ in range(pool.SIZE)]
+        holders = [asyncio.create_task(hold()) for _ in range(size)]
         await full.wait()
-        with pytest.raises(Overloaded):
-            await orders.read(items())
+        with pytest.raises(Busy, match="all 4 connections are in use"):
+            await small.read(items())
         over.set()
         await asyncio.gather(*holders)
-        await asyncio.gather(*(orders.read(items()) for _ in range(pool.SIZE * 3)))
+        await asyncio.gather(*(small.read(items()) for _ in range(size * 3)))
     with psycopg.connect(postgres_url) as raw:
         connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        assert raw.execute(connections).fetchone() == (pool.SIZE + 1,)
+        assert raw.execute(connections).fetchone() == (size + 2,)  # with the other database's, and this one
 
 
 async def test_connection_is_kept_over_errors_and_cancels(orders: PostgresDatabase) -> None:

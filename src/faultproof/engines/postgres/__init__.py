@@ -1,4 +1,4 @@
-"""PostgreSQL 15 and newer, through psycopg 3. Not reachable from `connect` yet: only the conformance suites use it."""
+"""PostgreSQL 15 and newer, through psycopg 3."""
 
 from faultproof.engines.postgres.open import CAPABILITIES, open_database
 

@@ -1,15 +1,14 @@
-"""One psycopg connection that executes steps."""
+"""One connection that executes steps, in as few round trips as their answers allow."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
-import psycopg
-from psycopg.pq import TransactionStatus
-
-from faultproof.engines.postgres.faults import NotBegun, connection_lost, translated
+from faultproof.engines.postgres.faults import Lost, Restartable, Stale, connection_lost, line, translated
 from faultproof.engines.postgres.render import Rendered, bind, render
+from faultproof.engines.postgres.wire import Command, CommandFailed, Raw, is_idle, send
 from faultproof.errors import InvalidInput, NoTransaction, OutcomeUnknown
 from faultproof.ports.script import (
     NOTHING,
@@ -28,29 +27,47 @@ from faultproof.ports.script import (
 )
 
 T = TypeVar("T")
+Replace = Callable[[Raw], Awaitable[Raw]]
 
-_PLAIN: dict[type, bytes] = {
-    Rollback: b"ROLLBACK",
-    Savepoint: b"SAVEPOINT faultproof",
-    Release: b"RELEASE SAVEPOINT faultproof",
-    RollbackTo: b"ROLLBACK TO SAVEPOINT faultproof; RELEASE SAVEPOINT faultproof",
+# Said in full: the user's defaults may be others, and the guards of claims and logs need these.
+_BEGIN = {
+    True: Command(b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", prepare=True),
+    False: Command(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=True),
 }
+_COMMIT = Command(b"COMMIT", prepare=True)
+_ROLLBACK = Command(b"ROLLBACK", prepare=True)
 _rendered: dict[Statement, Rendered] = {}  # bounded: statements are declared at import, never made
 
 
 class Connection:
-    """Executes steps on an autocommit connection, whose transactions are begun and ended by steps."""
+    """Executes steps on an autocommit connection, whose transactions are begun and ended by steps.
 
-    def __init__(self, raw: psycopg.AsyncConnection[tuple[Any, ...]], name: str) -> None:
+    What needs no answer waits in `_queue` and travels with the next statement that does: BEGIN, savepoints, statements
+    declared `deferred`. A transaction in which nothing was done never reaches the server.
+    """
+
+    def __init__(
+        self, raw: Raw, name: str, replace: Replace, *, prepare: bool = True, first: tuple[Command, ...] = ()
+    ) -> None:
+        """`first`: what each transaction begins with, where settings of the session are not ours to keep."""
         self.raw = raw
         self.name = name
+        self._replace = replace
+        self._prepare = prepare
+        self._first = first
         self._woken: dict[str, None] = {}  # bounded: topics of one transaction; a dict keeps their order
-        self._begun = False
+        self._queue: list[Command] = []
+        self._savepoints: list[int | None] = []  # where in the queue each open one stands; None: it has been sent
+        self._begun = False  # from the BEGIN, sent or not, to the COMMIT
+        self._sent = False  # the server has heard of this transaction
+        self._writes = True
+        self.is_stale = False
+        """To be replaced before the next transaction: what it has prepared does not fit the tables any more."""
 
     @property
     def is_idle(self) -> bool:
         """Open, and outside any transaction."""
-        return self.raw.pgconn.transaction_status == TransactionStatus.IDLE
+        return is_idle(self.raw)
 
     async def drive(self, script: Script[T]) -> T:
         """Run a script to its end; one whose caller is cancelled is dropped where it is."""
@@ -58,23 +75,32 @@ class Connection:
 
     async def execute(self, step: Step) -> Answer:
         """Run one step."""
-        if type(step) is Call:
-            return await self._call(step)
-        if type(step) is Wake:
-            self._woken[step.topic] = None
-            return NOTHING
-        if type(step) is Begin:
-            return await self._begin(step)
-        if type(step) is Commit:
-            return await self._commit()
-        return await self._plain(step)
+        match step:
+            case Call():
+                return await self._call(step)
+            case Wake():
+                self._woken[step.topic] = None
+            case Begin():
+                self._begin(step)
+            case Commit():
+                return await self._commit()
+            case Rollback():
+                await self._rollback()
+            case Savepoint():
+                self._savepoints.append(len(self._queue))
+                self._queue.append(_savepoint(b"SAVEPOINT", len(self._savepoints)))
+            case Release():
+                self._release()
+            case RollbackTo():
+                await self._rollback_to()
+        return NOTHING
 
     async def execute_raw(self, sql: str, parameters: Sequence[Any]) -> Answer:
-        """Run the user's own SQL as it is; the driver's errors are the user's and pass through untranslated."""
+        """Run the user's own SQL as it is; the driver's errors are the user's and pass through untranslated, but for those
+        that are about the whole transaction, which may be done again."""
         self._check()
         # Without parameters psycopg leaves a % alone, as users expect of SQL that takes none.
-        cursor = await self.raw.execute(sql.encode(), parameters or None)
-        return Answer(await cursor.fetchall() if cursor.description else (), cursor.rowcount)
+        return await self._flush(Command(sql.encode(), parameters or None, is_users=True))
 
     async def close(self) -> None:
         """Close; the server rolls back what is open."""
@@ -82,7 +108,7 @@ class Connection:
 
     def _check(self) -> None:
         # On an idle connection the server would commit each further statement alone, and answer COMMIT with a warning.
-        if self._begun and self.is_idle:
+        if self._sent and self.is_idle:
             raise NoTransaction(
                 f"the transaction in {self.name} was ended by a COMMIT or ROLLBACK of yours: begin again"
             )
@@ -93,50 +119,102 @@ class Connection:
         if rendered is None:
             rendered = _rendered[call.statement] = render(call.statement)
         try:
-            cursor = await self.raw.execute(rendered.text, bind(rendered, call.values) or None)
-            return Answer(await cursor.fetchall() if cursor.description else (), cursor.rowcount)
-        except psycopg.Error as error:
-            raise translated(error, self.name) from error
+            command = Command(rendered.text, bind(rendered, call.values) or None)
+            if call.statement.deferred and self._begun:
+                self._queue.append(command)
+                return NOTHING
+            return await self._flush(command)
         except (UnicodeEncodeError, OverflowError) as error:
             raise InvalidInput(f"a value does not fit into {self.name}: {error}") from error
 
-    async def _begin(self, begin: Begin) -> Answer:
+    def _begin(self, begin: Begin) -> None:
         self._woken.clear()
-        # Said in full: the user's defaults may be others, and the guards of claims and logs need these.
-        level = b"READ COMMITTED READ WRITE" if begin.writes else b"REPEATABLE READ READ ONLY"
-        try:
-            await self.raw.execute(b"BEGIN ISOLATION LEVEL " + level, prepare=False)
-        except psycopg.Error as error:
-            problem = translated(error, self.name)
-            raise (NotBegun(str(problem)) if connection_lost(error) else problem) from error
-        self._begun = True
-        return NOTHING
+        self._savepoints.clear()
+        self._queue = [_BEGIN[begin.writes], *self._first]
+        self._begun, self._sent, self._writes = True, False, begin.writes
 
     async def _commit(self) -> Answer:
         self._check()
         self._begun = False
-        try:
-            cursor = await self.raw.execute(b"COMMIT", prepare=False)
-        except psycopg.Error as error:
-            if connection_lost(error) or self.raw.closed:
-                raise OutcomeUnknown(f"the commit to {self.name} was sent and its answer lost: {error}") from error
-            raise translated(error, self.name) from error
-        # The server answers COMMIT with ROLLBACK, and no error, where a statement before has failed.
-        if cursor.statusmessage != "COMMIT":
-            raise NoTransaction(f"the transaction in {self.name} was rolled back: a statement in it had failed before")
+        nothing_done = not self._sent and len(self._queue) == 1 + len(self._first)
+        if nothing_done:
+            self._queue.clear()
+        else:
+            await self._flush(_COMMIT)
+            self._sent = False
         return Answer([(topic,) for topic in self._woken], 0)
 
-    async def _plain(self, step: Step) -> Answer:
-        if type(step) is Rollback:
-            self._woken.clear()
-            self._begun = False
+    async def _rollback(self) -> None:
+        self._queue.clear()
+        self._savepoints.clear()
+        self._woken.clear()
+        sent, self._begun, self._sent = self._sent, False, False
+        if sent and not self.is_idle:
+            # psycopg forgets all that it has prepared at each ROLLBACK, and most transactions that only read end in one.
+            await self._quietly(_ROLLBACK if self._writes else _COMMIT)
+
+    def _release(self) -> None:
+        at = self._savepoints.pop()
+        if at is None:
+            self._queue.append(_savepoint(b"RELEASE SAVEPOINT", len(self._savepoints) + 1))
+        else:  # nothing behind it waits for an answer, so no error could be undone alone
+            del self._queue[at]
+
+    async def _rollback_to(self) -> None:
+        at = self._savepoints.pop()
+        if at is not None:
+            del self._queue[at:]
+            return
+        self._queue.clear()
+        name = len(self._savepoints) + 1
+        await self._quietly(_savepoint(b"ROLLBACK TO SAVEPOINT", name))
+        self._queue.append(_savepoint(b"RELEASE SAVEPOINT", name))
+
+    async def _quietly(self, command: Command) -> None:
+        """They never fail visibly; the connection will be replaced."""
+        with suppress(CommandFailed):
+            await send(self.raw, [command], prepare=self._prepare)
+
+    async def _flush(self, command: Command) -> Answer:
+        """Send what waits, and this behind it; its answer."""
+        commands = [*self._queue, command]
+        begins = self._begun and not self._sent
+        self._queue.clear()
+        self._savepoints = [None] * len(self._savepoints)
+        self._sent = True
         try:
-            await self.raw.execute(_PLAIN[type(step)], prepare=False)
-        except psycopg.Error as error:
-            if type(step) in (Rollback, RollbackTo):  # they never fail visibly; the connection will be replaced
-                return NOTHING
-            raise translated(error, self.name) from error
-        return NOTHING
+            try:
+                return await self._answered(commands)
+            except CommandFailed as failed:
+                if not begins or command is _COMMIT or not self._never_began(failed):
+                    raise
+                # The BEGIN was in it and the COMMIT was not: nothing has happened. A server that was restarted, or a
+                # network that forgets, breaks connections while they are idle.
+                self.raw = await self._replace(self.raw)
+                return await self._answered(commands)
+        except CommandFailed as failed:
+            raise self._translated(failed, commits=command is _COMMIT) from failed.error
+
+    async def _answered(self, commands: Sequence[Command]) -> Answer:
+        cursor = await send(self.raw, commands, prepare=self._prepare)
+        # The server answers COMMIT with ROLLBACK, and no error, where a statement before has failed.
+        if commands[-1] is _COMMIT and cursor.statusmessage != "COMMIT":
+            raise NoTransaction(f"the transaction in {self.name} was rolled back: a statement in it had failed before")
+        return Answer(await cursor.fetchall() if cursor.description else (), cursor.rowcount)
+
+    def _never_began(self, failed: CommandFailed) -> bool:
+        """Lost, or refused by what has become a standby: another connection may lead to another server."""
+        return connection_lost(failed.error) or failed.command in _BEGIN.values()
+
+    def _translated(self, failed: CommandFailed, *, commits: bool) -> Exception:
+        error = failed.error
+        if commits and (connection_lost(error) or self.raw.closed):
+            return OutcomeUnknown(f"the commit to {self.name} was sent and its answer lost: {line(error)}")
+        problem = translated(error, self.name)
+        if failed.command in _BEGIN.values() and not isinstance(problem, Lost):
+            problem = Lost(f"{self.name} begins no transaction that writes, as a standby would not: {line(error)}")
+        self.is_stale = self.is_stale or failed.unread or isinstance(problem, Stale)
+        return error if failed.command.is_users and not isinstance(problem, Restartable) else problem
 
 
 async def drive(script: Script[T], execute: Callable[[Step], Awaitable[Answer]]) -> T:
@@ -153,3 +231,7 @@ async def drive(script: Script[T], execute: Callable[[Step], Awaitable[Answer]])
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+def _savepoint(verb: bytes, depth: int) -> Command:
+    return Command(b"%s faultproof_%d" % (verb, depth), prepare=True)

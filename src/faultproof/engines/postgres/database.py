@@ -1,110 +1,90 @@
-"""The database port on PostgreSQL: one connection of a small pool for each transaction."""
+"""The database port on PostgreSQL: one connection of a pool for each transaction."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
-
-import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+from typing import TypeVar
 
 from faultproof import bounds
 from faultproof.clock import Env
 from faultproof.engines.postgres.claims import PostgresClaims
 from faultproof.engines.postgres.connection import Connection
-from faultproof.engines.postgres.faults import NotBegun, translated
+from faultproof.engines.postgres.faults import Restartable
+from faultproof.engines.postgres.install import install
 from faultproof.engines.postgres.log import PostgresLog
-from faultproof.engines.postgres.news import PolledNews
-from faultproof.engines.postgres.pool import SIZE, Pool
-from faultproof.engines.scopes import Home, Scope, is_inside, refuse_inside
-from faultproof.errors import CannotOpen, Closed, DeadlineExceeded, InvalidInput, NotSupported, TryAgain
+from faultproof.engines.postgres.look import Look, LookForAnything
+from faultproof.engines.postgres.news import Connect, Wakeups
+from faultproof.engines.postgres.pool import Pool
+from faultproof.engines.postgres.server import Server, settings
+from faultproof.engines.postgres.transaction import Opened, PostgresTransaction
+from faultproof.engines.postgres.wire import Command
+from faultproof.engines.scopes import Home, is_inside, refuse_inside
+from faultproof.errors import Closed
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
 from faultproof.ports.log import LogTable
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Begin, Commit, Script, atomic, snapshot, sql, transaction
-from faultproof.primitives.install import install
+from faultproof.ports.script import Rollback, Runnable, Script, begun, snapshot, transaction
+from faultproof.primitives.retry import full_jitter
+from faultproof.signals import RETRY
 
 T = TypeVar("T")
 
-LOCK_TIMEOUT_S = 5.0
-"""How long a statement waits for a lock that another transaction holds."""
-VERSION_MIN = 150_000
-# Nobody waits for ever for a server that is gone; a URL that says otherwise is obeyed.
-_NETWORK = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 20_000}
-
-
-class PostgresTransaction:
-    """A transaction that a user holds open; see `faultproof.ports.database.Transaction`."""
-
-    def __init__(self, database: PostgresDatabase, connection: Connection, scope: Scope) -> None:
-        self.database = database
-        self._connection = connection
-        self._scope = scope
-
-    def run(self, script: Script[T]) -> Coroutine[Any, Any, T]:
-        return self._scope.call(lambda: self._connection.drive(atomic(script)))
-
-    def execute(self, sql: str, *parameters: Any) -> Coroutine[Any, Any, int]:
-        return self._scope.call(lambda: self._changed(sql, parameters))
-
-    def fetch(self, sql: str, *parameters: Any) -> Coroutine[Any, Any, list[tuple[Any, ...]]]:
-        return self._scope.call(lambda: self._rows(sql, parameters))
-
-    async def _changed(self, sql: str, parameters: tuple[Any, ...]) -> int:
-        return (await self._connection.execute_raw(sql, parameters)).changed
-
-    async def _rows(self, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        return list((await self._connection.execute_raw(sql, parameters)).rows)
+ROLLBACK_S = 5.0
+"""How long a rollback may take before the connection is closed instead."""
+RESTARTS_MAX = 5
+"""How often a transaction of ours is begun again after a deadlock or a lost connection; then `TryAgain`."""
+RESTART_BASE_S = 0.01
+RESTART_CAP_S = 0.5
 
 
 class PostgresDatabase:
     """One PostgreSQL database, used from one event loop."""
 
-    def __init__(self, *, env: Env, pool: Pool, engine: str, durability: str) -> None:
+    def __init__(
+        self, *, env: Env, pool: Pool, server: Server, connect: Connect, first: tuple[Command, ...], poll_s: float
+    ) -> None:
+        """`connect`: a connection outside the pool, to hear and send wake-ups. `first`: see `Connection`."""
         self.env = env
-        self.durability = durability
+        self.durability = server.durability
         self.claims: ClaimTable = PostgresClaims()
         self.logs: LogTable = PostgresLog()
-        self._engine = engine
+        self._server = server
         self._pool = pool
+        self._first = first
+        look = LookForAnything(self._lend) if server.pooled else Look(self._lend)
+        self._wakeups = Wakeups(env, connect, look, poll_s=poll_s, hears=not server.pooled)
         self._home = Home()
         self._closed = False
 
-    async def transact(self, script: Script[T]) -> T:
+    async def transact(self, work: Runnable[T]) -> T:
         self._check()
-        return (await self._begun(lambda connection: connection.drive(transaction(script)))).result
+        for tries in range(RESTARTS_MAX):
+            try:
+                return await self._transact(begun(work))
+            except Restartable:
+                if not callable(work) or tries == RESTARTS_MAX - 1:
+                    raise
+            self.env.signals.emit(RETRY, 1)
+            await self.env.clock.sleep(full_jitter(tries, base=RESTART_BASE_S, cap=RESTART_CAP_S, rng=self.env.rng))
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def read(self, script: Script[T]) -> T:
         self._check()
-        return await self._begun(lambda connection: connection.drive(snapshot(script)))
+        async with self._lend() as connection:
+            return await connection.drive(snapshot(script))
 
-    @asynccontextmanager
-    async def transaction(self, *, timeout: float = 30.0) -> AsyncIterator[PostgresTransaction]:
+    def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[PostgresTransaction]:
         self._check()
         bounds.seconds("timeout", timeout)
-        scope = Scope(self, self._check_open)
-        async with self._open() as connection:
-            try:
-                async with asyncio.timeout(timeout) as limit:
-                    scope.begin()
-                    try:
-                        yield PostgresTransaction(self, connection, scope)
-                    finally:
-                        scope.end()
-            except TimeoutError as error:
-                if not limit.expired():
-                    raise
-                raise DeadlineExceeded(f"the transaction was open for {timeout} s and has been rolled back") from error
-            self._check_open()
-            scope.refuse_unawaited()
-            await connection.execute(Commit())
+        return Opened(self, timeout)
 
     async def install(self, *schemas: Schema) -> None:
         for schema in schemas:
-            await self.transact(_install(schema))
+            await self.transact(partial(install, schema))
 
     def in_transaction(self) -> bool:
         self._home.check()
@@ -112,105 +92,66 @@ class PostgresDatabase:
 
     def changed(self, topic: str) -> News:
         self._check()
-        return PolledNews(self.env)
+        return self._wakeups.listen(topic)
 
     async def health(self) -> Health:
-        self._check()
-        warnings = () if "fsync=on" in self.durability else ("fsync is off: a crash of the machine loses commits",)
-        return Health(self._engine, self.durability, warnings)
+        now = await self.read(settings())
+        return Health(self._server.version, now.durability, tuple(now.warnings))
 
     async def close(self) -> None:
         self._home.check_closing()
-        self._closed = True
-        await self._pool.close()
+        if not self._closed:
+            self._closed = True
+            await self._wakeups.close()
+            await self._pool.close()
 
-    async def _begun(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Repeat `work` on another connection while its BEGIN finds none: a server that was restarted breaks them all.
+    async def _transact(self, script: Script[T]) -> T:
+        async with self._lend() as connection:
+            committed = await connection.drive(transaction(script))
+        self.after_commit(committed.topics)
+        return committed.result
 
-        Nothing has happened by then, and the script has not started.
-        """
-        for _ in range(SIZE):
-            try:
-                async with self._pool.lend() as connection:
-                    return await work(connection)
-            except NotBegun:
-                continue
-        async with self._pool.lend() as connection:
-            return await work(connection)
+    def after_commit(self, topics: tuple[str, ...]) -> None:
+        """Tell of it."""
+        if topics and not self._closed:
+            self._wakeups.send(topics)
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[Connection]:
-        """A connection with a transaction begun."""
-        for tries_left in reversed(range(SIZE + 1)):
-            async with self._pool.lend() as connection:
-                try:
-                    await connection.execute(Begin(writes=True))
-                except NotBegun:
-                    if tries_left == 0:
-                        raise
-                    continue
-                yield connection
-                return
+    async def _lend(self) -> AsyncIterator[Connection]:
+        connection = await self.take()
+        try:
+            yield connection
+        finally:
+            await self.give_back(connection)
 
-    def _check_open(self) -> None:
+    async def take(self) -> Connection:
+        """A connection outside any transaction, to be given back."""
+        raw = await self._pool.take()
+        return Connection(
+            raw, self._server.name, self._pool.replace, prepare=not self._server.pooled, first=self._first
+        )
+
+    async def give_back(self, connection: Connection) -> None:
+        """Roll back what is open on it, and let others have it."""
+        # Shielded, so that a second cancel cannot leave the transaction, and its locks, open.
+        await asyncio.shield(self._taken_back(connection))
+
+    async def _taken_back(self, connection: Connection) -> None:
+        if connection.is_stale:
+            self._pool.renew()
+            await connection.close()
+        elif not connection.is_idle:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ROLLBACK_S):
+                    await connection.execute(Rollback())
+        await self._pool.give_back(connection.raw)
+
+    def check_open(self) -> None:
+        """Raise where this database cannot be used: closed, in another process, in another event loop."""
         if self._closed:
             raise Closed("the database is closed: connect again")
         self._home.check()
 
     def _check(self) -> None:
-        self._check_open()
+        self.check_open()
         refuse_inside(self)
-
-
-# An advisory lock that the transaction holds: one of the session's would outlive it in a connection pool.
-@sql("SELECT pg_advisory_xact_lock(hashtextextended('faultproof.install', 0))")
-def _install_lock() -> None: ...
-
-
-def _install(schema: Schema) -> Script[None]:
-    yield from _install_lock()
-    yield from install(schema)
-
-
-async def connect(url: str, *, env: Env) -> PostgresDatabase:
-    """Connect, and look whom to."""
-    try:
-        options = {**_NETWORK, **conninfo_to_dict(url)}
-    except psycopg.Error as error:
-        raise InvalidInput(f"that is not a PostgreSQL URL: {error}") from error
-    name = f"the database {options.get('dbname', '')} on {options.get('host', 'this machine')}"
-
-    async def another() -> Connection:
-        try:
-            raw = await psycopg.AsyncConnection.connect(make_conninfo("", **options), autocommit=True)
-            try:
-                await raw.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_TIMEOUT_S}s",))
-            except BaseException:  # a cancel too: nobody else knows of it yet
-                await raw.close()
-                raise
-        except psycopg.Error as error:
-            problem = translated(error, name)
-            # Our caller may come back: a server that restarts is away for a moment.
-            raise (TryAgain(f"{name} cannot be reached: {error}") if type(problem) is TryAgain else problem) from error
-        return Connection(raw, name)
-
-    try:
-        first = await another()
-    except TryAgain as error:
-        raise CannotOpen(str(error)) from error
-    version = first.raw.info.server_version
-    if version < VERSION_MIN:
-        await first.close()
-        raise NotSupported(f"{name} runs version {version // 10_000}; faultproof needs PostgreSQL 15 or newer")
-    try:
-        found = await first.execute_raw("SELECT current_setting('synchronous_commit'), current_setting('fsync')", ())
-    except BaseException:
-        await first.close()
-        raise
-    ((commit, fsync),) = found.rows
-    return PostgresDatabase(
-        env=env,
-        pool=Pool(another, first),
-        engine=f"PostgreSQL {version // 10_000}.{version % 10_000}",
-        durability=f"PostgreSQL, synchronous_commit={commit}, fsync={fsync}",
-    )

@@ -23,7 +23,7 @@ from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
 from faultproof.ports.log import LogTable
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Begin, Commit, Rollback, Script, atomic, snapshot, transaction
+from faultproof.ports.script import Begin, Commit, Rollback, Runnable, Script, atomic, begun, snapshot, transaction
 from faultproof.primitives.install import install
 from faultproof.primitives.retry import full_jitter
 from faultproof.signals import LOCK_WAIT
@@ -79,8 +79,9 @@ class SqliteDatabase:
         self._home = Home()
         self._closed = False
 
-    async def transact(self, script: Script[T]) -> T:
+    async def transact(self, work: Runnable[T]) -> T:
         self._check()
+        script = begun(work)
         asked = self.env.clock.monotonic()
         await self._turn(LOCK_TIMEOUT_S)
         try:

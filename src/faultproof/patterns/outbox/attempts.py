@@ -45,14 +45,14 @@ class Attempts:
 
         records = sorted([*done, *(one.record for one in poisoned)])
         if records:
-            await self._membership.transact(self._membership.past(records, parking()))
+            await self._membership.transact(lambda: self._membership.past(records, parking()))
         for decision in decisions:
             self._report(decision)
 
     async def set_aside(self, record: Record, *, error: str) -> None:
         """Park an event before it is attempted: from now on each attempt is counted before it is made."""
-        aside = self._parking.aside([record], error=error)
-        await self._membership.transact(self._membership.past([record], aside))
+        member, parking = self._membership, self._parking
+        await member.transact(lambda: member.past([record], parking.aside([record], error=error)))
 
     async def retry(self, parked: Parked, attempt: Attempt) -> None:
         """Another attempt at a parked event. It is counted before it is made: a crash under way counts too."""
@@ -61,10 +61,11 @@ class Attempts:
         # If nothing settles it, because this process dies, it is due again when the attempt would have timed out.
         self._env.signals.emit(RETRY, 1, log=self._log, group=self._group)
         again_us = max(decision.retry_in_us or 0, int(self._options.timeout * 1_000_000))
-        if not await member.transact(self._parking.begin(parked, again_in_us=again_us)):
+        if not await member.transact(lambda: self._parking.begin(parked, again_in_us=again_us)):
             return
         if attempts > self._options.attempts:  # the last attempt was cut off by a crash
-            await member.transact(self._parking.failed_again(parked, decision, parked.error or "its process died"))
+            died = parked.error or "its process died"
+            await member.transact(lambda: self._parking.failed_again(parked, decision, died))
             self._report(decision)
             return
         try:
@@ -72,11 +73,11 @@ class Attempts:
         except Poisoned as poisoned:
             error = error_text(poisoned.__cause__ or poisoned)
             await member.regain(parked.partition)
-            await member.transact(self._parking.failed_again(parked, decision, error))
+            await member.transact(lambda: self._parking.failed_again(parked, decision, error))
             self._report(decision)
         except TryAgain as later:
-            again_us = int(_when(later, otherwise=self._options.backoff) * 1_000_000)
-            await member.transact(self._parking.not_counted(parked, again_in_us=again_us))
+            later_us = int(_when(later, otherwise=self._options.backoff) * 1_000_000)
+            await member.transact(lambda: self._parking.not_counted(parked, again_in_us=later_us))
 
     def _verdict(self, *, attempts: int) -> Verdict:
         options = self._options

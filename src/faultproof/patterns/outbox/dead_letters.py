@@ -65,19 +65,19 @@ class DeadLetters:
 
     async def replay(self, id: str) -> bool:
         """Attempt the event again from the first attempt; False if it is not among the dead."""
-        return await self._database.transact(self._one(id, self._revive))
+        return await self._database.transact(lambda: self._one(id, self._revive))
 
     async def discard(self, id: str) -> bool:
         """Give the event up for good; the next one of its key goes on. False if it is not among the dead."""
-        return await self._database.transact(self._one(id, self._settle))
+        return await self._database.transact(lambda: self._one(id, self._settle))
 
     async def replay_all(self, *, limit: int = 1_000) -> tuple[str, ...]:
         """Replay the first `limit` dead letters, in one transaction; their ids, none if there are none."""
-        return await self._database.transact(self._first(limit, self._revive))
+        return await self._database.transact(lambda: self._first(limit, self._revive))
 
     async def discard_all(self, *, limit: int = 1_000) -> tuple[str, ...]:
         """Discard the first `limit` dead letters, in one transaction; their ids, none if there are none."""
-        return await self._database.transact(self._first(limit, self._settle))
+        return await self._database.transact(lambda: self._first(limit, self._settle))
 
     def _one(self, id: str, act: _Act) -> Script[bool]:
         row = yield from sql.dead_letter(self._log, self._group, id)

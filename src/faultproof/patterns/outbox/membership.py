@@ -12,7 +12,7 @@ from faultproof.patterns.outbox.poison import Parking
 from faultproof.patterns.outbox.sql import Progress
 from faultproof.ports.database import Database
 from faultproof.ports.log import Cursor, Record
-from faultproof.ports.script import Script
+from faultproof.ports.script import Runnable, Script, begun
 from faultproof.primitives.leases import Leases
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Membership:
     async def begin(self, *, key_waits: bool) -> None:
         """Be a member, for the first time or again. Raises `Failed` if the group was forgotten since."""
         self.leases.doubt()
-        self.epoch = await self._database.transact(self._join(key_waits))
+        self.epoch = await self._database.transact(lambda: self._join(key_waits))
 
     async def partitions(self) -> list[int]:
         """Those that are this member's, after keeping its leases. Raises `Failed` if the group has been forgotten."""
@@ -62,15 +62,15 @@ class Membership:
         """The first step of every transaction: raises `LeaseLost` if another process has taken over."""
         return self._database.claims.guard(group_kind(self._log, self._group), self.leases.held())
 
-    async def transact(self, script: Script[T]) -> T:
+    async def transact(self, work: Runnable[T]) -> T:
         """Commit a script, guarded."""
-        guard = self.guard()  # here and now, not on the writer's thread
+        held = self.leases.held()  # here and now, not on the writer's thread
 
         def guarded() -> Script[T]:
-            yield from guard
-            return (yield from script)
+            yield from self._database.claims.guard(group_kind(self._log, self._group), held)
+            return (yield from begun(work))
 
-        return await self._database.transact(guarded())
+        return await self._database.transact(guarded if callable(work) else guarded())
 
     def past(self, records: Sequence[Record], parking: Script[None] | None) -> Script[None]:
         """Park what is to be parked, and move the cursors past all; refused if another process has moved them."""

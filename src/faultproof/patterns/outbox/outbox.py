@@ -15,9 +15,9 @@ from faultproof.patterns.outbox.events import EventTypes, entry
 from faultproof.patterns.outbox.handling import Handler, Sink
 from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.retention import Retention
-from faultproof.patterns.outbox.sequencer import Sequencer, intake_topic, lease_kind
+from faultproof.patterns.outbox.sequencer import Sequencer, lease_kind
 from faultproof.ports.database import Database, SyncTx, Tx
-from faultproof.ports.log import Entry
+from faultproof.ports.log import Entry, intake_topic
 from faultproof.ports.script import Inline, Script, Wake
 from faultproof.primitives.batcher import BatchLimits
 from faultproof.primitives.group_commit import GroupCommit, Ok
@@ -83,7 +83,7 @@ class Outbox:
         """
         database = self._database
         await database.install(database.claims.schema, database.logs.schema, sql.SCHEMA)
-        await database.transact(self._create())
+        await database.transact(self._create)
 
     @overload
     def publish(
@@ -215,7 +215,7 @@ class Outbox:
         that is started later begins at the oldest event kept.
         """
         check_name(group, "a group")
-        await self._database.transact(operations.forget(self._database, self.name, group))
+        await self._database.transact(lambda: operations.forget(self._database, self.name, group))
 
     async def begin_epoch(self) -> str:
         """After a restore from a backup: offsets will be given out again, under a new epoch; the epoch's name.
@@ -223,7 +223,7 @@ class Outbox:
         Consumers read it when they begin, so call it before they are started.
         """
         epoch = self._database.env.ids.new()
-        await self._database.transact(self._database.logs.begin_epoch(self.name, epoch=epoch))
+        await self._database.transact(lambda: self._database.logs.begin_epoch(self.name, epoch=epoch))
         return epoch
 
     async def close(self) -> None:

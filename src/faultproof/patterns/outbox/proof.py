@@ -22,7 +22,7 @@ from faultproof.prove.process import Main, Process
 from faultproof.prove.proof import Plant, Proof
 from faultproof.prove.world import World
 
-TTL_S = 1.2
+TTL_S = 0.5
 ORDERS = {"api-1": ("a", "b", "a"), "api-2": ("a", "b", "b"), "api-3": ("a", "c", "b", "a")}
 """Producer -> the item of each of its orders: ten orders, two hot keys."""
 FAILS_TWICE = ("a", 2)

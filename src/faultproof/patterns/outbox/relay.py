@@ -50,7 +50,7 @@ class Relay:
         """One more attempt at a parked event; then that it is settled."""
         async with self._membership.leases.kept():
             await self._handling.handle(record_of(parked), None, epoch=self._membership.epoch, attempt=attempt)
-            await self._membership.transact(self._parking.settled(parked))
+            await self._membership.transact(lambda: self._parking.settled(parked))
 
     async def _hand_over(self, records: Sequence[Record], blocked: frozenset[str]) -> Handed:
         done: list[Record] = []

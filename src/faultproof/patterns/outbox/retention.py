@@ -36,7 +36,7 @@ class Retention:
         clock = self._database.env.clock
         if (left := self._due - clock.monotonic()) > 0:  # woken early: news may come with every commit
             return left
-        trimmed = await self._database.transact(self._trim())
+        trimmed = await self._database.transact(self._trim)
         await lag.measure(self._database, self._log)
         if trimmed >= self._batch:
             return 0.0

@@ -6,16 +6,12 @@ from faultproof import bounds
 from faultproof.errors import LeaseLost
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database, News
+from faultproof.ports.log import intake_topic
 from faultproof.ports.script import Script, Wake
 from faultproof.primitives.leases import Leases
 
 IDLE_S = 5.0
 """How often an idle loop looks although nobody called."""
-
-
-def intake_topic(log: str) -> str:
-    """News of publications."""
-    return f"{log}.intake"
 
 
 def log_topic(log: str) -> str:
@@ -58,7 +54,8 @@ class Sequencer:
             wait = IDLE_S if ready.due_in_us is None else ready.due_in_us / 1_000_000
             return max(0.001, min(IDLE_S, wait, self._leases.rest_s()))
         try:
-            moved = await self._database.transact(self._sequence(self._leases.held()))
+            claims = self._leases.held()
+            moved = await self._database.transact(lambda: self._sequence(claims))
         except LeaseLost:
             self._leases.doubt()
             raise

@@ -1,0 +1,95 @@
+"""Sending commands to the server: one by itself, several in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.rows import TupleRow, tuple_row
+
+Raw = psycopg.AsyncConnection[Any]
+
+
+class Command(NamedTuple):
+    """One statement with its parameters."""
+
+    text: bytes
+    parameters: Any = None
+    prepare: bool | None = None
+    """True: always, because it comes with nearly every transaction. None: psycopg decides, after five times."""
+    is_users: bool = False
+    """The user's own SQL, whose errors are the user's."""
+
+
+class CommandFailed(Exception):
+    """`command` was refused, or the connection was lost before the server had answered it; `__cause__` is psycopg's."""
+
+    def __init__(self, command: Command, error: psycopg.Error, *, unread: bool) -> None:
+        super().__init__(str(error))
+        self.command = command
+        self.error = error
+        self.unread = unread
+        """There were commands behind it, which the server skipped. psycopg may take one of them for prepared."""
+
+
+async def send(raw: Raw, commands: Sequence[Command], *, prepare: bool) -> psycopg.AsyncCursor[TupleRow]:
+    """Run the commands in order, up to the first that fails; the last one's cursor. Raises `CommandFailed`.
+
+    `prepare=False`: nothing is prepared, because the next transaction may meet another server process.
+    """
+    if len(commands) > 1 and _takes_several(commands[-1]):
+        await _pipelined(raw, commands[:-1], prepare)
+        commands = commands[-1:]
+    return await (_alone if len(commands) == 1 else _pipelined)(raw, commands, prepare)
+
+
+def is_idle(raw: Raw) -> bool:
+    """Open, outside any transaction, and with nothing under way."""
+    return raw.pgconn.transaction_status == TransactionStatus.IDLE and raw.pgconn.pipeline_status == PipelineStatus.OFF
+
+
+def is_alive(raw: Raw) -> bool:
+    """Whether an idle connection can still be used, as far as can be told without asking the server: one that the
+    server has ended meanwhile has said so already."""
+    try:
+        raw.pgconn.consume_input()
+    except psycopg.Error:
+        return False
+    return is_idle(raw)
+
+
+def _takes_several(command: Command) -> bool:
+    """The user's own SQL without parameters may hold several statements, which a pipeline does not take."""
+    return command.is_users and not command.parameters and b";" in command.text.strip().rstrip(b";")
+
+
+def _cursor(raw: Raw) -> psycopg.AsyncCursor[TupleRow]:
+    # Said in full: the user's pool may make connections of other rows, or whose cursors splice parameters into the text.
+    return psycopg.AsyncCursor(raw, row_factory=tuple_row)
+
+
+async def _alone(raw: Raw, commands: Sequence[Command], prepare: bool) -> psycopg.AsyncCursor[TupleRow]:
+    (command,) = commands
+    cursor = _cursor(raw)
+    try:
+        # BEGIN and its like gain nothing from being prepared here: without parameters they travel as they are.
+        wanted = False if not prepare or command.prepare else command.prepare
+        await cursor.execute(command.text, command.parameters, prepare=wanted)
+    except psycopg.Error as error:
+        raise CommandFailed(command, error, unread=False) from error
+    return cursor
+
+
+async def _pipelined(raw: Raw, commands: Sequence[Command], prepare: bool) -> psycopg.AsyncCursor[TupleRow]:
+    cursors = [_cursor(raw) for _ in commands]
+    try:
+        async with raw.pipeline():
+            for cursor, command in zip(cursors, commands, strict=True):
+                await cursor.execute(command.text, command.parameters, prepare=command.prepare if prepare else False)
+    except psycopg.Error as error:
+        # Those before the one that failed have their results; those behind it the server did not look at.
+        failed = next((n for n, cursor in enumerate(cursors) if cursor.pgresult is None), len(cursors) - 1)
+        raise CommandFailed(commands[failed], error, unread=failed + 1 < len(commands)) from error
+    return cursors[-1]
