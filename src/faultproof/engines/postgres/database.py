@@ -15,8 +15,7 @@ from faultproof.engines.postgres.connection import Connection
 from faultproof.engines.postgres.faults import Restartable
 from faultproof.engines.postgres.install import install
 from faultproof.engines.postgres.log import PostgresLog
-from faultproof.engines.postgres.look import Look, LookForAnything
-from faultproof.engines.postgres.news import Connect, Wakeups
+from faultproof.engines.postgres.news import Wakeups
 from faultproof.engines.postgres.pool import Pool
 from faultproof.engines.postgres.server import Server, settings
 from faultproof.engines.postgres.transaction import Opened, PostgresTransaction
@@ -45,9 +44,9 @@ class PostgresDatabase:
     """One PostgreSQL database, used from one event loop."""
 
     def __init__(
-        self, *, env: Env, pool: Pool, server: Server, connect: Connect, first: tuple[Command, ...], poll_s: float
+        self, *, env: Env, pool: Pool, server: Server, wakeups: Wakeups, first: tuple[Command, ...] = ()
     ) -> None:
-        """`connect`: a connection outside the pool, to hear and send wake-ups. `first`: see `Connection`."""
+        """`first`: see `Connection`."""
         self.env = env
         self.durability = server.durability
         self.claims: ClaimTable = PostgresClaims()
@@ -55,8 +54,7 @@ class PostgresDatabase:
         self._server = server
         self._pool = pool
         self._first = first
-        look = LookForAnything(self._lend) if server.pooled else Look(self._lend)
-        self._wakeups = Wakeups(env, connect, look, poll_s=poll_s, hears=not server.pooled)
+        self._wakeups = wakeups
         self._home = Home()
         self._closed = False
 
