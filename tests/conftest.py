@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from tests.engines.postgres.pooler import POOLERS
 from tests.servers.fixtures import SERVERS, postgres_15_server, postgres_server, postgres_url
 from tests.servers.postgres import DEBIAN_15
 
@@ -16,7 +17,8 @@ __all__ = ["anyio_backend", "postgres_15_server", "postgres_server", "postgres_u
 def pytest_report_header() -> str:
     """Which servers this run is about: a version that is not there leaves no trace otherwise."""
     oldest = f"15 from {DEBIAN_15}" if len(SERVERS) > 1 else f"not 15, which is not in {DEBIAN_15}"
-    return f"PostgreSQL: 18 from the wheel; {oldest}"
+    poolers = f"pgbouncer from {POOLERS[0]}" if POOLERS else "no pgbouncer"
+    return f"PostgreSQL: 18 from the wheel; {oldest}; {poolers}"
 
 
 @pytest.fixture
