@@ -11,7 +11,7 @@ from faultproof.engines.postgres.database import PostgresDatabase
 from faultproof.errors import Busy, LeaseLost, TransactionOpen
 from faultproof.ports.claims import Claim
 from faultproof.ports.log import Cursor, Entry, Record
-from faultproof.ports.script import Call, Script, sql
+from faultproof.ports.script import Script, sql
 from tests.engines.postgres.conftest import Open
 
 pytestmark = pytest.mark.anyio
@@ -136,42 +136,6 @@ async def test_sequencer_that_waited_sees_what_the_one_before_it_did(
             await until_waiting(peer)
         assert await second == 2
     assert [(record.offset, record.id) for record in await read(db)] == [(n, str(n)) for n in range(6)]
-
-
-async def test_event_that_commits_between_the_move_and_the_delete_is_kept(
-    db: PostgresDatabase, peer: PostgresDatabase
-) -> None:
-    """“Move the first n, then delete the first n” would delete what it had not moved."""
-    wrote, commit = asyncio.Event(), asyncio.Event()
-
-    async def write_early_and_commit_late() -> None:
-        async with db.transaction() as tx:
-            await tx.run(db.logs.append(LOG, [entry("late")], partitions=2))
-            wrote.set()
-            await commit.wait()
-
-    async with asyncio.timeout(WAIT_S):
-        late = asyncio.create_task(write_early_and_commit_late())
-        await wrote.wait()
-        await peer.transact(peer.logs.append(LOG, [entry("a"), entry("b")], partitions=2))
-        async with peer.transaction() as tx:
-            script = peer.logs.sequence(LOG, [0, 1], limit=2)
-            step = next(script)
-            while True:
-                assert isinstance(step, Call)
-                if step.statement.text.startswith("DELETE"):
-                    commit.set()
-                    await late
-                answer = await tx._connection.execute(step)
-                try:
-                    step = script.send(answer)
-                except StopIteration as stop:
-                    moved = stop.value
-                    break
-        assert moved == 2
-        assert late.done()
-        assert await sequence(peer) == 1
-    assert [record.id for record in await read(peer)] == ["a", "b", "late"]
 
 
 async def test_sequencers_of_different_partitions_do_not_wait_for_each_other(

@@ -14,7 +14,6 @@ from faultproof.engines.postgres.claims import PostgresClaims
 from faultproof.engines.postgres.connection import Connection
 from faultproof.engines.postgres.faults import Restartable
 from faultproof.engines.postgres.install import install
-from faultproof.engines.postgres.log import PostgresLog
 from faultproof.engines.postgres.news import Wakeups
 from faultproof.engines.postgres.pool import Pool
 from faultproof.engines.postgres.server import Server, settings
@@ -44,13 +43,20 @@ class PostgresDatabase:
     """One PostgreSQL database, used from one event loop."""
 
     def __init__(
-        self, *, env: Env, pool: Pool, server: Server, wakeups: Wakeups, first: tuple[Command, ...] = ()
+        self,
+        *,
+        env: Env,
+        pool: Pool,
+        server: Server,
+        logs: LogTable,
+        wakeups: Wakeups,
+        first: tuple[Command, ...],
     ) -> None:
         """`first`: see `Connection`."""
         self.env = env
         self.durability = server.durability
         self.claims: ClaimTable = PostgresClaims()
-        self.logs: LogTable = PostgresLog()
+        self.logs = logs
         self._server = server
         self._pool = pool
         self._first = first

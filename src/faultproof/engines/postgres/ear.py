@@ -18,6 +18,7 @@ import psycopg
 from psycopg import pq
 
 from faultproof.clock import Rng
+from faultproof.engines.postgres.floor import Floors
 from faultproof.engines.values import encode_set
 from faultproof.ports.log import intake_topic, logs_among
 from faultproof.primitives.retry import full_jitter
@@ -29,8 +30,9 @@ UNPREPARED_S = 1.0
 JOIN_S = 1.0
 
 # A raw connection of the user's tells nobody what it wrote into an intake; all else is written by who tells.
-_WAITING = b"""SELECT asked FROM jsonb_array_elements_text($1::jsonb) AS asked
-               WHERE EXISTS (SELECT 1 FROM faultproof_intake WHERE log = asked AND due_us = 0)"""
+_WAITING = b"""SELECT asked ->> 0 FROM jsonb_array_elements($1::jsonb) AS asked
+               WHERE EXISTS (SELECT 1 FROM faultproof_intake
+                             WHERE log = asked ->> 0 AND due_us = 0 AND id > (asked ->> 1)::bigint)"""
 # Where nothing can be heard: any commit that wrote something, in any database of the server, changes it.
 _COMMITS = b"SELECT pg_current_snapshot()::text"
 
@@ -46,16 +48,19 @@ class Ear:
         heard: Callable[[str], None],
         topics: Callable[[], Sequence[str]],
         ring: Callable[[Sequence[str]], None],
+        floors: Floors,
         *,
         poll_s: float,
         rng: Rng,
         hears: bool,
     ) -> None:
-        """`heard`, `topics` and `ring` are called in the thread. `hears`: LISTEN works, as it does not through a pooler."""
+        """`heard`, `topics` and `ring` are called in the thread. `floors`: of the logs that this process sequences; a process
+        that stands by does not look. `hears`: LISTEN works, as it does not through a pooler."""
         self._conninfo = conninfo
         self._heard = heard
         self._topics = topics
         self._ring = ring
+        self._floors = floors
         self._poll_s = poll_s
         self._rng = rng
         self._hears = hears
@@ -114,7 +119,7 @@ class Ear:
             (now,) = _column(pgconn.exec_(_COMMITS), pgconn) or [""]
             before, self._seen = self._seen, now
             return [] if now == before else list(self._topics())
-        logs = logs_among(self._topics())
+        logs = self._floors.known(logs_among(self._topics()))
         if not logs:
             return []
         if not self._prepared:

@@ -2,7 +2,7 @@
 
 Every statement of a transaction sees what was committed when *it* began (READ COMMITTED). So a sequencer locks its
 partitions in a statement of its own, and what it sees afterwards includes all that the sequencer before it did; and it
-deletes exactly the rows that it wrote, found through `intake_id`: "the first n" may be others a statement later.
+deletes and writes the same rows by being one statement: "the first n" may be others a statement later.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from faultproof.engines.postgres.floor import Floors
 from faultproof.engines.refusals import events_trimmed, no_place, no_such_log, other_partitions
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, sql
 
+# An entry's `due_us`: 0 if it was not delayed, when it is due if it was, and -1 once it was found due.
 SCHEMA = Schema(
     name="log",
     versions=[
@@ -28,7 +30,7 @@ SCHEMA = Schema(
                  due_us BIGINT NOT NULL, at_us BIGINT NOT NULL, event_id TEXT NOT NULL, key TEXT, type TEXT NOT NULL,
                  payload TEXT NOT NULL, headers TEXT)""",
             "CREATE INDEX IF NOT EXISTS faultproof_intake_now ON faultproof_intake (log, id) WHERE due_us = 0",
-            "CREATE INDEX IF NOT EXISTS faultproof_intake_due ON faultproof_intake (log, due_us) WHERE due_us > 0",
+            "CREATE INDEX IF NOT EXISTS faultproof_intake_due ON faultproof_intake (log, due_us) WHERE due_us <> 0",
             """CREATE TABLE IF NOT EXISTS faultproof_log (
                  log TEXT NOT NULL, "partition" BIGINT NOT NULL, "offset" BIGINT NOT NULL, intake_id BIGINT NOT NULL,
                  at_us BIGINT NOT NULL, event_id TEXT NOT NULL, key TEXT, type TEXT NOT NULL, payload TEXT NOT NULL,
@@ -38,6 +40,14 @@ SCHEMA = Schema(
     works_from=1,
     works_to=1,
 )
+
+
+class Moved(NamedTuple):
+    """What one transaction moved, and where the intake begins that it saw."""
+
+    events: int
+    lowest: int | None
+    transaction: str
 
 
 class Existing(NamedTuple):
@@ -61,9 +71,10 @@ def _create(log: str, partitions: Sequence[int], epoch: str) -> None: ...
 
 @sql(
     """SELECT "partition" FROM faultproof_log_partition WHERE log = :log AND "partition" IN {partitions}
-       ORDER BY "partition" {lock}"""
+       ORDER BY "partition" {lock}""",
+    deferred=True,
 )
-def _lock(log: str, partitions: Sequence[int]) -> list[int]: ...
+def _lock(log: str, partitions: Sequence[int]) -> None: ...
 
 
 @sql("""SELECT "partition" FROM faultproof_log_partition WHERE log = :log ORDER BY "partition" {lock}""")
@@ -101,51 +112,55 @@ def _append(log: str, entries: Sequence[Entry], partitions: int) -> None: ...
 
 
 @sql(
-    """SELECT EXISTS (SELECT 1 FROM faultproof_intake WHERE log = :log AND due_us = 0),
+    """SELECT EXISTS (SELECT 1 FROM faultproof_intake WHERE log = :log AND due_us = 0 AND id > :floor)
+                OR EXISTS (SELECT 1 FROM faultproof_intake WHERE log = :log AND due_us < 0),
               (SELECT min(due_us) - {now} FROM faultproof_intake WHERE log = :log AND due_us > 0)"""
 )
-def _ready(log: str) -> Ready: ...
+def _ready(log: str, floor: int) -> Ready: ...
 
 
-# From here on a delayed event is as old as one that was published when it became due.
+# From here on a delayed event is as old as one that was published when it became due. Marked and not made like the others:
+# its id may lie below the floor (see `floor.py`).
 @sql(
-    """UPDATE faultproof_intake SET at_us = due_us, due_us = 0 WHERE id IN (
+    """UPDATE faultproof_intake SET at_us = due_us, due_us = -1 WHERE id IN (
          SELECT id FROM faultproof_intake
-         WHERE log = :log AND due_us > 0 AND due_us <= {now} AND "partition" IN {partitions}
-         ORDER BY due_us, id LIMIT :limit)"""
+         WHERE log = :log AND due_us > 0 AND due_us <= {now} AND "partition" = ANY(ARRAY{partitions})
+         ORDER BY due_us, id LIMIT :limit)""",
+    deferred=True,
 )
-def _promote(log: str, partitions: Sequence[int], limit: int) -> Changed: ...
+def _promote(log: str, partitions: Sequence[int], limit: int) -> None: ...
 
 
+# One statement, and so one snapshot: what it deletes is what it writes. The partitions are locked by the one before it, so
+# that this snapshot has all that the sequencer before did. By `ctid`, because nobody else changes or deletes these rows.
 @sql(
-    """INSERT INTO faultproof_log
-         (log, "partition", "offset", intake_id, at_us, event_id, key, type, payload, headers)
-       SELECT i.log, i."partition", p.next_offset + row_number() OVER (PARTITION BY i."partition" ORDER BY i.id) - 1,
-              i.id, i.at_us, i.event_id, i.key, i.type, i.payload, i.headers
-       FROM (SELECT * FROM faultproof_intake WHERE log = :log AND due_us = 0 AND "partition" IN {partitions}
-             ORDER BY id LIMIT :limit) AS i
-       JOIN faultproof_log_partition AS p ON p.log = i.log AND p."partition" = i."partition" """
+    """WITH moved AS (
+         DELETE FROM faultproof_intake WHERE ctid = ANY(ARRAY(
+           SELECT place FROM (
+             (SELECT ctid AS place, id FROM faultproof_intake
+              WHERE log = :log AND due_us = 0 AND id > :floor AND "partition" = ANY(ARRAY{partitions})
+              ORDER BY id LIMIT :limit)
+             UNION ALL
+             (SELECT ctid, id FROM faultproof_intake
+              WHERE log = :log AND due_us < 0 AND "partition" = ANY(ARRAY{partitions}) ORDER BY id LIMIT :limit)
+           ) AS next ORDER BY id LIMIT :limit))
+         RETURNING *),
+       counted AS (SELECT "partition", count(*) AS events FROM moved GROUP BY "partition"),
+       written AS (
+         INSERT INTO faultproof_log
+           (log, "partition", "offset", intake_id, at_us, event_id, key, type, payload, headers)
+         SELECT m.log, m."partition", p.next_offset + row_number() OVER (PARTITION BY m."partition" ORDER BY m.id) - 1,
+                m.id, m.at_us, m.event_id, m.key, m.type, m.payload, m.headers
+         FROM moved AS m JOIN faultproof_log_partition AS p ON p.log = m.log AND p."partition" = m."partition"),
+       advanced AS (
+         UPDATE faultproof_log_partition AS p SET next_offset = next_offset + counted.events
+         FROM counted WHERE p.log = :log AND p."partition" = counted."partition")
+       SELECT coalesce(sum(events), 0)::bigint,
+              (SELECT min(id) FROM faultproof_intake WHERE log = :log AND due_us = 0 AND id > :floor),
+              pg_current_xact_id()::text
+       FROM counted"""
 )
-def _move(log: str, partitions: Sequence[int], limit: int) -> Changed: ...
-
-
-@sql(
-    """DELETE FROM faultproof_intake WHERE id IN (
-         SELECT l.intake_id FROM faultproof_log_partition AS p
-         JOIN faultproof_log AS l ON l.log = p.log AND l."partition" = p."partition" AND l."offset" >= p.next_offset
-         WHERE p.log = :log AND p."partition" IN {partitions})"""
-)
-def _delete_moved(log: str, partitions: Sequence[int]) -> Changed: ...
-
-
-@sql(
-    """UPDATE faultproof_log_partition AS p SET next_offset = coalesce(
-         (SELECT max(l."offset") + 1 FROM faultproof_log AS l
-          WHERE l.log = p.log AND l."partition" = p."partition" AND l."offset" >= p.next_offset),
-         next_offset)
-       WHERE log = :log AND "partition" IN {partitions}"""
-)
-def _advance(log: str, partitions: Sequence[int]) -> None: ...
+def _move(log: str, partitions: Sequence[int], limit: int, floor: int) -> Moved: ...
 
 
 @sql(
@@ -196,7 +211,7 @@ def _spans(log: str) -> list[Span]: ...
 # An event that was delayed waits since it became due.
 @sql(
     """SELECT count(CASE WHEN due_us <= {now} THEN 1 END),
-              coalesce({now} - min(CASE WHEN due_us = 0 THEN at_us WHEN due_us <= {now} THEN due_us END), 0),
+              coalesce({now} - min(CASE WHEN due_us <= 0 THEN at_us WHEN due_us <= {now} THEN due_us END), 0),
               count(CASE WHEN due_us > {now} THEN 1 END)
        FROM faultproof_intake WHERE log = :log"""
 )
@@ -210,6 +225,7 @@ class PostgresLog:
 
     def __init__(self) -> None:
         self._agreed: set[tuple[str, int]] = set()  # bounded: by the logs
+        self.floors = Floors()
 
     def create(self, log: str, *, partitions: int, epoch: str) -> Script[str]:
         existing = yield from _existing(log)
@@ -243,16 +259,16 @@ class PostgresLog:
         self._agreed.add((log, partitions))
 
     def ready(self, log: str) -> Script[Ready]:
-        return (yield from _ready(log))
+        return (yield from _ready(log, self.floors.of(log).passed))
 
     def sequence(self, log: str, partitions: Sequence[int], *, limit: int) -> Script[int]:
-        locked = yield from _lock(log, partitions)
-        yield from _promote(log, locked, limit)
-        moved = yield from _move(log, locked, limit)
-        if moved:
-            yield from _delete_moved(log, locked)
-            yield from _advance(log, locked)
-        return moved
+        floor = self.floors.of(log)
+        yield from floor.look()
+        yield from _lock(log, partitions)
+        yield from _promote(log, partitions, limit)
+        moved = yield from _move(log, partitions, limit, floor.passed)
+        floor.saw(moved.lowest, in_transaction=moved.transaction)
+        return moved.events
 
     def read(self, log: str, cursors: Sequence[Cursor], *, limit: int) -> Script[list[Record]]:
         records = yield from _read(log, cursors, limit)
@@ -264,9 +280,10 @@ class PostgresLog:
         return records
 
     def trim(self, log: str, *, upto: Sequence[Cursor], older_us: int, limit: int) -> Script[int]:
-        locked = yield from _lock(log, [cursor.partition for cursor in upto])
+        partitions = [cursor.partition for cursor in upto]
+        yield from _lock(log, partitions)
         yield from _raise_first(log, upto, older_us, limit)
-        return (yield from _delete_trimmed(log, locked))
+        return (yield from _delete_trimmed(log, partitions))
 
     def spans(self, log: str) -> Script[list[Span]]:
         return (yield from _spans(log))

@@ -17,6 +17,7 @@ import psycopg
 from faultproof.clock import Env
 from faultproof.engines.bells import Bells
 from faultproof.engines.postgres.ear import Ear
+from faultproof.engines.postgres.floor import Floors
 from faultproof.engines.postgres.wire import Raw
 from faultproof.errors import FaultproofError
 from faultproof.ports.database import News
@@ -37,11 +38,14 @@ Connect = Callable[[], Awaitable[Raw]]
 class Wakeups:
     """Carries topics from commits to listeners."""
 
-    def __init__(self, env: Env, connect: Connect, conninfo: str, *, poll_s: float, hears: bool) -> None:
-        """`connect`: to speak on. `conninfo`, `poll_s` and `hears`: see `Ear`."""
+    def __init__(
+        self, env: Env, connect: Connect, conninfo: str, floors: Floors, *, poll_s: float, hears: bool
+    ) -> None:
+        """`connect`: to speak on. The others: see `Ear`."""
         self._env = env
         self._connect = connect
         self._conninfo = conninfo
+        self._floors = floors
         self._poll_s = poll_s
         self._hears = hears
         self._me = env.ids.new()[:12]
@@ -72,6 +76,7 @@ class Wakeups:
                 heard,
                 lambda: self._bells.topics,
                 ring,
+                self._floors,
                 poll_s=self._poll_s,
                 rng=self._env.rng,
                 hears=self._hears,

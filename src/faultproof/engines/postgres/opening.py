@@ -14,9 +14,10 @@ from faultproof.engines.postgres.address import Address, address_of, cannot_reac
 from faultproof.engines.postgres.database import PostgresDatabase
 from faultproof.engines.postgres.faults import translated
 from faultproof.engines.postgres.install import is_installed
+from faultproof.engines.postgres.log import PostgresLog
 from faultproof.engines.postgres.news import Wakeups
 from faultproof.engines.postgres.options import PostgresOptions
-from faultproof.engines.postgres.pool import OwnPool, UsersPool
+from faultproof.engines.postgres.pool import OwnPool, Pool, UsersPool
 from faultproof.engines.postgres.server import Server, look_at
 from faultproof.engines.postgres.wire import Command, Raw
 from faultproof.errors import CannotOpen, InvalidInput, SchemaMismatch, TryAgain
@@ -63,10 +64,8 @@ async def _with_own_pool(plain: Connecting, address: Address, env: Env, options:
     except BaseException:
         await first.close()
         raise
-    first_said = (_settings(local=True),) if server.pooled else ()
-    return PostgresDatabase(
-        env=env, pool=pool, server=server, wakeups=plain.wakeups(env, server, options), first=first_said
-    )
+    said_first = (_settings(local=True),) if server.pooled else ()
+    return _put_together(env, pool, server, plain, options, said_first)
 
 
 async def _with_users_pool(
@@ -82,8 +81,15 @@ async def _with_users_pool(
         server = await look_at(raw, address, pooler=options.pooler)
     finally:
         await pool.give_back(raw)
-    wakeups = plain.wakeups(env, server, options)
-    return PostgresDatabase(env=env, pool=pool, server=server, wakeups=wakeups, first=(_settings(local=True),))
+    return _put_together(env, pool, server, plain, options, (_settings(local=True),))
+
+
+def _put_together(
+    env: Env, pool: Pool, server: Server, plain: Connecting, options: PostgresOptions, first: tuple[Command, ...]
+) -> PostgresDatabase:
+    logs = PostgresLog()
+    wakeups = plain.wakeups(env, server, logs, options)
+    return PostgresDatabase(env=env, pool=pool, server=server, logs=logs, wakeups=wakeups, first=first)
 
 
 class Connecting:
@@ -108,9 +114,9 @@ class Connecting:
             raise cannot_reach(self._address, error) from without_password(error)
         return raw
 
-    def wakeups(self, env: Env, server: Server, options: PostgresOptions) -> Wakeups:
+    def wakeups(self, env: Env, server: Server, logs: PostgresLog, options: PostgresOptions) -> Wakeups:
         """On connections of their own, outside the pool."""
-        return Wakeups(env, self, self._conninfo, poll_s=options.poll, hears=not server.pooled)
+        return Wakeups(env, self, self._conninfo, logs.floors, poll_s=options.poll, hears=not server.pooled)
 
     async def prepare(self, raw: Raw) -> None:
         """Make one that is there already like the others."""

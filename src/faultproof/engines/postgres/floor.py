@@ -1,0 +1,87 @@
+"""From where the intake has to be looked at.
+
+Rows that were moved stay in the index, dead, as long as any transaction anywhere might see them; one that is left open for
+an hour would make each look at the intake pass over an hour's events. Below the *floor* nothing is left and nothing will
+come. Ids are given at the INSERT and seen at the COMMIT, so it takes care: whoever draws an id holds a lock on the
+sequence to the end of its transaction. All ids up to the sequence's last value are *decided*, committed or lost, once
+none of those is left that held the lock just after that value was read. The floor is what is both decided and gone.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from faultproof.ports.script import Script, sql
+
+LOOK_S = 0.5
+"""How often the decided ids are asked for: about as long as it takes to make ten thousand rows dead."""
+
+
+class _Watched(NamedTuple):
+    """A last value, and the transactions that may hold ids up to it."""
+
+    last: int
+    holders: frozenset[str]
+
+
+# A sequence that nobody has drawn from names the value that it will give.
+@sql("SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END FROM faultproof_intake_id_seq")
+def _last() -> int: ...
+
+
+@sql(
+    """SELECT DISTINCT virtualtransaction FROM pg_locks
+       WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND relation = 'faultproof_intake_id_seq'::regclass
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+)
+def _holders() -> list[str]: ...
+
+
+class Floor:
+    """Of one log, in this process. A process that has just begun looks at everything once."""
+
+    def __init__(self) -> None:
+        self.passed = 0
+        """Up to here nothing is left, and nothing will come."""
+        self._decided = 0
+        self._watched: _Watched | None = None
+        self._looked = -LOOK_S
+        self._transaction = ""
+
+    def look(self) -> Script[None]:
+        """Find out, now and then, what is decided. Before the statement whose snapshot `saw` is told of."""
+        if time.monotonic() < self._looked + LOOK_S:
+            return
+        self._looked = time.monotonic()
+        # The value first and then who holds the lock, in two statements: the other way round somebody could come between.
+        last = yield from _last()
+        holders = frozenset((yield from _holders()))
+        if self._watched is None or not self._watched.holders & holders:
+            if self._watched is not None:
+                self._decided = max(self._decided, self._watched.last)
+            self._watched = _Watched(last, holders)
+        if not holders:
+            self._decided = max(self._decided, last)
+
+    def saw(self, lowest: int | None, *, in_transaction: str) -> None:
+        """A snapshot after `look` had nothing between the floor and `lowest` (None: nothing at all)."""
+        # A second time in one transaction it has not what this transaction itself has moved, and may yet roll back.
+        if in_transaction != self._transaction:
+            self.passed = max(self.passed, min(self._decided, self._decided if lowest is None else lowest - 1))
+        self._transaction = in_transaction
+
+
+class Floors:
+    """Of all logs that this process sequences."""
+
+    def __init__(self) -> None:
+        self._floors: dict[str, Floor] = {}  # bounded: by the logs
+
+    def of(self, log: str) -> Floor:
+        """The one of this log, from now on kept."""
+        return self._floors.setdefault(log, Floor())
+
+    def known(self, logs: list[str]) -> list[tuple[str, int]]:
+        """Those of the logs that this process sequences, with what is passed there. Called from the ear's thread."""
+        return [(log, floor.passed) for log in logs if (floor := self._floors.get(log)) is not None]
