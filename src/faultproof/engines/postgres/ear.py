@@ -31,8 +31,8 @@ JOIN_S = 1.0
 
 # A raw connection of the user's tells nobody what it wrote into an intake; all else is written by who tells.
 _WAITING = b"""SELECT asked ->> 0 FROM jsonb_array_elements($1::jsonb) AS asked
-               WHERE EXISTS (SELECT 1 FROM faultproof_intake
-                             WHERE log = asked ->> 0 AND due_us = 0 AND id > (asked ->> 1)::bigint)"""
+               WHERE (SELECT min(id) FROM faultproof_intake
+                      WHERE log = asked ->> 0 AND due_us = 0 AND id > (asked ->> 1)::bigint) IS NOT NULL"""
 # Where nothing can be heard: any commit that wrote something, in any database of the server, changes it.
 _COMMITS = b"SELECT pg_current_snapshot()::text"
 
