@@ -131,6 +131,10 @@ class LogTable(Protocol):
         """What each partition holds."""
         ...
 
+    def hold(self, log: str) -> Script[list[Span]]:
+        """What each partition holds, and goes on holding until this transaction ends: nobody trims meanwhile."""
+        ...
+
     def intake(self, log: str) -> Script[Intake]:
         """What waits to be sequenced."""
         ...

@@ -78,8 +78,8 @@ def _create(log: str, partitions: Sequence[int], epoch: str) -> None: ...
 def _lock(log: str, partitions: Sequence[int]) -> None: ...
 
 
-@sql("""SELECT "partition" FROM faultproof_log_partition WHERE log = :log ORDER BY "partition" {lock}""")
-def _lock_all(log: str) -> list[int]: ...
+@sql("""SELECT "partition" FROM faultproof_log_partition WHERE log = :log ORDER BY "partition" {lock}""", deferred=True)
+def _lock_all(log: str) -> None: ...
 
 
 @sql("UPDATE faultproof_log_partition SET epoch = :epoch WHERE log = :log")
@@ -121,10 +121,11 @@ def _ready(log: str, floor: int) -> Ready: ...
 
 
 # The planner knows nothing of a table that is empty most of the time and full at once, and would sort all of it for the
-# first two thousand rows. Until the end of this transaction, which is the sequencer's own.
+# first two thousand rows. Until the end of this transaction, which is the sequencer's own. (Before version 18 what is off
+# merely costs very much, and that would have such a statement compiled each time.)
 @sql(
     """SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-              set_config('enable_sort', 'off', true)""",
+              set_config('enable_sort', 'off', true), set_config('jit', 'off', true)""",
     deferred=True,
 )
 def _by_indexes() -> None: ...
@@ -303,6 +304,10 @@ class PostgresLog:
         return (yield from _delete_trimmed(log, partitions, limit))
 
     def spans(self, log: str) -> Script[list[Span]]:
+        return (yield from _spans(log))
+
+    def hold(self, log: str) -> Script[list[Span]]:
+        yield from _lock_all(log)  # in a statement of its own: the next one sees what a trim before it has left
         return (yield from _spans(log))
 
     def intake(self, log: str) -> Script[Intake]:

@@ -233,5 +233,8 @@ class SqliteLog:
     def spans(self, log: str) -> Script[list[Span]]:
         return (yield from _spans(log))
 
+    def hold(self, log: str) -> Script[list[Span]]:
+        return (yield from _spans(log))  # there is one writer at a time
+
     def intake(self, log: str) -> Script[Intake]:
         return (yield from _intake(log))

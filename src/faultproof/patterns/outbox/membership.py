@@ -89,7 +89,8 @@ class Membership:
         # A group that was forgotten would begin anew, and all that the log keeps be delivered again: not of itself.
         if self.epoch and not (yield from sql.joined(self._log, self._group)):
             raise self._forgotten()
-        spans = yield from self._database.logs.spans(self._log)
+        # Held, or a trim that does not know of this group yet could pass what is read here.
+        spans = yield from self._database.logs.hold(self._log)
         starts = [Cursor(span.partition, span.first) for span in spans]
         yield from Parking(self._log, self._group).choose(key_waits)
         yield from sql.join_group(self._log, self._group, int(key_waits), starts)

@@ -75,6 +75,7 @@ class Parking:
         somebody looked, and then nobody would call those behind it.
         """
         rows = [_row(record, 0, 0 if record.key is None else None, dead=0, error=error) for record in records]
+        yield from sql.hold(self._log, self._group, sorted({record.partition for record in records}))
         yield from sql.park(self._log, self._group, rows)
         for partition, key in dict.fromkeys((record.partition, record.key) for record in records):
             if key is not None:
@@ -103,12 +104,14 @@ class Parking:
     def failed_again(self, parked: Parked, decision: Verdict, error: str) -> Script[None]:
         """Write down why the attempt failed, and when the next one is, or that there is none."""
         place = (self._log, self._group, parked.partition, parked.offset)
+        yield from sql.hold(self._log, self._group, [parked.partition])
         yield from sql.record_failure(*place, decision.retry_in_us, int(decision.dead), error)
         if decision.dead:
             yield from self._promote(parked)
 
     def settled(self, parked: Parked) -> Script[None]:
         """The event is done with (or discarded): the next one of its key is due."""
+        yield from sql.hold(self._log, self._group, [parked.partition])
         if (yield from sql.unpark(self._log, self._group, parked.partition, parked.offset)) != 1:
             raise LeaseLost(f"event {parked.id} has been settled by another process; this one's work on it is undone")
         yield from self._promote(parked)

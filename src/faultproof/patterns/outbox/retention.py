@@ -47,8 +47,8 @@ class Retention:
         pass
 
     def _trim(self) -> Script[int]:
+        spans = yield from self._database.logs.hold(self._log)  # from here on no group can join
         upto = yield from sql.slowest(self._log)
         if not upto:  # no group reads this log (a sink outside may): age alone decides
-            spans = yield from self._database.logs.spans(self._log)
             upto = [Cursor(span.partition, span.next) for span in spans]
         return (yield from self._database.logs.trim(self._log, upto=upto, older_us=self._keep_us, limit=self._batch))

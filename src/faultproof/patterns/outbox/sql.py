@@ -123,6 +123,15 @@ def cursors(log: str, grp: str, partitions: Sequence[int]) -> list[Cursor]: ...
 def advance(log: str, grp: str, moves: Sequence[Progress]) -> Changed: ...
 
 
+# Whoever parks behind an event of its key, and whoever settles that event: each must see what the other did.
+@sql(
+    """SELECT next_offset FROM faultproof_inbox
+       WHERE log = :log AND grp = :grp AND "partition" IN {partitions} ORDER BY "partition" {lock}""",
+    deferred=True,
+)
+def hold(log: str, grp: str, partitions: Sequence[int]) -> None: ...
+
+
 @sql(
     """SELECT DISTINCT key FROM faultproof_parked
        WHERE log = :log AND grp = :grp AND "partition" IN {partitions} AND key IN {keys} AND (dead = 0 OR :key_waits = 1)"""
