@@ -11,7 +11,7 @@ class Schema:
     """The tables of one component.
 
     `versions[i]` holds the statements that lead from version i to version i+1, in the subset of DDL that engines share,
-    with `{serial}` as the type of a growing integer key of which no value is ever used again. This release makes version
+    with the macros that `ports/script.py` names (`{serial}`, `{updated}`). This release makes version
     `len(versions)` and runs on any from `works_from` up to `works_to`: a change first adds (expand), and only a later
     release drops what nobody uses any more (contract), so that old and new processes run side by side in a roll-out.
     """

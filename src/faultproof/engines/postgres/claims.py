@@ -22,7 +22,7 @@ SCHEMA = Schema(
             """CREATE TABLE IF NOT EXISTS faultproof_claim (
                  kind TEXT COLLATE "C" NOT NULL, id TEXT COLLATE "C" NOT NULL, owner TEXT,
                  token BIGINT NOT NULL DEFAULT 0, attempts BIGINT NOT NULL DEFAULT 0, until_us BIGINT NOT NULL,
-                 dead BIGINT NOT NULL DEFAULT 0, error TEXT, PRIMARY KEY (kind, id)) WITH (fillfactor = 70)""",
+                 dead BIGINT NOT NULL DEFAULT 0, error TEXT, PRIMARY KEY (kind, id)) {updated}""",
             "CREATE INDEX IF NOT EXISTS faultproof_claim_due ON faultproof_claim (kind, until_us) WHERE dead = 0",
         ]
     ],

@@ -24,18 +24,21 @@ SCHEMA = Schema(
             """CREATE TABLE IF NOT EXISTS faultproof_log_partition (
                  log TEXT NOT NULL, "partition" BIGINT NOT NULL, epoch TEXT NOT NULL,
                  first_offset BIGINT NOT NULL DEFAULT 0, next_offset BIGINT NOT NULL DEFAULT 0,
-                 PRIMARY KEY (log, "partition")) WITH (fillfactor = 50)""",
+                 PRIMARY KEY (log, "partition")) {updated}""",
             # An event that is not delayed enters one index only; each query of the intake finds its order in one.
             """CREATE TABLE IF NOT EXISTS faultproof_intake (
                  id BIGINT GENERATED ALWAYS AS IDENTITY (CACHE 1), log TEXT NOT NULL, "partition" BIGINT NOT NULL,
                  due_us BIGINT NOT NULL, at_us BIGINT NOT NULL, event_id TEXT NOT NULL, key TEXT, type TEXT NOT NULL,
-                 payload TEXT NOT NULL, headers TEXT, PRIMARY KEY (log, id))""",
+                 payload TEXT NOT NULL, headers TEXT, PRIMARY KEY (log, id))
+               WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
+                     autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 10000)""",
             "CREATE INDEX IF NOT EXISTS faultproof_intake_due ON faultproof_intake (log, due_us) WHERE due_us > 0",
             "CREATE INDEX IF NOT EXISTS faultproof_intake_found_due ON faultproof_intake (log, id) WHERE due_us < 0",
             """CREATE TABLE IF NOT EXISTS faultproof_log (
                  log TEXT NOT NULL, "partition" BIGINT NOT NULL, "offset" BIGINT NOT NULL, intake_id BIGINT NOT NULL,
                  at_us BIGINT NOT NULL, event_id TEXT NOT NULL, key TEXT, type TEXT NOT NULL, payload TEXT NOT NULL,
-                 headers TEXT, PRIMARY KEY (log, "partition", "offset"))""",
+                 headers TEXT, PRIMARY KEY (log, "partition", "offset"))
+               WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.05)""",
         ]
     ],
     works_from=1,

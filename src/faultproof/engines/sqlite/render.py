@@ -33,7 +33,7 @@ def render(statement: Statement) -> Rendered:
         name = match[1]
         if name == "now":
             return ":now"
-        if name == "lock":
+        if name in ("lock", "updated"):
             return ""
         if name == "serial":
             return "INTEGER PRIMARY KEY AUTOINCREMENT"

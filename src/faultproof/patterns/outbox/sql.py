@@ -15,12 +15,12 @@ SCHEMA = Schema(
         [
             """CREATE TABLE IF NOT EXISTS faultproof_inbox (
                  log TEXT NOT NULL, grp TEXT NOT NULL, "partition" BIGINT NOT NULL, next_offset BIGINT NOT NULL,
-                 key_waits BIGINT NOT NULL, PRIMARY KEY (log, grp, "partition"))""",
+                 key_waits BIGINT NOT NULL, PRIMARY KEY (log, grp, "partition")) {updated}""",
             """CREATE TABLE IF NOT EXISTS faultproof_parked (
                  log TEXT NOT NULL, grp TEXT NOT NULL, "partition" BIGINT NOT NULL, "offset" BIGINT NOT NULL,
                  event_id TEXT NOT NULL, key TEXT, type TEXT NOT NULL, payload TEXT NOT NULL, headers TEXT,
                  at_us BIGINT NOT NULL, attempts BIGINT NOT NULL, due_us BIGINT, dead BIGINT NOT NULL, error TEXT,
-                 PRIMARY KEY (log, grp, "partition", "offset"))""",
+                 PRIMARY KEY (log, grp, "partition", "offset")) {updated}""",
             """CREATE INDEX IF NOT EXISTS faultproof_parked_key
                  ON faultproof_parked (log, grp, "partition", key, "offset")""",
             """CREATE INDEX IF NOT EXISTS faultproof_parked_due
