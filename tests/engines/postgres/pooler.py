@@ -58,4 +58,4 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:
     while not (log.exists() and "process up" in log.read_text()):
         assert process.poll() is None, "pgbouncer ended"
         assert time.monotonic() < deadline, "pgbouncer does not start"
-        time.sleep(0.01)
+        time.sleep(0.01)  # sleeps: another program writes the file

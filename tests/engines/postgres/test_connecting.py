@@ -5,6 +5,7 @@ import contextvars
 import struct
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import psycopg
@@ -19,6 +20,7 @@ from faultproof.errors import Busy, CannotOpen, Closed, FaultproofError, Invalid
 from faultproof.ports.database import Database
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import ddl, sql
+from tests.docs.markdown import REPOSITORY, rows, section
 from tests.engines.postgres.conftest import Open
 from tests.engines.postgres.encrypted import certificate, encrypted
 from tests.servers.postgres import PostgresServer
@@ -278,12 +280,22 @@ async def elsewhere(db: Database) -> None:
 
 
 async def test_value_that_is_no_database_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="not by"):
+    with pytest.raises(InvalidInput, match="a database is named by"):
         await fp.connect(7)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="options"):
         await fp.connect("shop.db", options=fp.PostgresOptions())
     for wrong in ({"pool_min": 0}, {"pool_max": 0}, {"pool_timeout": 0.0}, {"poll": float("nan")}):
-        with pytest.raises(InvalidInput, match="1 ≤ pool_min ≤ pool_max"):
+        with pytest.raises(InvalidInput, match=f"`{next(iter(wrong))}` must be"):
             fp.PostgresOptions(**wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="not a PostgreSQL URL"):
         await open_database("no url at all", env=Env())
+
+
+def test_options_on_the_page_are_those_of_the_code() -> None:
+    page = (REPOSITORY / "docs/postgresql.md").read_text(encoding="utf-8")
+    table = {cells[0].strip("`"): cells[1] for cells in rows(section(page, "Options"))}
+    defaults = {each.name: each.default for each in fields(fp.PostgresOptions)}
+    assert table == {
+        f"PostgresOptions.{name}": f"{default:g}" if isinstance(default, int | float) else str(default)
+        for name, default in defaults.items()
+    }

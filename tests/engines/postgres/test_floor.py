@@ -28,7 +28,7 @@ def entry(id: str, *, delay_us: int = 0) -> Entry:
 
 
 async def append(db: PostgresDatabase, *ids: str) -> None:
-    await db.transact(db.logs.append(LOG, [entry(id) for id in ids]))
+    await db.transact(db.logs.append(LOG, [entry(id) for id in ids], partitions=2))
 
 
 async def sequence(db: PostgresDatabase, *, limit: int = 100) -> int:
@@ -67,7 +67,7 @@ async def test_floor_stays_below_an_id_that_was_drawn_and_not_yet_committed(
     await append(db, "first")
     await sequence(db)
     async with asyncio.timeout(WAIT_S), peer.transaction() as late:
-        await late.run(peer.logs.append(LOG, [entry("late")]))
+        await late.run(peer.logs.append(LOG, [entry("late")], partitions=2))
         ((drawn,),) = await late.fetch("SELECT max(id) FROM faultproof_intake WHERE event_id = 'late'")
         for n in range(4):
             await append(db, f"other {n}")
@@ -91,7 +91,7 @@ async def test_writers_one_after_the_other_without_a_gap_do_not_hold_the_floor_d
     async def begin(n: int) -> None:
         block = peer.transaction()
         tx = await asyncio.create_task(block.__aenter__())
-        await tx.run(peer.logs.append(LOG, [entry(f"{n}")]))
+        await tx.run(peer.logs.append(LOG, [entry(f"{n}")], partitions=2))
         opened.append(block)
 
     async with asyncio.timeout(WAIT_S):
@@ -107,7 +107,7 @@ async def test_writers_one_after_the_other_without_a_gap_do_not_hold_the_floor_d
 
 
 async def test_delayed_event_below_the_floor_takes_its_place_when_it_is_due(db: PostgresDatabase) -> None:
-    await db.transact(db.logs.append(LOG, [entry("delayed", delay_us=3_600_000_000)]))
+    await db.transact(db.logs.append(LOG, [entry("delayed", delay_us=3_600_000_000)], partitions=2))
     for n in range(3):
         await append(db, f"{n}")
         await sequence(db)
@@ -140,7 +140,7 @@ async def test_what_was_moved_and_rolled_back_is_moved_again(db: PostgresDatabas
 async def test_partition_that_nobody_sequences_keeps_its_events(db: PostgresDatabase) -> None:
     for n in range(3):
         entries = [entry(f"a{n}"), entry(f"b{n}")._replace(partition=1)]
-        await db.transact(db.logs.append(LOG, entries))
+        await db.transact(db.logs.append(LOG, entries, partitions=2))
         assert await db.transact(db.logs.sequence(LOG, [0], limit=100)) == 1
     assert await sequence(db) == 3
     records = await db.read(db.logs.read(LOG, [Cursor(1, 0)], limit=10))

@@ -325,7 +325,7 @@ async def test_workers_ride_out_a_server_that_crashes_and_comes_back() -> None:
                         await outbox.publish({"n": n}, key="a", type="Said")
                         break
                     except (TryAgain, OutcomeUnknown):
-                        await asyncio.sleep(0.05)
+                        await asyncio.sleep(0.05)  # sleeps: the server is on its way back
                 while not seen or seen[-1] != n:
                     arrived.clear()
                     await arrived.wait()

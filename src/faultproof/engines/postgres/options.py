@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from faultproof.errors import InvalidInput
+from faultproof import bounds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class PostgresOptions:
     are sent but not heard. None: look."""
 
     def __post_init__(self) -> None:
-        # Written so that NaN, for which every comparison is false, is refused too.
-        if not (1 <= self.pool_min <= self.pool_max and self.pool_timeout > 0 and self.poll > 0):
-            raise InvalidInput(f"a pool needs 1 ≤ pool_min ≤ pool_max, pool_timeout > 0 and poll > 0, got {self}")
+        bounds.count("pool_max", self.pool_max, most=10_000)
+        bounds.count("pool_min", self.pool_min, most=self.pool_max)
+        bounds.seconds("pool_timeout", self.pool_timeout)
+        bounds.seconds("poll", self.poll, least=0.001)
