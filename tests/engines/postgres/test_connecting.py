@@ -253,6 +253,7 @@ async def test_users_pool_is_used_and_stays_the_users(postgres_url: str) -> None
     with pytest.raises(Closed, match="is not open"):
         await fp.connect(pool)
     async with pool:
+        await pool.wait(WAIT_S)  # it connects beside us, and may need longer than the little that the database waits
         db = await fp.connect(pool, options=fp.PostgresOptions(pool_timeout=0.05))
         await db.transact(ddl("CREATE TABLE orders (item TEXT NOT NULL)"))
         await db.transact(insert("apple"))
