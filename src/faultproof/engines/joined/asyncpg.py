@@ -35,6 +35,7 @@ _PLAIN: dict[type, str] = {
     # Without parameters asyncpg sends both at once.
     RollbackTo: "ROLLBACK TO SAVEPOINT faultproof; RELEASE SAVEPOINT faultproof",
 }
+_OURS = asyncpg.Record  # and not a class of the user's
 _RETURNS_ROWS = re.compile(r"\bRETURNING\b")
 _rendered: dict[Statement, Numbered] = {}  # bounded: statements are declared at import, never made
 
@@ -76,7 +77,7 @@ class JoinedAsyncpg:
         numbered = spelled(call.statement)
         values = arguments(numbered, call)
         if call.statement.reads or _RETURNS_ROWS.search(numbered.text):
-            rows = [tuple(row) for row in await self._raw.fetch(numbered.text, *values)]
+            rows = [tuple(row) for row in await self._raw.fetch(numbered.text, *values, record_class=_OURS)]
             return Answer(rows, len(rows))
         # "INSERT 0 3": only `execute` tells it, and only `fetch` brings rows.
         status: str = await self._raw.execute(numbered.text, *values)
