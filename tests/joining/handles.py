@@ -426,7 +426,7 @@ def _url(driver: str, place: str, address: str) -> str:
 
 def _django(wrapper: Any, engine: str, **settings: Any) -> BaseDatabaseWrapper:
     plain = {"ENGINE": f"django.db.backends.{engine}", "OPTIONS": {}, "AUTOCOMMIT": True, "CONN_MAX_AGE": None}
-    rest = {"ATOMIC_REQUESTS": False, "CONN_HEALTH_CHECKS": False, "TIME_ZONE": None, "TEST": {}}
+    rest: dict[str, Any] = {"ATOMIC_REQUESTS": False, "CONN_HEALTH_CHECKS": False, "TIME_ZONE": None, "TEST": {}}
     return wrapper({**plain, **rest, **settings}, ALIAS)
 
 

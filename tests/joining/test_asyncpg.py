@@ -87,7 +87,7 @@ async def test_another_event_loop_is_refused(outbox: faultproof.Outbox, raw: Any
 
         def with_what_was_joined_here() -> None:
             with pytest.raises(Misuse, match="another event loop"):
-                asyncio.run(tx.run(insert(1, "apple")))  # type: ignore[arg-type]
+                asyncio.run(tx.run(insert(1, "apple")))
 
         async def joined_there() -> None:
             await faultproof.join(raw).run(insert(1, "apple"))

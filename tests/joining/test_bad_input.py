@@ -1,0 +1,62 @@
+"""What is no open transaction: one clear sentence each, and nothing imported that the user has not."""
+
+import sqlite3
+import subprocess
+import sys
+from typing import Any
+
+import psycopg
+import psycopg2
+import pytest
+import sqlalchemy as sa
+from django.db import connections
+from sqlalchemy.orm import sessionmaker
+
+import faultproof
+from faultproof.errors import InvalidInput, NotSupported
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [
+        sa.create_engine("sqlite://"),
+        sessionmaker(),
+        connections,
+        psycopg.Connection,
+        psycopg2.extensions.connection.__new__(psycopg2.extensions.connection),
+        sqlite3,
+        None,
+        "postgresql://localhost/shop",
+    ],
+    ids=lambda handle: type(handle).__qualname__,
+)
+def test_what_has_no_transaction_open_is_refused_by_its_name(handle: Any) -> None:
+    with pytest.raises(NotSupported, match=type(handle).__qualname__):
+        faultproof.join(handle)
+
+
+def test_what_was_not_joined_is_no_transaction() -> None:
+    raw = sqlite3.connect(":memory:")
+    inbox = faultproof.Inbox(object(), "mail")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"faultproof.join\(connection\)"):
+        inbox.first("m", tx=raw)  # type: ignore[call-overload]
+    raw.close()
+
+
+@pytest.mark.parametrize("id", ["", "x" * 513, None, 7])
+def test_an_id_that_is_none_is_refused(id: Any) -> None:
+    with pytest.raises(InvalidInput, match="1 to 512 bytes"):
+        faultproof.Inbox(object(), "mail").first(id, tx=object())  # type: ignore[arg-type, call-overload]
+
+
+def test_no_library_is_imported_that_the_user_has_not_imported() -> None:
+    program = """
+import sqlite3, sys, faultproof
+faultproof.join(sqlite3.connect(":memory:"))
+try:
+    faultproof.join(object())
+except faultproof.errors.NotSupported:
+    print(sorted({"psycopg", "asyncpg", "sqlalchemy", "django"} & set(sys.modules)))
+"""
+    got = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert got.stdout == "[]\n"
