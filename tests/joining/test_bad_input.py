@@ -60,3 +60,36 @@ except faultproof.errors.NotSupported:
 """
     got = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert got.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "sqlalchemy"])
+def test_what_was_joined_before_a_fork_is_refused_after_it(joining_url: str, driver: str) -> None:
+    program = """
+import os, sys, psycopg, sqlalchemy, faultproof
+from faultproof.errors import UsedAfterFork
+from faultproof.ports.script import sql
+
+@sql("SELECT 1")
+def one() -> int: ...
+
+url = sys.argv[1]
+if sys.argv[2] == "psycopg":
+    raw = psycopg.connect(url)
+else:
+    raw = sqlalchemy.create_engine(url.replace("postgresql", "postgresql+psycopg")).connect()
+tx = faultproof.join(raw)
+if os.fork() == 0:
+    try:
+        tx.run(one())
+    except UsedAfterFork as refused:
+        print(refused, flush=True)
+    os._exit(0)
+os.wait()
+print(tx.run(one()))
+"""
+    arguments = [sys.executable, "-c", program, joining_url, driver]
+    got = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert got.stdout.splitlines() == [
+        "this connection was joined before a fork: connect in the child process instead",
+        "1",
+    ]

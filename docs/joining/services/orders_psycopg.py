@@ -27,7 +27,7 @@ class Shop:
         self.blocking = blocking
         self.db = blocking.call(fp.connect, URL)
         self.outbox = fp.Outbox(self.db, events={"order-placed": dict})
-        self.inbox = fp.Inbox(self.db, "payments")
+        self.inbox = fp.MessageInbox(self.db, "payments")
 
     def install(self) -> None:
         self.blocking.call(self.outbox.install)
