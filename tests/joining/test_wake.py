@@ -1,5 +1,6 @@
 """News of a commit that is the user's: at once where the library tells of commits, by the poll where it does not."""
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -82,6 +83,41 @@ async def test_a_commit_is_heard_of_at_once_and_never_before_it(
         assert seen(engine) == 2 * number
         while await news.wait(QUIET_S):
             pass
+
+
+@pytest.mark.parametrize(
+    "kind", ["session+psycopg", "async-connection+asyncpg", "async-session+psycopg"], indirect=True
+)
+async def test_while_a_commit_is_under_way_nobody_is_told(
+    outbox: faultproof.Outbox, handle: Handle, news: News, speaker: Database, engine: Engine
+) -> None:
+    async def heard() -> int:
+        assert await news.wait(WAIT_S)
+        return await asyncio.to_thread(seen, engine)
+
+    await handle.begin()
+    await _slow_down_the_commit(handle)
+    await publish(outbox, handle, speaker)
+    hearing = asyncio.create_task(heard())
+    if asyncio.iscoroutinefunction(handle.raw.commit):
+        await handle.commit()
+    else:
+        await asyncio.to_thread(handle.raw.commit)
+    assert await hearing == 1
+
+
+async def _slow_down_the_commit(handle: Handle) -> None:
+    """A check that the server puts off until the COMMIT, and takes its time for; it goes with the connection."""
+    await handle.execute("CREATE TEMP TABLE checked (id INTEGER)")
+    await handle.execute(
+        "CREATE FUNCTION pg_temp.check_slowly() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END'"
+    )
+    await handle.execute(
+        "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON checked DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION pg_temp.check_slowly()"
+    )
+    await handle.execute("INSERT INTO checked VALUES (1)")
 
 
 @pytest.mark.parametrize("kind", WITH_HOOKS, indirect=True)
