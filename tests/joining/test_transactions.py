@@ -20,7 +20,7 @@ from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database
 from faultproof.ports.script import Begin, Commit, Inline, Script, sql
 from tests.conformance.engines import Engine
-from tests.joining.handles import Handle, Joined, maybe
+from tests.joining.handles import ON_POSTGRES, Handle, Joined, maybe
 
 pytestmark = pytest.mark.anyio
 
@@ -322,3 +322,18 @@ async def test_a_duplicate_on_another_connection_is_held_off_until_the_first_has
     await handle.commit()
     assert not await Joined(other).run(inbox.first("m", tx=Inline()), single=True)
     await other.commit()
+
+
+@pytest.mark.parametrize("kind", ON_POSTGRES, indirect=True)
+async def test_a_snapshot_that_is_too_old_is_told_to_come_back(
+    outbox: faultproof.Outbox, db: Database, handle: Handle, open_one: Opener
+) -> None:
+    inbox = faultproof.Inbox(db, "mail")
+    other = await open_one("psycopg")
+    await handle.begin("REPEATABLE READ")
+    await handle.execute("SELECT 1 FROM orders")
+    assert await Joined(other).run(inbox.first("m", tx=Inline()))
+    await other.commit()
+    with pytest.raises(Busy):
+        await Joined(handle).run(inbox.first("m", tx=Inline()), single=True)
+    await handle.rollback()
