@@ -37,7 +37,7 @@ def test_what_has_no_transaction_open_is_refused_by_its_name(handle: Any) -> Non
 
 def test_what_was_not_joined_is_no_transaction() -> None:
     raw = sqlite3.connect(":memory:")
-    inbox = faultproof.Inbox(object(), "mail")  # type: ignore[arg-type]
+    inbox = faultproof.MessageInbox(object(), "mail")  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match=r"faultproof.join\(connection\)"):
         inbox.first("m", tx=raw)  # type: ignore[call-overload]
     raw.close()
@@ -46,7 +46,7 @@ def test_what_was_not_joined_is_no_transaction() -> None:
 @pytest.mark.parametrize("id", ["", "x" * 513, None, 7])
 def test_an_id_that_is_none_is_refused(id: Any) -> None:
     with pytest.raises(InvalidInput, match="1 to 512 bytes"):
-        faultproof.Inbox(object(), "mail").first(id, tx=object())  # type: ignore[arg-type, call-overload]
+        faultproof.MessageInbox(object(), "mail").first(id, tx=object())  # type: ignore[arg-type, call-overload]
 
 
 def test_no_library_is_imported_that_the_user_has_not_imported() -> None:

@@ -229,6 +229,19 @@ async def test_missing_tables_are_named(outbox: faultproof.Outbox, handle: Handl
     await handle.rollback()
 
 
+async def test_an_event_that_nobody_would_sequence_is_refused(
+    outbox: faultproof.Outbox, db: Database, handle: Handle, engine: Engine
+) -> None:
+    options = faultproof.OutboxOptions(partitions=3)  # and it was installed with eight
+    other = faultproof.Outbox(db, events={"order-placed": dict}, options=options)
+    await handle.begin()
+    with pytest.raises(SchemaMismatch, match="partitions"):
+        await publish(other, handle)
+    await handle.rollback()
+    assert events(engine) == 0
+    await other.close()
+
+
 # --- durable calls besides publish ------------------------------------------------------------------------------------
 
 
@@ -328,7 +341,7 @@ async def test_a_duplicate_on_another_connection_is_held_off_until_the_first_has
 async def test_a_snapshot_that_is_too_old_is_told_to_come_back(
     outbox: faultproof.Outbox, db: Database, handle: Handle, open_one: Opener
 ) -> None:
-    inbox = faultproof.Inbox(db, "mail")
+    inbox = faultproof.MessageInbox(db, "mail")
     other = await open_one("psycopg")
     await handle.begin("REPEATABLE READ")
     await handle.execute("SELECT 1 FROM orders")

@@ -16,7 +16,7 @@ from faultproof.engines.postgres.states import Lost, problem
 from faultproof.engines.sqlite import durability
 from faultproof.engines.sqlite.faults import busy_inside, translated
 from faultproof.engines.sqlite.render import bind as bind_sqlite
-from faultproof.engines.sqlite.render import render as render_sqlite
+from faultproof.engines.sqlite.render import untyped
 from faultproof.errors import Busy, Failed, FaultproofError, InvalidInput, Misuse, NoTransaction, NotSupported
 from faultproof.ports.database import Health
 from faultproof.ports.script import Call, Script, Statement
@@ -62,7 +62,7 @@ class Sqlite:
         return True
 
     def command(self, call: Call) -> tuple[str, Values]:
-        rendered = _rendered(render_sqlite, call.statement)
+        rendered = _rendered(untyped, call.statement)
         return rendered.text, bind_sqlite(rendered, call.values, self._now)
 
     def problem(self, error: exc.DBAPIError) -> FaultproofError:

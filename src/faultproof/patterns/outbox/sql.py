@@ -289,7 +289,7 @@ def parked_counts(log: str) -> list[ParkedCount]: ...
 def engine_now_us() -> int: ...
 
 
-# -- messages that an `Inbox` has seen -----------------------------------------------------------------------------------
+# -- messages that a `MessageInbox` has seen ------------------------------------------------------------------------------
 
 SEEN = Schema(
     name="seen",

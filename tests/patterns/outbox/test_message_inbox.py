@@ -16,15 +16,15 @@ def kept() -> int: ...
 
 
 @pytest.fixture
-async def inbox(db: Database) -> faultproof.Inbox:
+async def inbox(db: Database) -> faultproof.MessageInbox:
     """With its table."""
-    inbox = faultproof.Inbox(db, "mail")
+    inbox = faultproof.MessageInbox(db, "mail")
     await inbox.install()
     return inbox
 
 
 async def test_in_a_transaction_of_ours_a_message_is_new_once_and_a_rollback_forgets_it(
-    db: Database, inbox: faultproof.Inbox
+    db: Database, inbox: faultproof.MessageInbox
 ) -> None:
     with suppress(KeyError):
         async with db.transaction() as tx:
@@ -36,7 +36,7 @@ async def test_in_a_transaction_of_ours_a_message_is_new_once_and_a_rollback_for
         assert not await inbox.first("m", tx=tx)
 
 
-async def test_inside_a_script_it_is_a_part_of_it(db: Database, inbox: faultproof.Inbox) -> None:
+async def test_inside_a_script_it_is_a_part_of_it(db: Database, inbox: faultproof.MessageInbox) -> None:
     def script() -> Script[list[bool]]:
         found = []
         for id in ("a", "b", "a"):
@@ -46,8 +46,8 @@ async def test_inside_a_script_it_is_a_part_of_it(db: Database, inbox: faultproo
     assert await db.transact(script()) == [True, True, False]
 
 
-async def test_inboxes_of_other_names_have_their_own_messages(db: Database, inbox: faultproof.Inbox) -> None:
-    other = faultproof.Inbox(db, "billing")
+async def test_inboxes_of_other_names_have_their_own_messages(db: Database, inbox: faultproof.MessageInbox) -> None:
+    other = faultproof.MessageInbox(db, "billing")
     async with db.transaction() as tx:
         assert await inbox.first("m", tx=tx)
         assert await other.first("m", tx=tx)
@@ -56,7 +56,7 @@ async def test_inboxes_of_other_names_have_their_own_messages(db: Database, inbo
 
 
 async def test_retention_forgets_in_bounded_steps_and_keeps_what_is_young(
-    db: Database, inbox: faultproof.Inbox
+    db: Database, inbox: faultproof.MessageInbox
 ) -> None:
     async with db.transaction() as tx:
         for number in range(5):
@@ -70,6 +70,6 @@ async def test_retention_forgets_in_bounded_steps_and_keeps_what_is_young(
 
 
 @pytest.mark.parametrize("wrong", [{"keep": -1}, {"every": 0}, {"batch": 0}, {"keep": float("nan")}])
-async def test_a_retention_that_cannot_be_is_refused(inbox: faultproof.Inbox, wrong: dict[str, float]) -> None:
+async def test_a_retention_that_cannot_be_is_refused(inbox: faultproof.MessageInbox, wrong: dict[str, float]) -> None:
     with pytest.raises(faultproof.errors.InvalidInput):
         inbox.retention(**wrong)  # type: ignore[arg-type]
