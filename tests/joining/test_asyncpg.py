@@ -98,6 +98,7 @@ async def test_another_event_loop_is_refused(outbox: faultproof.Outbox, raw: Any
 
         await asyncio.to_thread(with_what_was_joined_here)
         await asyncio.to_thread(with_what_is_joined_there)
+        await tx.run(insert(1, "apple"))  # nothing was sent, so nothing is broken
 
 
 async def test_a_server_s_end_is_news_of_a_lost_transaction(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -51,6 +52,9 @@ class JoinedAsyncpg:
     async def run(self, script: Script[T], *, single: bool = False) -> T:
         self._origin.check_loop()
         self._check()
+        # asyncpg finds out when the statement is under way, and is stuck with it. It has no public word for its loop.
+        if getattr(self._raw, "_loop", None) not in (None, asyncio.get_running_loop()):
+            raise Misuse("this asyncpg connection belongs to another event loop: connect in the one that uses it")
         return await drive_async(inside(script, {}, single=single), self._execute)
 
     async def health(self) -> Health:
@@ -66,12 +70,6 @@ class JoinedAsyncpg:
             raise translated(error) from error
         except (UnicodeEncodeError, OverflowError) as error:
             raise InvalidInput(f"a value does not fit into {WHERE}: {error}") from error
-        except RuntimeError as error:
-            if "different loop" not in str(error):
-                raise
-            raise Misuse(
-                "this asyncpg connection belongs to another event loop: connect in the one that uses it"
-            ) from error
 
     async def _call(self, call: Call) -> Answer:
         numbered = spelled(call.statement)
