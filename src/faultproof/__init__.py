@@ -5,8 +5,18 @@ What users import, and nothing else. Start with `connect` and the pattern you ne
 
 from faultproof.blocking import Blocking
 from faultproof.clock import Env
-from faultproof.connect import PostgresOptions, connect, join
-from faultproof.patterns.outbox import ConsumerOptions, DeadLetter, Event, GroupLag, Lag, Outbox, OutboxOptions
+from faultproof.connect import PostgresOptions, connect
+from faultproof.joining import join
+from faultproof.patterns.outbox import (
+    ConsumerOptions,
+    DeadLetter,
+    Event,
+    GroupLag,
+    Lag,
+    MessageInbox,
+    Outbox,
+    OutboxOptions,
+)
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
 from faultproof.primitives.idempotency import Idempotency
@@ -27,6 +37,7 @@ __all__ = [
     "GroupLag",
     "Idempotency",
     "Lag",
+    "MessageInbox",
     "Ok",
     "Outbox",
     "OutboxOptions",

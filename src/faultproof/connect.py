@@ -1,9 +1,8 @@
-"""Where engines and patterns meet: `connect` opens a database by URL, `join` wraps a transaction of the user's own."""
+"""Where engines and patterns meet: `connect` opens a database by URL or path."""
 
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from types import TracebackType
@@ -14,9 +13,8 @@ from faultproof.clock import Env
 from faultproof.engines import postgres
 from faultproof.engines.postgres.options import PostgresOptions as PostgresOptions
 from faultproof.engines.sqlite import open_database
-from faultproof.engines.sqlite.joined import JoinedSqlite
-from faultproof.errors import InvalidInput, NotSupported
-from faultproof.ports.database import Database, SyncTx
+from faultproof.errors import InvalidInput
+from faultproof.ports.database import Database
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
@@ -121,17 +119,3 @@ def _parsed(url: str) -> tuple[str, str, dict[str, str]]:
         return parts.scheme, unquote(parts.path.removeprefix("/"), errors="strict"), options
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{url!r} is not UTF-8, as the names of SQLite's files must be") from error
-
-
-def join(handle: sqlite3.Connection, *, env: Env | None = None) -> SyncTx:
-    """The user's own open transaction, as the `tx` of any durable call; the user commits it.
-
-    The call then runs synchronously on that connection and returns its result directly, not an awaitable. faultproof
-    cannot see the commit, so other processes hear of it by their poll (50 ms), not at once. Raises `NoTransaction` when
-    the handle would commit our statement by itself, and `Closed` when it is closed.
-    """
-    if isinstance(handle, sqlite3.Connection):
-        return JoinedSqlite(handle, env or Env())
-    raise NotSupported(
-        f"a {type(handle).__module__}.{type(handle).__qualname__} cannot be joined: pass a sqlite3.Connection"
-    )

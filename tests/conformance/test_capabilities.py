@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import psycopg
+import psycopg2
 import pytest
 
 import faultproof
@@ -14,6 +14,7 @@ from faultproof.errors import NotSupported
 from tests.conformance import test_claims, test_database, test_log, test_news, test_statements, test_time
 from tests.conformance.engines import Engine, Postgres, Sqlite
 from tests.engines.sqlite import test_joined as test_joined_sqlite3
+from tests.joining import test_asyncpg, test_django, test_psycopg, test_sqlalchemy, test_transactions
 
 CLAIMED = {"sqlite": sqlite.CAPABILITIES, "postgres": postgres.CAPABILITIES}
 
@@ -22,13 +23,38 @@ EXERCISED: dict[str, tuple[ModuleType, ...]] = {
     "log": (test_log, test_time),
     "interactive-transactions": (test_database, test_statements),
     "wake-up": (test_news,),
-    "joined-sqlite3": (test_joined_sqlite3,),
+    "joined-sqlite3": (test_joined_sqlite3, test_transactions),
+    "joined-psycopg": (test_transactions, test_psycopg),
+    "joined-psycopg-async": (test_transactions, test_psycopg),
+    "joined-asyncpg": (test_transactions, test_asyncpg),
+    "joined-sqlalchemy": (test_transactions, test_sqlalchemy),
+    "joined-django": (test_transactions, test_django),
 }
 
 # An engine may only be asked to join handles of its own drivers.
 POSSIBLE = {
-    "sqlite": {"claims", "log", "interactive-transactions", "wake-up", "joined-sqlite3", "joined-apsw"},
-    "postgres": {"claims", "log", "interactive-transactions", "wake-up", "joined-psycopg", "joined-psycopg-async"},
+    "sqlite": {
+        "claims",
+        "log",
+        "interactive-transactions",
+        "wake-up",
+        "joined-sqlite3",
+        "joined-sqlalchemy",
+        "joined-django",
+        "joined-apsw",
+    },
+    "postgres": {
+        "claims",
+        "log",
+        "interactive-transactions",
+        "wake-up",
+        "joined-psycopg",
+        "joined-psycopg-async",
+        "joined-asyncpg",
+        "joined-sqlalchemy",
+        "joined-django",
+        "joined-psycopg2",
+    },
 }
 
 
@@ -37,10 +63,9 @@ class ForeignHandle:
 
 
 REFUSED: dict[str, Callable[[Engine], Any]] = {
-    "joined-apsw": lambda engine: faultproof.join(ForeignHandle()),  # type: ignore[arg-type]
-    "joined-psycopg": lambda engine: faultproof.join(psycopg.Connection.__new__(psycopg.Connection)),  # type: ignore[arg-type]
-    "joined-psycopg-async": lambda engine: faultproof.join(
-        psycopg.AsyncConnection.__new__(psycopg.AsyncConnection)  # type: ignore[arg-type]
+    "joined-apsw": lambda engine: faultproof.join(ForeignHandle()),  # type: ignore[call-overload]
+    "joined-psycopg2": lambda engine: faultproof.join(
+        psycopg2.extensions.connection.__new__(psycopg2.extensions.connection)
     ),
 }
 

@@ -1,5 +1,6 @@
 """What a document shows, runs: every marked program, in a directory of its own, with the output it promises."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,15 @@ README_PROGRAMS = [
 
 
 @pytest.mark.parametrize("program", README_PROGRAMS)
-def test_program_of_a_document_runs_and_prints_what_it_says(program: Program, tmp_path: Path) -> None:
+def test_program_of_a_document_runs_and_prints_what_it_says(
+    program: Program, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     path = tmp_path / "program.py"
     path.write_text(program.code, encoding="utf-8")
     got = subprocess.run(
         [sys.executable, "-X", "utf8", path.name],
         cwd=tmp_path,
+        env={**os.environ, **_server(program, request)},
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -32,6 +36,11 @@ def test_program_of_a_document_runs_and_prints_what_it_says(program: Program, tm
     assert got.returncode == 0, got.stderr
     if program.prints is not None:
         assert got.stdout == program.prints
+
+
+def _server(program: Program, request: pytest.FixtureRequest) -> dict[str, str]:
+    """For a program that reads the address of its database from the environment: a database of its own."""
+    return {"SHOP_DB": request.getfixturevalue("postgres_url")} if "SHOP_DB" in program.code else {}
 
 
 def test_marked_program_is_found_with_its_output() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -18,16 +18,37 @@ T = TypeVar("T")
 class Tx(Protocol):
     """An open transaction: what runs in it commits or vanishes with it."""
 
-    def run(self, script: Script[T]) -> Awaitable[T]:
-        """Run a script inside this transaction: all of its changes or, after an error, none of them."""
+    def run(self, script: Script[T], *, single: bool = False) -> Awaitable[T]:
+        """Run a script inside this transaction: all of its changes or, after an error, none of them.
+
+        `single`: the script makes one change, in the last statement that it yields. It then goes without a savepoint
+        around it, which on PostgreSQL saves two round trips. The price: after an error of PostgreSQL's the whole
+        transaction can only be rolled back, while SQLite undoes the one statement.
+        """
         ...
 
 
 class SyncTx(Protocol):
     """An open transaction on a synchronous driver."""
 
-    def run(self, script: Script[T]) -> T:
-        """Run a script inside this transaction: all of its changes or, after an error, none of them."""
+    def run(self, script: Script[T], *, single: bool = False) -> T:
+        """Run a script inside this transaction; `single` as in `Tx.run`."""
+        ...
+
+
+class JoinedTx(Tx, Protocol):
+    """A transaction on a connection of the user's own, on an asynchronous driver; the user ends it."""
+
+    def health(self) -> Awaitable[Health]:
+        """The engine behind the connection, what this transaction's commit promises, and what wants attention."""
+        ...
+
+
+class JoinedSyncTx(SyncTx, Protocol):
+    """The same on a synchronous driver."""
+
+    def health(self) -> Health:
+        """The engine behind the connection, what this transaction's commit promises, and what wants attention."""
         ...
 
 
@@ -125,6 +146,14 @@ class Database(Protocol):
 
     def changed(self, topic: str) -> News:
         """Listen for commits that woke `topic`, by any process."""
+        ...
+
+    def wake(self, topics: Iterable[str], *, after: Callable[[], bool] | None = None) -> None:
+        """Tell who listens, in every process, of a commit that this database did not make itself.
+
+        From any thread and event loop; returns at once and never fails. `after`: asked every millisecond, for up to 5 s,
+        and told once it is true; for a commit that is under way.
+        """
         ...
 
     async def health(self) -> Health:

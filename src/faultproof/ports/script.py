@@ -40,7 +40,7 @@ import functools
 import inspect
 import re
 import types
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import (
     Any,
@@ -163,7 +163,7 @@ def begun(work: Runnable[T]) -> Script[T]:
 class Inline:
     """As `tx` of a durable call inside a script: the call is then a part of that script, for `yield from`."""
 
-    def run(self, script: Script[T]) -> Script[T]:
+    def run(self, script: Script[T], *, single: bool = False) -> Script[T]:
         """The script itself."""
         return script
 
@@ -179,6 +179,22 @@ def drive(script: Script[T], execute: Callable[[Step], Answer], step: Step | Non
         while True:
             try:
                 answer = execute(step)
+            except Exception as error:
+                step = script.throw(error)
+            else:
+                step = script.send(answer)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+async def drive_async(script: Script[T], execute: Callable[[Step], Awaitable[Answer]]) -> T:
+    """Run a script to its end with an asynchronous executor; otherwise like `drive`."""
+    try:
+        step = next(script)
+        while True:
+            try:
+                answer = await execute(step)
             except Exception as error:
                 step = script.throw(error)
             else:

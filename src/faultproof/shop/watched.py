@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
@@ -77,6 +77,9 @@ class Watched:
 
     def changed(self, topic: str) -> News:
         return self._inner.changed(topic)
+
+    def wake(self, topics: Iterable[str], *, after: Callable[[], bool] | None = None) -> None:
+        self._inner.wake(topics, after=after)
 
     async def health(self) -> Health:
         return await self._inner.health()

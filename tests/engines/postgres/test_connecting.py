@@ -16,7 +16,16 @@ import faultproof as fp
 from faultproof.clock import Env
 from faultproof.engines.postgres import open_database
 from faultproof.engines.postgres.database import PostgresDatabase
-from faultproof.errors import Busy, CannotOpen, Closed, FaultproofError, InvalidInput, NotSupported, SchemaMismatch
+from faultproof.errors import (
+    Busy,
+    CannotOpen,
+    Closed,
+    FaultproofError,
+    InvalidInput,
+    NotSupported,
+    SchemaMismatch,
+    TryAgain,
+)
 from faultproof.ports.database import Database
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import ddl, sql
@@ -300,3 +309,23 @@ def test_options_on_the_page_are_those_of_the_code() -> None:
         f"PostgresOptions.{name}": f"{default:g}" if isinstance(default, int | float) else str(default)
         for name, default in defaults.items()
     }
+
+
+async def test_users_pool_gets_back_what_broke(server: PostgresServer, postgres_url: str) -> None:
+    """The server is away when a broken connection is to be replaced: each connection goes back once all the same."""
+    async with psycopg_pool.AsyncConnectionPool(postgres_url, min_size=2, max_size=2, timeout=1.0) as pool:
+        async with fp.connect(pool, options=fp.PostgresOptions(pool_timeout=0.2)) as db:
+            await db.transact(ddl("CREATE TABLE orders (item TEXT NOT NULL)"))
+            server.kill()
+            for _ in range(4):
+                with pytest.raises(TryAgain):
+                    await db.transact(insert("lost"))
+            server.start()
+            async with asyncio.timeout(WAIT_S):
+                while True:
+                    try:
+                        await db.transact(lambda: insert("apple"))
+                        break
+                    except TryAgain:  # the pool is still connecting, at its own pace
+                        await asyncio.sleep(0.05)  # sleeps: in another's task
+            assert await db.read(items()) == ["apple"]

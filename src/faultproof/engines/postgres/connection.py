@@ -24,6 +24,7 @@ from faultproof.ports.script import (
     Statement,
     Step,
     Wake,
+    drive_async,
 )
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Connection:
 
     async def drive(self, script: Script[T]) -> T:
         """Run a script to its end; one whose caller is cancelled is dropped where it is."""
-        return await drive(script, self.execute)
+        return await drive_async(script, self.execute)
 
     async def execute(self, step: Step) -> Answer:
         """Run one step."""
@@ -215,22 +216,6 @@ class Connection:
             problem = Lost(f"{self.name} begins no transaction that writes, as a standby would not: {line(error)}")
         self.is_stale = self.is_stale or failed.unread or isinstance(problem, Stale)
         return error if failed.command.is_users and not isinstance(problem, Restartable) else problem
-
-
-async def drive(script: Script[T], execute: Callable[[Step], Awaitable[Answer]]) -> T:
-    """Run a script to its end with an asynchronous executor."""
-    try:
-        step = next(script)
-        while True:
-            try:
-                answer = await execute(step)
-            except Exception as error:
-                step = script.throw(error)
-            else:
-                step = script.send(answer)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
 
 
 def _savepoint(verb: bytes, depth: int) -> Command:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
@@ -16,10 +16,12 @@ from faultproof.engines.postgres.faults import Restartable
 from faultproof.engines.postgres.install import install
 from faultproof.engines.postgres.news import Wakeups
 from faultproof.engines.postgres.pool import Pool
-from faultproof.engines.postgres.server import Server, settings
+from faultproof.engines.postgres.server import Server
+from faultproof.engines.postgres.settings import settings
 from faultproof.engines.postgres.transaction import Opened, PostgresTransaction
 from faultproof.engines.postgres.wire import Command
 from faultproof.engines.scopes import Home, is_inside, refuse_inside
+from faultproof.engines.telling import Telling
 from faultproof.errors import Closed
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
@@ -61,6 +63,7 @@ class PostgresDatabase:
         self._pool = pool
         self._first = first
         self._wakeups = wakeups
+        self._telling = Telling(self.after_commit)
         self._home = Home()
         self._closed = False
 
@@ -97,6 +100,9 @@ class PostgresDatabase:
     def changed(self, topic: str) -> News:
         self._check()
         return self._wakeups.listen(topic)
+
+    def wake(self, topics: Iterable[str], *, after: Callable[[], bool] | None = None) -> None:
+        self._telling(topics, after)
 
     async def health(self) -> Health:
         now = await self.read(settings())

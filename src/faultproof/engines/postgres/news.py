@@ -96,7 +96,8 @@ class Wakeups:
         if self._ear is not None:
             self._ear.close()
             self._ear = None
-        if self._sending is not None:
+        # From a loop that was closed there is nothing to wait for.
+        if self._sending is not None and self._sending.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([self._sending], timeout=SEND_S)
             self._sending.cancel()
         await self._hang_up()

@@ -13,8 +13,20 @@ if TYPE_CHECKING:
 
     from faultproof.engines.postgres.database import PostgresDatabase
 
-CAPABILITIES = frozenset({"claims", "log", "wake-up", "interactive-transactions"})
-"""What the conformance suites exercise on this engine. Not here: joined drivers."""
+CAPABILITIES = frozenset(
+    {
+        "claims",
+        "log",
+        "wake-up",
+        "interactive-transactions",
+        "joined-psycopg",
+        "joined-psycopg-async",
+        "joined-asyncpg",
+        "joined-sqlalchemy",
+        "joined-django",
+    }
+)
+"""What the conformance suites, and those of joining, exercise on this engine."""
 
 
 async def open_database(

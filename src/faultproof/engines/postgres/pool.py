@@ -157,7 +157,9 @@ class UsersPool:
         return await self.take()
 
     async def give_back(self, raw: Raw) -> None:
-        autocommit = self._autocommit.pop(id(raw))
+        autocommit = self._autocommit.pop(id(raw), None)
+        if autocommit is None:  # it was to be replaced, went back, and there was no other
+            return
         if not is_idle(raw):
             await raw.close()
         elif not autocommit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from faultproof.engines.values import encode_set, refuse_nul
@@ -33,27 +34,52 @@ class Rendered(NamedTuple):
 
 
 def render(statement: Statement) -> Rendered:
-    """Spell the statement for PostgreSQL."""
+    """Spell the statement for PostgreSQL, as psycopg takes it."""
+    return Rendered(_spelled(statement, lambda name: f"%({name})s", percent="%%").encode(), _sets(statement))
+
+
+class Numbered(NamedTuple):
+    """A statement ready for a driver whose parameters are `$1`, `$2` …"""
+
+    text: str
+    sets: tuple[str, ...]
+    """Names of the parameters that travel as one JSON array."""
+    order: tuple[str, ...]
+    """Whose value `$1` is, `$2` …"""
+
+
+def render_numbered(statement: Statement) -> Numbered:
+    """Spell the statement for PostgreSQL, as asyncpg takes it."""
+    order = tuple(parameter.name for parameter in statement.parameters)
+    places = {name: f"${number}" for number, name in enumerate(order, 1)}
+    return Numbered(_spelled(statement, places.__getitem__, percent="%"), _sets(statement), order)
+
+
+def _sets(statement: Statement) -> tuple[str, ...]:
+    return tuple(parameter.name for parameter in statement.parameters if parameter.fields is not None)
+
+
+def _spelled(statement: Statement, place: Callable[[str], str], *, percent: str) -> str:
     parameters = {parameter.name: parameter for parameter in statement.parameters}
 
     def spelled(match: re.Match[str]) -> str:
         if match[0] == "%":
-            return "%%"
+            return percent
         if name := match["parameter"]:
-            return f"%({name})s::{_TYPES[parameters[name].kind]}"
+            return f"{place(name)}::{_TYPES[parameters[name].kind]}"
         name, table = match["braces"], match["table"] or ""
         if name in _MACROS:
             return table + _MACROS[name]
-        rows = _subselect(parameters[name])
+        rows = _subselect(parameters[name], place(name))
         # Until version 16 a subselect in FROM needs a name, and in `IN {ids}` it cannot have one.
         return f"{table}{rows} AS {name}" if table else rows
 
-    text = _PLACES.sub(spelled, statement.postgres or statement.text)
-    return Rendered(text.encode(), tuple(p.name for p in statement.parameters if p.fields is not None))
+    return _PLACES.sub(spelled, statement.postgres or statement.text)
 
 
-def _subselect(parameter: Parameter) -> str:
-    array = f"jsonb_array_elements(%({parameter.name})s::jsonb)"
+def _subselect(parameter: Parameter, place: str) -> str:
+    # By way of text: users give asyncpg codecs of their own for jsonb, and would encode ours once more.
+    array = f"jsonb_array_elements({place}::text::jsonb)"
     if parameter.plain:
         return f"(SELECT (item #>> '{{}}')::{_TYPES[parameter.kind]} AS value FROM {array} AS item)"
     assert parameter.fields is not None
@@ -63,8 +89,8 @@ def _subselect(parameter: Parameter) -> str:
     return f"(SELECT {columns}, number - 1 AS ordinal FROM {array} WITH ORDINALITY AS items (item, number))"
 
 
-def bind(rendered: Rendered, values: dict[str, Any]) -> dict[str, Any]:
-    """The values as psycopg takes them. Refuses NUL characters."""
+def bind(rendered: Rendered | Numbered, values: dict[str, Any]) -> dict[str, Any]:
+    """The values as the drivers take them. Refuses NUL characters."""
     bound = dict(values)
     for name in rendered.sets:
         bound[name] = encode_set(values[name])

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from faultproof.engines.postgres.address import Address
 from faultproof.engines.postgres.faults import line
+from faultproof.engines.postgres.settings import Settings
 from faultproof.engines.postgres.wire import Command, CommandFailed, Raw, send
 from faultproof.errors import CannotOpen, NotSupported
-from faultproof.ports.script import sql
 
 VERSION_MIN = 150_000
 
@@ -21,35 +21,6 @@ class Server(NamedTuple):
     durability: str
     pooled: bool
     """A pooler stands before it: each transaction may meet another server process."""
-
-
-class Settings(NamedTuple):
-    """What a commit promises here and now."""
-
-    synchronous_commit: str
-    fsync: str
-    full_page_writes: str
-
-    @property
-    def durability(self) -> str:
-        """For reports, in the server's own words."""
-        return f"PostgreSQL, synchronous_commit={self.synchronous_commit}, fsync={self.fsync}"
-
-    @property
-    def warnings(self) -> list[str]:
-        """What an operator may not know."""
-        found = []
-        if self.fsync != "on":
-            found.append("fsync is off: a crash of the machine loses commits, or the whole database")
-        if self.full_page_writes != "on":
-            found.append("full_page_writes is off: a crash of the machine may damage tables")
-        if self.synchronous_commit == "off":
-            found.append("synchronous_commit is off: a crash of the server loses the last commits that were answered")
-        return found
-
-
-@sql("SELECT current_setting('synchronous_commit'), current_setting('fsync'), current_setting('full_page_writes')")
-def settings() -> Settings: ...
 
 
 async def look_at(raw: Raw, address: Address, *, pooler: bool | None) -> Server:

@@ -28,8 +28,8 @@ class PostgresTransaction:
         self._turn = asyncio.Lock()
         self._cut = False
 
-    def run(self, script: Script[T]) -> Coroutine[Any, Any, T]:
-        return self._in_turn(lambda: self._connection.drive(atomic(script)))
+    def run(self, script: Script[T], *, single: bool = False) -> Coroutine[Any, Any, T]:
+        return self._in_turn(lambda: self._connection.drive(script if single else atomic(script)))
 
     def execute(self, sql: str, *parameters: Any) -> Coroutine[Any, Any, int]:
         return self._in_turn(lambda: self._changed(sql, parameters))

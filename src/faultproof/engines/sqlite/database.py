@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from faultproof.engines.sqlite.faults import NotBegun
 from faultproof.engines.sqlite.lane import Lane
 from faultproof.engines.sqlite.log import SqliteLog
 from faultproof.engines.sqlite.wake import Wakeups
+from faultproof.engines.telling import Telling
 from faultproof.errors import Busy, Closed, DeadlineExceeded
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
@@ -44,8 +45,8 @@ class SqliteTransaction:
         self._lane = lane
         self._scope = scope
 
-    def run(self, script: Script[T]) -> Coroutine[Any, Any, T]:
-        return self._scope.call(lambda: self._lane.drive(atomic(script)))
+    def run(self, script: Script[T], *, single: bool = False) -> Coroutine[Any, Any, T]:
+        return self._scope.call(lambda: self._lane.drive(script if single else atomic(script)))
 
     def execute(self, sql: str, *parameters: Any) -> Coroutine[Any, Any, int]:
         return self._scope.call(lambda: self._lane.call(lambda raw: raw.execute_raw(sql, parameters).changed))
@@ -75,6 +76,7 @@ class SqliteDatabase:
         self._reader = reader
         self._wakeups = wakeups
         self._checkpointer = checkpointer
+        self._telling = Telling(self._send)
         self._gate = asyncio.Lock()  # first come, first served among this process's transactions
         self._home = Home()
         self._closed = False
@@ -111,6 +113,9 @@ class SqliteDatabase:
     def changed(self, topic: str) -> News:
         self._check()
         return self._wakeups.listen(topic)
+
+    def wake(self, topics: Iterable[str], *, after: Callable[[], bool] | None = None) -> None:
+        self._telling(topics, after)
 
     async def health(self) -> Health:
         self._check()
@@ -161,10 +166,13 @@ class SqliteDatabase:
     def _after_commit(self, topics: tuple[str, ...]) -> None:
         if self._closed:  # meanwhile: nothing to wake with any more
             return
-        if topics:
-            self._wakeups.send(topics)
+        self._send(topics)
         if self._checkpointer is not None:
             self._checkpointer.committed(self._writer, self._gate)
+
+    def _send(self, topics: tuple[str, ...]) -> None:
+        if topics and not self._closed:
+            self._wakeups.send(topics)
 
     def _check(self) -> None:
         if self._closed:

@@ -23,6 +23,13 @@ class NotBegun(Busy):
     """BEGIN was refused because another connection holds the write lock. Repeated by the database, with jitter."""
 
 
+def busy_inside(busy: Busy) -> Busy:
+    """What `Busy` means in a transaction of the user's that is open already."""
+    return Busy(
+        f"{busy}; a deferred transaction that has read cannot wait for a writer: roll back, and BEGIN IMMEDIATE"
+    )
+
+
 def translated(error: sqlite3.Error, where: str) -> FaultproofError:
     """The error to raise instead; chain it from the original."""
     # Extended codes keep the primary one in the low byte.

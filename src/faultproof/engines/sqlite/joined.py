@@ -8,9 +8,11 @@ from typing import TypeVar
 
 from faultproof.clock import Env
 from faultproof.engines.sqlite.connection import Connection
-from faultproof.engines.sqlite.faults import translated
+from faultproof.engines.sqlite.durability import health
+from faultproof.engines.sqlite.faults import busy_inside, translated
 from faultproof.engines.sqlite.render import untyped
 from faultproof.errors import Busy, InvalidInput, NoTransaction, UsedAfterFork
+from faultproof.ports.database import Health
 from faultproof.ports.script import NOTHING, Answer, Call, Script, Step, Wake, drive
 
 T = TypeVar("T")
@@ -25,24 +27,32 @@ class JoinedSqlite:
         self._pid = os.getpid()
         self._check()
 
-    def run(self, script: Script[T]) -> T:
+    def run(self, script: Script[T], *, single: bool = False) -> T:
         """Run the script inside the user's transaction; all of its changes or, after an error, none of them."""
+        return self.run_noting(script, {}, single=single)
+
+    def health(self) -> Health:
+        """What this transaction's commit will promise."""
+        return self.run(health())
+
+    def run_noting(self, script: Script[T], topics: dict[str, None], *, single: bool) -> T:
+        """Like `run`, for whoever knows of the commit: `topics` gets what is to be woken then. `single` saves nothing."""
         self._check()
         settings = self._raw.row_factory, self._raw.text_factory
         # Both leak into whoever shares the connection: our rows must be tuples of str.
         self._raw.row_factory, self._raw.text_factory = None, str
         try:
-            return self._run(script)
+            return self._run(script, topics)
         finally:
             self._raw.row_factory, self._raw.text_factory = settings
 
-    def _run(self, script: Script[T]) -> T:
+    def _run(self, script: Script[T], topics: dict[str, None]) -> T:
         begins = not self._raw.in_transaction
         if begins:  # the driver would begin before our first change; do it before our first read too
             self._begin()
         self._raw.execute("SAVEPOINT faultproof")
         try:
-            result = drive(script, self._execute)
+            result = drive(script, lambda step: self._execute(step, topics))
         except BaseException:
             if self._raw.in_transaction:
                 self._raw.execute("ROLLBACK TO faultproof")
@@ -59,19 +69,18 @@ class JoinedSqlite:
         except sqlite3.Error as error:
             raise translated(error, "the joined database") from error
 
-    def _execute(self, step: Step) -> Answer:
+    def _execute(self, step: Step, topics: dict[str, None]) -> Answer:
         if not isinstance(step, (Call, Wake)):
             raise InvalidInput("a script that ends transactions cannot be run inside the user's")
-        if isinstance(step, Wake):  # nobody tells us of the user's commit; the poll of the others will see it
+        if isinstance(step, Wake):
+            topics[step.topic] = None
             return NOTHING
         if not self._raw.in_transaction:  # SQLite rolled back after an error which the script has caught
             raise NoTransaction("SQLite has rolled the transaction back after an error: begin again")
         try:
             return self._connection.execute(step)
         except Busy as busy:
-            raise Busy(
-                f"{busy}; a deferred transaction that has read cannot wait for a writer: roll back, and BEGIN IMMEDIATE"
-            ) from busy
+            raise busy_inside(busy) from busy
 
     def _check(self) -> None:
         if os.getpid() != self._pid:

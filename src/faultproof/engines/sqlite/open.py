@@ -20,7 +20,17 @@ from faultproof.engines.sqlite.watch import POLL_S
 from faultproof.errors import Busy, CannotOpen, InvalidInput, SchemaMismatch
 from faultproof.primitives.retry import full_jitter
 
-CAPABILITIES = frozenset({"claims", "log", "joined-sqlite3", "wake-up", "interactive-transactions"})
+CAPABILITIES = frozenset(
+    {
+        "claims",
+        "log",
+        "wake-up",
+        "interactive-transactions",
+        "joined-sqlite3",
+        "joined-sqlalchemy",
+        "joined-django",
+    }
+)
 """What the conformance suites exercise on this engine. Not here: concurrent writers, log-based capture."""
 
 

@@ -3,7 +3,18 @@
 from faultproof.patterns.outbox.dead_letters import DeadLetter
 from faultproof.patterns.outbox.events import Event
 from faultproof.patterns.outbox.lag import GroupLag, Lag
+from faultproof.patterns.outbox.message_inbox import MessageInbox
 from faultproof.patterns.outbox.options import ConsumerOptions, OnPoison
 from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
 
-__all__ = ["ConsumerOptions", "DeadLetter", "Event", "GroupLag", "Lag", "OnPoison", "Outbox", "OutboxOptions"]
+__all__ = [
+    "ConsumerOptions",
+    "DeadLetter",
+    "Event",
+    "GroupLag",
+    "Lag",
+    "MessageInbox",
+    "OnPoison",
+    "Outbox",
+    "OutboxOptions",
+]

@@ -287,3 +287,34 @@ def parked_counts(log: str) -> list[ParkedCount]: ...
 
 @sql("SELECT {now}")
 def engine_now_us() -> int: ...
+
+
+# -- messages that a `MessageInbox` has seen ------------------------------------------------------------------------------
+
+SEEN = Schema(
+    name="seen",
+    versions=[
+        [
+            """CREATE TABLE IF NOT EXISTS faultproof_seen (
+                 inbox TEXT NOT NULL, message_id TEXT NOT NULL, at_us BIGINT NOT NULL, PRIMARY KEY (inbox, message_id))""",
+            "CREATE INDEX IF NOT EXISTS faultproof_seen_at ON faultproof_seen (inbox, at_us)",
+        ]
+    ],
+    works_from=1,
+    works_to=1,
+)
+
+
+@sql(
+    """INSERT INTO faultproof_seen (inbox, message_id, at_us) VALUES (:inbox, :id, {now})
+       ON CONFLICT (inbox, message_id) DO NOTHING"""
+)
+def see(inbox: str, id: str) -> Changed: ...
+
+
+@sql(
+    """DELETE FROM faultproof_seen WHERE inbox = :inbox AND message_id IN (
+         SELECT message_id FROM faultproof_seen
+         WHERE inbox = :inbox AND at_us <= {now} - :older_us ORDER BY at_us LIMIT :limit)"""
+)
+def forget_seen(inbox: str, older_us: int, limit: int) -> Changed: ...

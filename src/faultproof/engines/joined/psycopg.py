@@ -1,0 +1,159 @@
+"""psycopg 3: the user's `Connection` or `AsyncConnection`, in a transaction of the user's own."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.rows import tuple_row
+
+from faultproof.engines.joined.inside import WHERE, Origin, Topics, inside
+from faultproof.engines.postgres.faults import translated
+from faultproof.engines.postgres.render import Rendered, bind, render
+from faultproof.engines.postgres.settings import health
+from faultproof.engines.postgres.states import READ_ONLY, problem
+from faultproof.errors import Closed, FaultproofError, InvalidInput, NoTransaction
+from faultproof.ports.database import Health
+from faultproof.ports.script import (
+    NOTHING,
+    Answer,
+    Call,
+    Release,
+    RollbackTo,
+    Savepoint,
+    Script,
+    Statement,
+    Step,
+    drive,
+    drive_async,
+)
+
+T = TypeVar("T")
+
+Command = tuple[bytes, dict[str, Any] | None]
+AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+_PLAIN: dict[type, list[Command]] = {
+    Savepoint: [(b"SAVEPOINT faultproof", None)],
+    Release: [(b"RELEASE SAVEPOINT faultproof", None)],
+    RollbackTo: [(b"ROLLBACK TO SAVEPOINT faultproof", None), (b"RELEASE SAVEPOINT faultproof", None)],
+}
+_REFUSED = (psycopg.Error, UnicodeEncodeError, OverflowError)
+_rendered: dict[Statement, Rendered] = {}  # bounded: statements are declared at import, never made
+
+
+class JoinedPsycopg:
+    """Runs scripts on the user's connection with cursors of our own, so that row and cursor factories do not matter."""
+
+    def __init__(self, raw: psycopg.Connection[Any]) -> None:
+        self._raw = raw
+        self._origin = Origin()
+        _check(raw)
+
+    def run(self, script: Script[T], *, single: bool = False) -> T:
+        return self.run_noting(script, {}, single=single)
+
+    def run_noting(self, script: Script[T], topics: Topics, *, single: bool) -> T:
+        """Like `run`, for whoever knows of the commit: `topics` gets what is to be woken then."""
+        self._origin.check()
+        with self._round_trip():  # in pipeline mode: or the status is yesterday's, and an error of the user's ours
+            pass
+        _check(self._raw)
+        return drive(inside(script, topics, single=single), self._execute)
+
+    def health(self) -> Health:
+        return self.run(health(), single=True)
+
+    def _execute(self, step: Step) -> Answer:
+        answer = NOTHING
+        for text, values in _commands(step):
+            try:
+                cursor = psycopg.Cursor(self._raw, row_factory=tuple_row)
+                with self._round_trip():
+                    cursor.execute(text, values)
+                answer = Answer(cursor.fetchall() if cursor.description else (), cursor.rowcount)
+            except _REFUSED as error:
+                raise _problem(error) from error
+        return answer
+
+    def _round_trip(self) -> AbstractContextManager[Any]:
+        """What is sent in it is answered when it ends, in pipeline mode too."""
+        return self._raw.pipeline() if _pipelines(self._raw) else nullcontext()
+
+
+class JoinedAsyncPsycopg:
+    """The same on an `AsyncConnection`."""
+
+    def __init__(self, raw: psycopg.AsyncConnection[Any]) -> None:
+        self._raw = raw
+        self._origin = Origin()
+        _check(raw)
+
+    async def run(self, script: Script[T], *, single: bool = False) -> T:
+        self._origin.check_loop()
+        async with self._round_trip():
+            pass
+        _check(self._raw)
+        return await drive_async(inside(script, {}, single=single), self._execute)
+
+    async def health(self) -> Health:
+        return await self.run(health(), single=True)
+
+    async def _execute(self, step: Step) -> Answer:
+        answer = NOTHING
+        for text, values in _commands(step):
+            try:
+                cursor = psycopg.AsyncCursor(self._raw, row_factory=tuple_row)
+                async with self._round_trip():
+                    await cursor.execute(text, values)
+                answer = Answer(await cursor.fetchall() if cursor.description else (), cursor.rowcount)
+            except _REFUSED as error:
+                raise _problem(error) from error
+        return answer
+
+    def _round_trip(self) -> AbstractAsyncContextManager[Any]:
+        return self._raw.pipeline() if _pipelines(self._raw) else nullcontext()
+
+
+def _commands(step: Step) -> list[Command]:
+    if not isinstance(step, Call):
+        return _PLAIN[type(step)]
+    rendered = _rendered.get(step.statement)
+    if rendered is None:
+        rendered = _rendered[step.statement] = render(step.statement)
+    return [(rendered.text, bind(rendered, step.values))]
+
+
+def _problem(error: Exception) -> FaultproofError:
+    if not isinstance(error, psycopg.Error):
+        return InvalidInput(f"a value does not fit into {WHERE}: {error}")
+    if error.sqlstate == READ_ONLY:
+        return problem(READ_ONLY, str(error), WHERE)
+    return translated(error, WHERE)
+
+
+def _pipelines(raw: AnyConnection) -> bool:
+    return raw.pgconn.pipeline_status != PipelineStatus.OFF
+
+
+def _check(raw: AnyConnection) -> None:
+    if raw.closed:
+        raise Closed("this psycopg connection is closed, by you or by the loss of its server: open a new one")
+    status = raw.pgconn.transaction_status
+    if status == TransactionStatus.INERROR:
+        raise NoTransaction("a statement in this transaction has failed before: roll back, and begin again")
+    if raw.autocommit and status == TransactionStatus.IDLE:
+        raise NoTransaction(
+            "this psycopg connection is in autocommit mode and outside a transaction: use `with connection.transaction():`"
+        )
+
+
+def join(handle: object) -> JoinedPsycopg | JoinedAsyncPsycopg | None:
+    """The adapter for a connection of psycopg's; None for any other of its types."""
+    if isinstance(handle, psycopg.Connection):
+        return JoinedPsycopg(handle)
+    if isinstance(handle, psycopg.AsyncConnection):
+        return JoinedAsyncPsycopg(handle)
+    return None
