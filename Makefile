@@ -18,7 +18,7 @@ help: ## explain the targets (this text)
 	@echo "               and audits itself afterwards (under two minutes, installation included)"
 	@echo "  make test    what CI runs: ruff, mypy, pytest"
 	@echo "  make soak    the long tests, which 'make test' leaves out (minutes)"
-	@echo "  make bench   the kernel's figures on SQLite, beside doing the same by hand (minutes)"
+	@echo "  make bench   ours beside the peers', on SQLite and PostgreSQL, in one run (ten minutes)"
 	@echo "  make clean   remove $(VENV) and every cache"
 	@echo
 	@echo "The first run installs into $(VENV) and needs a package index; later runs work offline, and"
@@ -38,8 +38,8 @@ test: $(VENV)/.installed-test ## what CI runs
 soak: $(VENV)/.installed-test ## the long tests
 	$(BIN)/pytest -m soak
 
-bench: $(VENV)/.installed-test ## the kernel's figures, beside doing it by hand; run nothing else meanwhile
-	$(BIN)/python -m benchmarks.kernel
+bench: $(VENV)/.installed-bench ## ours beside the peers'; run nothing else meanwhile. One of them: make bench NAME=drain
+	$(BIN)/faultproof bench $(NAME) --html benchmarks.html
 
 clean: ## back to a fresh checkout
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -53,15 +53,21 @@ $(BIN)/python:
 		{ rm -rf $(VENV); echo "$(PYTHON) cannot make environments (Debian, Ubuntu: apt install python3-venv)" >&2; exit 2; }
 
 # The build tools come first and without isolation, so that constraints.txt pins them too. The install is
-# editable: an edit under src/ needs no new install. The test install contains the demo's, hence two stamps.
+# editable: an edit under src/ needs no new install. The test install contains the others, hence a stamp for each.
 $(VENV)/.installed-shop: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) …"
 	@$(PIP) hatchling editables
 	@$(PIP) --no-build-isolation --editable '.[shop]'
 	@touch $@
 
+$(VENV)/.installed-bench: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) …"
+	@$(PIP) hatchling editables
+	@$(PIP) --no-build-isolation --editable '.[bench]'
+	@touch $@
+
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) …"
 	@$(PIP) hatchling editables
 	@$(PIP) --no-build-isolation --editable '.[test]'
-	@touch $@ $(VENV)/.installed-shop
+	@touch $@ $(VENV)/.installed-shop $(VENV)/.installed-bench

@@ -13,7 +13,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from faultproof.cli import outbox, patterns, prove, shop, show, tapes
+from faultproof.cli import bench, outbox, patterns, prove, shop, show, tapes
 from faultproof.cli.output import ReaderGone, Stream, one_line
 from faultproof.errors import FaultproofError
 
@@ -40,8 +40,10 @@ Try:
 
 [bold]faultproof outbox lag --db shop.db[/]  what waits, how old it is, who is at it
 
+[bold]faultproof bench drain[/]  ours beside its peers, in turns, in one run (in a checkout)
+
 Exit status: 0 fine; 1 a proof did not hold; 2 bad input, with one sentence that says what; 3 a proof showed
-nothing; 4 a proof failed itself; 130 interrupted.
+nothing; 4 a proof failed itself, or a contestant of the benchmarks; 130 interrupted.
 """,
     rich_markup_mode="rich",
     no_args_is_help=True,
@@ -53,6 +55,7 @@ app.command("show")(show.show)
 app.command("shop", epilog=shop.EPILOG)(shop.shop)
 app.command("prove")(prove.prove)
 app.command("replay")(tapes.replay)
+app.command("bench")(bench.bench)
 app.add_typer(outbox.app, name="outbox")
 
 

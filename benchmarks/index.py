@@ -1,0 +1,24 @@
+"""All benchmarks by name, in the order in which they run."""
+
+from __future__ import annotations
+
+from benchmarks.measures import batch, callers, delivery, drain, exploration, million, publish
+from benchmarks.model import Benchmark
+
+BENCHMARKS: dict[str, Benchmark] = {
+    each.name: each
+    for each in (
+        drain.POSTGRESQL,
+        drain.SQLITE,
+        callers.POSTGRESQL,
+        publish.POSTGRESQL,
+        publish.SQLITE,
+        batch.POSTGRESQL,
+        batch.SQLITE,
+        delivery.POSTGRESQL,
+        delivery.SQLITE,
+        million.POSTGRESQL,
+        million.SQLITE,
+        exploration.EXPLORATION,
+    )
+}
