@@ -174,9 +174,9 @@ DRAINS = (
     Contestant(
         name="pgqueuer, best",
         side="peer",
-        configured="2 consumers in one process, a connection each, batch_size=1000, mode drain, `pgq autovac`,"
+        configured="5 consumers in one process, a connection each, batch_size=1000, mode drain, `pgq autovac`,"
         " durability durable; asyncpg, uvloop",
-        open=partial(draining, consumers=2, batch={"batch_size": 1_000}, events=20_000, tuned=True),
+        open=partial(draining, consumers=5, batch={"batch_size": 1_000}, events=20_000, tuned=True),
         packages=PACKAGES,
         uvloop=True,
     ),
