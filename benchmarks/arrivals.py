@@ -13,9 +13,9 @@ from benchmarks.spread import p50, p99
 from benchmarks.task import spawn
 
 P50, P99, IDLE = "p50", "p99", "idle worker"
-MESSAGES = 100
+MESSAGES = 60
 IDLE_S = 2.0
-SETTLED_S = 1.0
+SETTLED_S = 0.5
 """After its start a worker takes leases and opens connections."""
 SPREAD_S = 0.05
 """Messages come at random moments of a poll's interval, or polls would look better or worse than they are."""
@@ -41,8 +41,9 @@ class Arrivals:
         """A message has arrived."""
         self._moments.put_nowait(time.time())
 
-    async def measured(self, place: Place, sender: str) -> dict[str, float]:
-        """Idle for a while, then message after message from `sender` (`module:function`, given the URL)."""
+    async def measured(self, place: Place, *sender: str) -> dict[str, float]:
+        """Idle for a while, then message after message from `sender` (`module:function`, and what it
+        is given before the URL)."""
         if not place.quick:
             await asyncio.sleep(SETTLED_S)
         process, wall = time.process_time(), time.perf_counter()
@@ -51,8 +52,8 @@ class Arrivals:
         delays = await self._delays(place, sender)
         return {P50: p50(delays), P99: p99(delays), IDLE: idle * 100}
 
-    async def _delays(self, place: Place, sender: str) -> list[float]:
-        other = await spawn(sender, place.url)
+    async def _delays(self, place: Place, sender: tuple[str, ...]) -> list[float]:
+        other = await spawn(*sender, place.url)
         assert other.stdin is not None
         assert other.stdout is not None
         moments = random.Random(1)  # noqa: S311  # the same for all

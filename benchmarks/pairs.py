@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from benchmarks.model import Place
 from benchmarks.spread import p50
 
-PAIRS = 400
+PAIRS = 300
 QUICK = 5
 
 PLAIN, PUBLISHING, ADDS = "without, p50", "with, p50", "adds"

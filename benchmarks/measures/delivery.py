@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,8 +13,11 @@ from typing import Any
 import faultproof as fp
 from benchmarks.arrivals import IDLE, P50, P99, Arrivals, sending
 from benchmarks.load import BODY
+from benchmarks.measures.handles import BY_NAME, SQLITE3, Handle, publishing
+from benchmarks.measures.handles import POSTGRESQL as POSTGRESQL_HANDLES
 from benchmarks.measures.outboxes import opened, settings
 from benchmarks.model import Aim, Benchmark, Contestant, Figure, Place, Ready
+from benchmarks.pairs import ORDERS
 from benchmarks.peers import faststream_outbox, pgqueuer, procrastinate
 
 
@@ -29,11 +33,22 @@ async def send(url: str) -> None:
         await sending(once)
 
 
+async def send_joined(name: str, url: str) -> None:
+    """The sender's process: a transaction of the user's own."""
+    handle = BY_NAME[name]
+    async with opened(url) as (db, outbox), handle.open(url) as transactions:
+        inside = publishing(outbox, db, handle)
+        numbers = itertools.count(time.time_ns())
+        await sending(lambda: transactions.run(next(numbers), inside))
+
+
 @asynccontextmanager
-async def receiving(place: Place, *, sender: str) -> AsyncIterator[Ready]:
+async def receiving(place: Place, *, sender: tuple[str, ...]) -> AsyncIterator[Ready]:
     """Sequencer, relay and retention in one worker: the whole of an outbox's background work."""
     arrivals = Arrivals()
     async with opened(place.url) as (db, outbox):
+        async with db.transaction() as tx:
+            await tx.execute(ORDERS)
 
         async def sink(event: fp.Event[Any]) -> None:
             arrivals()
@@ -43,7 +58,7 @@ async def receiving(place: Place, *, sender: str) -> AsyncIterator[Ready]:
             worker = fp.Worker(db.env, outbox.sequencer(), outbox.relay("delivery", sink), outbox.retention())
             running = asyncio.create_task(worker.run())
             try:
-                return await arrivals.measured(place, sender)
+                return await arrivals.measured(place, *sender)
             finally:
                 worker.stop()
                 await running
@@ -60,8 +75,26 @@ _OURS = Contestant(
     name="our transaction",
     side="ours",
     configured="one worker with sequencer, relay and retention, as it comes",
-    open=partial(receiving, sender=f"{__name__}:send"),
+    open=partial(receiving, sender=(f"{__name__}:send",)),
 )
+
+
+def _joined(handle: Handle) -> Contestant:
+    heard = "wake=" if handle.wakes else "no hook: heard by the poll, every 50 ms"
+    return Contestant(
+        name=f"{handle.name}, joined",
+        side="ours",
+        configured=f"{handle.configured}; {heard}",
+        open=partial(receiving, sender=(f"{__name__}:send_joined", handle.name)),
+        packages=handle.packages,
+    )
+
+
+def _joined_aim(handle: Handle) -> Aim:
+    return Aim(figure=P50, of=f"{handle.name}, joined", at_most=5 if handle.wakes else 50)
+
+
+_HANDLES = tuple(handle for handle in POSTGRESQL_HANDLES if handle.name in ("psycopg", "SQLAlchemy", "Django"))
 _AIMS = (Aim(figure=P50, of="our transaction", at_most=5), Aim(figure=IDLE, of="our transaction", at_most=1))
 _MEASURES = (
     "From just before the COMMIT in one process to the handler in another, one message at a time, at random moments;"
@@ -74,8 +107,14 @@ POSTGRESQL = Benchmark(
     measures=_MEASURES,
     figures=_FIGURES,
     compared=P50,
-    contestants=(_OURS, *faststream_outbox.DELIVERIES, *pgqueuer.DELIVERIES, *procrastinate.DELIVERIES),
-    aims=_AIMS,
+    contestants=(
+        _OURS,
+        *(_joined(handle) for handle in _HANDLES),
+        *faststream_outbox.DELIVERIES,
+        *pgqueuer.DELIVERIES,
+        *procrastinate.DELIVERIES,
+    ),
+    aims=(*_AIMS, *(_joined_aim(handle) for handle in _HANDLES)),
     rounds=3,
     notes=(
         "Ours takes two steps, into the log and out of it, where a job queue takes one.",
@@ -89,7 +128,7 @@ SQLITE = Benchmark(
     measures=_MEASURES,
     figures=_FIGURES,
     compared=P50,
-    contestants=(_OURS,),
-    aims=_AIMS,
+    contestants=(_OURS, _joined(SQLITE3)),
+    aims=(*_AIMS, _joined_aim(SQLITE3)),
     rounds=3,
 )

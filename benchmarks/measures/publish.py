@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
-import faultproof as fp
 from benchmarks.load import BODY
+from benchmarks.measures.handles import POSTGRESQL as POSTGRESQL_HANDLES
+from benchmarks.measures.handles import SQLITE3, Handle, nothing, publishing
 from benchmarks.measures.outboxes import opened, settings
 from benchmarks.model import Aim, Benchmark, Contestant, Figure, Place, Ready
-from benchmarks.pairs import ADDS, ORDERS, PLAIN, PUBLISHING, measuring
+from benchmarks.pairs import ADDS, ORDERS, PAIRS, PLAIN, PUBLISHING, in_turns, measuring
 from benchmarks.peers import faststream_outbox, pgqueuer
+from benchmarks.settings import postgres_settings, sqlite_settings
 
 ORDER_PSYCOPG = "INSERT INTO orders (id, item) VALUES (%s, %s)"
 ORDER_SQLITE3 = "INSERT INTO orders (id, item) VALUES (?, ?)"
@@ -30,35 +33,53 @@ async def through_ours(place: Place) -> AsyncIterator[Ready]:
             async with db.transaction() as tx:
                 await tx.execute(insert, number, "milk")
 
-        async def publishing(number: int) -> None:
+        async def with_it(number: int) -> None:
             async with db.transaction() as tx:
                 await tx.execute(insert, number, "milk")
                 await outbox.publish(BODY, type="item.sold", key=f"key-{number}", tx=tx)
 
-        yield Ready(measure=measuring(place, plain, publishing), settings=await settings(db))
+        yield Ready(measure=measuring(place, plain, with_it), settings=await settings(db))
 
 
 @asynccontextmanager
-async def through_sqlite3(place: Place) -> AsyncIterator[Ready]:
-    """A connection of the user's own, joined."""
+async def joined(place: Place, *, handle: Handle) -> AsyncIterator[Ready]:
+    """A connection of the user's own, in a thread of its own: synchronous libraries would stop the loop that wakes others."""
     async with opened(place.url) as (db, outbox):
-        raw = sqlite3.connect(place.url, isolation_level=None)
-        raw.execute("PRAGMA synchronous=FULL")
-        raw.execute(ORDERS)
+        async with db.transaction() as tx:
+            await tx.execute(ORDERS)
+        publish = publishing(outbox, db, handle)
+        number = 0
 
-        async def plain(number: int) -> None:
-            raw.execute("BEGIN IMMEDIATE")
-            raw.execute(ORDER_SQLITE3, (number, "milk"))
-            raw.execute("COMMIT")
+        async def turns() -> dict[str, float]:
+            async with handle.open(place.url) as transactions:
+                return await in_turns(
+                    place,
+                    number,
+                    lambda order: transactions.run(order, nothing),
+                    lambda order: transactions.run(order, publish),
+                )
 
-        async def publishing(number: int) -> None:
-            raw.execute("BEGIN IMMEDIATE")
-            raw.execute(ORDER_SQLITE3, (number, "milk"))
-            outbox.publish(BODY, type="item.sold", key=f"key-{number}", tx=fp.join(raw))
-            raw.execute("COMMIT")
+        async def asked() -> dict[str, str]:
+            async with handle.open(place.url) as transactions:
+                found = postgres_settings if "PostgreSQL" in db.durability else sqlite_settings
+                return await found(transactions.ask)
 
-        yield Ready(measure=measuring(place, plain, publishing), settings=await settings(db))
-        raw.close()
+        async def measure() -> dict[str, float]:
+            nonlocal number
+            number += 2 * PAIRS
+            return await asyncio.to_thread(asyncio.run, turns())
+
+        yield Ready(measure=measure, settings=await asyncio.to_thread(asyncio.run, asked()))
+
+
+def _joined(handle: Handle) -> Contestant:
+    return Contestant(
+        name=f"{handle.name}, joined",
+        side="ours",
+        configured=f"{handle.configured}; fp.join{' with wake=' * handle.wakes}",
+        open=partial(joined, handle=handle),
+        packages=handle.packages,
+    )
 
 
 _FIGURES = (
@@ -78,8 +99,16 @@ POSTGRESQL = Benchmark(
     engine="postgresql",
     measures=_MEASURES,
     figures=_FIGURES,
-    contestants=(_OURS, *faststream_outbox.PUBLISHES, *pgqueuer.PUBLISHES),
-    aims=(Aim(figure=ADDS, of="our transaction", at_most=30),),
+    contestants=(
+        _OURS,
+        *(_joined(handle) for handle in POSTGRESQL_HANDLES),
+        *faststream_outbox.PUBLISHES,
+        *pgqueuer.PUBLISHES,
+    ),
+    aims=(
+        Aim(figure=ADDS, of="our transaction", at_most=30),
+        *(Aim(figure=ADDS, of=f"{h.name}, joined", at_most=h.adds_at_most) for h in POSTGRESQL_HANDLES),
+    ),
 )
 
 SQLITE = Benchmark(
@@ -89,7 +118,7 @@ SQLITE = Benchmark(
     figures=_FIGURES,
     contestants=(
         _OURS,
-        Contestant(name="sqlite3, joined", side="ours", configured="one caller, fp.join", open=through_sqlite3),
+        _joined(SQLITE3),
     ),
     aims=(Aim(figure=ADDS, of="our transaction", at_most=30),),
 )
