@@ -19,11 +19,11 @@ class GroupLag(NamedTuple):
 
     group: str
     events: int
-    """In the log and not yet settled."""
+    """In the log, where the group has not come to yet."""
     age_s: float
-    """Of the oldest of them; a delayed one counts from when it became due."""
+    """Of the oldest event that is not settled, parked ones included; a delayed one counts from when it became due."""
     parked: int
-    """Waiting for another attempt, or behind one that does."""
+    """Set aside: waiting for another attempt, or behind an event that does or is dead."""
     dead: int
     holders: dict[str, list[int]]
     """Process -> the partitions it consumes."""
@@ -64,9 +64,10 @@ def _measure(database: Database, log: str) -> Script[Lag]:
     groups = []
     for name in sorted({backlog.group for backlog in backlogs}):
         mine = [backlog for backlog in backlogs if backlog.group == name]
-        oldest_us = min((backlog.oldest_us for backlog in mine if backlog.oldest_us is not None), default=now_us)
-        holders = yield from database.claims.holders(group_kind(log, name))
         count = parked.get(name)
+        unsettled = [backlog.oldest_us for backlog in mine] + [count.oldest_us if count else None]
+        oldest_us = min((at_us for at_us in unsettled if at_us is not None), default=now_us)
+        holders = yield from database.claims.holders(group_kind(log, name))
         groups.append(
             GroupLag(
                 name,

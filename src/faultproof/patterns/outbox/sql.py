@@ -89,6 +89,8 @@ class ParkedCount(NamedTuple):
     group: str
     waiting: int
     dead: int
+    oldest_us: int | None
+    """When the first of those that wait was published."""
 
 
 @sql(
@@ -279,7 +281,9 @@ def backlogs(log: str) -> list[Backlog]: ...
 
 
 @sql(
-    """SELECT grp, coalesce(sum(1 - dead), 0), coalesce(sum(dead), 0) FROM faultproof_parked
+    """SELECT grp, count(CASE WHEN dead = 0 THEN 1 END), count(CASE WHEN dead = 1 THEN 1 END),
+              min(CASE WHEN dead = 0 THEN at_us END)
+       FROM faultproof_parked
        WHERE log = :log GROUP BY grp ORDER BY grp"""
 )
 def parked_counts(log: str) -> list[ParkedCount]: ...
