@@ -221,7 +221,7 @@ class _Django:
         self._atomic = transaction.atomic
 
     async def run(self, number: int, inside: Inside) -> float:
-        with self._atomic():
+        with self._atomic(using=self._connection.alias):
             with self._connection.cursor() as cursor:
                 cursor.execute("INSERT INTO orders (id, item) VALUES (%s, %s)", [number, "milk"])
             await _done(inside(self._connection))
@@ -244,21 +244,25 @@ async def _django(url: str) -> AsyncIterator[Transactions]:
     # Django refuses its synchronous side where an event loop runs; here nothing else runs in that loop.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     parts = urlsplit(url)
+    measured = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.removeprefix("/"),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": str(parts.port or ""),
+    }
     if not settings.configured:
-        default = {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": parts.path.removeprefix("/"),
-            "USER": unquote(parts.username or ""),
-            "PASSWORD": unquote(parts.password or ""),
-            "HOST": parts.hostname or "",
-            "PORT": str(parts.port or ""),
-        }
-        settings.configure(DATABASES={"default": default})
+        settings.configure(INSTALLED_APPS=[])
         django.setup()
-    from django.db import connection
+    from django.db import connections
 
+    # Beside whatever this process has configured before.
+    connections.settings["measured"] = connections.configure_settings({"default": measured})["default"]
+    connection = connections["measured"]
     yield _Django(connection)
     connection.close()
+    del connections["measured"], connections.settings["measured"]
 
 
 SQLITE3 = Handle(name="sqlite3", configured="isolation_level=None, synchronous=FULL", open=_sqlite3)

@@ -62,7 +62,13 @@ class SimLane:
         self.role = role
         self._store = store
 
-    async def drive(self, script: Script[T]) -> T:
+    async def drive(self, script: Script[T], *, then: Callable[[T], None] | None = None) -> T:
+        result = await self._drive(script)
+        if then is not None:  # its process may have died in between: committed, and nobody was told
+            then(result)
+        return result
+
+    async def _drive(self, script: Script[T]) -> T:
         if self.process.world.granularity == "statement" and self.role == "writer":
             return await self._stepwise(script)
         execute = self._store.executor(self)
@@ -84,7 +90,7 @@ class SimLane:
         self.process.check_alive()
         return self.role == "writer" and self._store.owner is self.process
 
-    async def close(self) -> None:
+    async def close(self, last: Callable[[Connection], None] | None = None) -> None:
         pass
 
     async def _stepwise(self, script: Script[T]) -> T:

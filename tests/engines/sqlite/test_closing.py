@@ -86,6 +86,31 @@ async def test_close_that_was_cancelled_at_its_very_last_wait_is_finished_by_the
     released(db, path)
 
 
+async def test_close_that_nobody_repeats_after_a_cancel_leaves_nothing_open_either(path: Path) -> None:
+    left: list[SqliteDatabase] = []
+
+    async def use(leaving: asyncio.Event) -> None:
+        async with faultproof.connect(path) as db:
+            db.changed("topic")
+            left.append(db)  # type: ignore[arg-type]
+            leaving.set()
+
+    for moments in range(8):
+        leaving = asyncio.Event()
+        user = asyncio.create_task(use(leaving))
+        await leaving.wait()
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        user.cancel()
+        await asyncio.gather(user, return_exceptions=True)
+    for db in left:
+        await asyncio.to_thread(db._writer._thread.join, WAIT_S)  # type: ignore[attr-defined]
+        await asyncio.to_thread(db._reader._thread.join, WAIT_S)  # type: ignore[attr-defined]
+    assert len(left) == 8
+    released(left[-1], path)
+    assert not any(one.name == str(path) for one in connection_module._open)
+
+
 async def test_connect_that_was_cancelled_leaves_nothing_open(path: Path) -> None:
     for moments in range(6):
         connecting = asyncio.ensure_future(open_database(str(path), env=faultproof.Env()))

@@ -31,6 +31,7 @@ async def test_no_statement_scans_a_table_of_events(
     path = str(tmp_path / "plans.db")
     async with fp.connect(path) as db:
         await fp.Outbox(db, events={"e": dict}).install()
+        await fp.MessageInbox(db, "orders").install()
     raw = sqlite3.connect(path)
     scans, explained = [], 0
     for name, declared in vars(module).items():

@@ -9,8 +9,8 @@ import pytest
 
 import faultproof.engines.sqlite.database as sqlite_database
 from faultproof.engines.sqlite.database import LOCK_TIMEOUT_S, SqliteDatabase
-from faultproof.errors import Busy, TryAgain
-from faultproof.ports.script import Script, sql
+from faultproof.errors import Busy, TransactionOpen, TryAgain
+from faultproof.ports.script import Script, Wake, sql
 from tests.children import WAIT_S
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +53,53 @@ class Held:
             await tx.run(insert("held"))
             self._opened.set()
             await self._over.wait()
+
+
+async def test_commit_whose_caller_is_cancelled_wakes_all_the_same(orders: SqliteDatabase) -> None:
+    news = orders.changed("orders")
+
+    def place() -> Script[None]:
+        yield from insert("apple")
+        yield Wake("orders")
+
+    async def in_a_block() -> None:
+        async with orders.transaction() as tx:
+            await tx.run(place())
+
+    async def at_once() -> None:
+        await orders.transact(place())
+
+    async def count() -> int:
+        return len(await orders.read(items()))
+
+    for work in (in_a_block, at_once):
+        for moments in range(40):
+            before = await count()
+            task = asyncio.create_task(work())
+            for _ in range(moments):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await orders.transact(insert("after"))  # by now the other has committed or not
+            if await count() == before + 2:
+                assert await news.wait(WAIT_S) is True
+
+
+async def test_second_transaction_of_a_task_is_refused_when_it_is_entered_too(orders: SqliteDatabase) -> None:
+    first, second = orders.transaction(), orders.transaction()
+    async with first as tx:
+        with pytest.raises(TransactionOpen):
+            await second.__aenter__()
+        await tx.run(insert("apple"))
+    assert await orders.read(items()) == ["apple"]
+
+
+async def test_time_that_a_transaction_may_be_open_begins_when_it_does(orders: SqliteDatabase) -> None:
+    made = orders.transaction(timeout=0.5)
+    await asyncio.sleep(0.6)  # sleeps: what is shown is that this time does not count
+    async with made as tx:
+        await tx.run(insert("apple"))
+    assert await orders.read(items()) == ["apple"]
 
 
 async def test_turn_that_does_not_come_is_busy_and_nothing_happened(

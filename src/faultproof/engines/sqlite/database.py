@@ -24,7 +24,18 @@ from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
 from faultproof.ports.log import LogTable
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Begin, Commit, Rollback, Runnable, Script, atomic, begun, snapshot, transaction
+from faultproof.ports.script import (
+    Answer,
+    Begin,
+    Commit,
+    Rollback,
+    Runnable,
+    Script,
+    atomic,
+    begun,
+    snapshot,
+    transaction,
+)
 from faultproof.primitives.install import install
 from faultproof.primitives.retry import full_jitter
 from faultproof.signals import LOCK_WAIT
@@ -87,10 +98,13 @@ class SqliteDatabase:
         asked = self.env.clock.monotonic()
         await self._turn(LOCK_TIMEOUT_S)
         try:
-            committed = await self._locked(asked, LOCK_TIMEOUT_S, lambda: self._writer.drive(transaction(script)))
+            committed = await self._locked(
+                asked,
+                LOCK_TIMEOUT_S,
+                lambda: self._writer.drive(transaction(script), then=lambda made: self._after_commit(made.topics)),
+            )
         finally:
             self._gate.release()
-        self._after_commit(committed.topics)
         return committed.result
 
     async def read(self, script: Script[T]) -> T:
@@ -127,11 +141,9 @@ class SqliteDatabase:
         self._home.check_closing()
         self._closed = True
         self._wakeups.close()
-        if self._checkpointer is not None:
-            with suppress(Closed):  # an earlier call came further than this
-                await self._writer.call(self._checkpointer.close)
-        await self._writer.close()
-        await self._reader.close()
+        # Both are told before anything is awaited: a cancel here leaves nothing that goes on.
+        last = None if self._checkpointer is None else self._checkpointer.close
+        await asyncio.gather(self._writer.close(last), self._reader.close())
 
     async def _turn(self, patience: float) -> None:
         """Acquire the gate: wait, for a while, until the transactions of this process that came before are over."""
@@ -187,15 +199,16 @@ class _Opened:
     def __init__(self, database: SqliteDatabase, timeout: float) -> None:
         self._database = database
         self._seconds = timeout
-        self._limit = asyncio.timeout(timeout)
         self._scope = Scope(database, database._home.check)
 
     async def __aenter__(self) -> SqliteTransaction:
         database = self._database
+        database._check()  # again: it may have been made somewhere else, or long ago
         asked, patience = database.env.clock.monotonic(), min(LOCK_TIMEOUT_S, self._seconds)
         await database._turn(patience)
         try:
             await database._locked(asked, patience, lambda: database._writer.drive(_one(Begin(writes=True))))
+            self._limit = asyncio.timeout(self._seconds)  # from here on: waiting for its turn is not counted
             await self._limit.__aenter__()
         except BaseException:
             await self._roll_back()
@@ -220,12 +233,14 @@ class _Opened:
             return
         try:
             self._scope.refuse_unawaited()
-            answer = await database._writer.drive(_one(Commit()))
+            await database._writer.drive(_one(Commit()), then=self._committed)
         except BaseException:
             await self._roll_back()
             raise
         database._gate.release()
-        database._after_commit(tuple(topic for (topic,) in answer.rows))
+
+    def _committed(self, answer: Answer) -> None:
+        self._database._after_commit(tuple(topic for (topic,) in answer.rows))
 
     async def _roll_back(self) -> None:
         """The lane runs it after whatever is still under way there, a BEGIN or COMMIT included; after a COMMIT it does

@@ -7,9 +7,9 @@ import concurrent.futures
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from faultproof.engines.scopes import refuse_after_fork
 from faultproof.engines.sqlite.connection import Connection
@@ -19,19 +19,22 @@ from faultproof.ports.script import Answer, Script, Step, drive
 T = TypeVar("T")
 
 
+_Work: TypeAlias = tuple[Callable[[], Any], asyncio.Future[Any], Callable[[Any], None] | None]
+
+
 class Lane(Protocol):
     """Runs scripts on one connection, in the order of the calls. In production a thread, in simulation a tape."""
 
-    async def drive(self, script: Script[T]) -> T:
-        """Run the whole script, and give its result or its error."""
+    async def drive(self, script: Script[T], *, then: Callable[[T], None] | None = None) -> T:
+        """Run the whole script, and give its result or its error. `then` gets the result too, whoever was cancelled."""
         ...
 
     async def call(self, function: Callable[[Connection], T]) -> T:
         """Run a function with the connection."""
         ...
 
-    async def close(self) -> None:
-        """Run what was accepted, then close the connection."""
+    def close(self, last: Callable[[Connection], None] | None = None) -> Awaitable[None]:
+        """From now on accept nothing; run what was accepted, then `last`, and close the connection. Await the end of it."""
         ...
 
 
@@ -44,34 +47,35 @@ class ThreadLane:
 
     def __init__(self, connection: Connection, *, name: str) -> None:
         self._connection = connection
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._closed = False
+        self._last: Callable[[Connection], None] | None = None
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._ended.set_running_or_notify_cancel()  # a caller of `close` that is cancelled cancels only its own waiting
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    async def drive(self, script: Script[T]) -> T:
+    async def drive(self, script: Script[T], *, then: Callable[[T], None] | None = None) -> T:
         execute: Callable[[Step], Answer] = self._connection.execute
-        return await self._submit(lambda: drive(script, execute))
+        return await self._submit(lambda: drive(script, execute), then)
 
     async def call(self, function: Callable[[Connection], T]) -> T:
         return await self._submit(lambda: function(self._connection))
 
-    async def close(self) -> None:
+    def close(self, last: Callable[[Connection], None] | None = None) -> Awaitable[None]:
         refuse_after_fork(self._pid)
         if not self._closed:
-            self._closed = True
+            self._closed, self._last = True, last
             self._jobs.put(None)
-        await asyncio.wrap_future(self._ended)
+        return asyncio.wrap_future(self._ended)
 
-    def _submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
+    def _submit(self, job: Callable[[], T], then: Callable[[T], None] | None = None) -> asyncio.Future[T]:
         refuse_after_fork(self._pid)  # the thread has stayed in the parent: nobody would answer
         if self._closed:
             raise Closed(f"the database {self._connection.name} is closed: connect again")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put((job, future))
+        self._jobs.put((job, future, then))
         return future
 
     def _work(self) -> None:
@@ -80,20 +84,26 @@ class ThreadLane:
                 self._answer(*work)
                 del work  # or the thread would keep it alive until the next job
         finally:
+            if self._last is not None:
+                self._last(self._connection)
             self._connection.close()
             self._ended.set_result(None)
 
-    def _answer(self, job: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+    def _answer(self, job: Callable[[], Any], future: asyncio.Future[Any], then: Callable[[Any], None] | None) -> None:
         try:
             result, error = job(), None
         except BaseException as raised:  # handed to the caller, whatever it is; the thread lives on
             result, error = None, raised
         with suppress(RuntimeError):  # the caller's loop has been closed: nobody waits any more
-            future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+            future.get_loop().call_soon_threadsafe(_settle, future, result, error, then)
         del error  # its traceback holds this frame, which would hold it
 
 
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+def _settle(
+    future: asyncio.Future[Any], result: Any, error: BaseException | None, then: Callable[[Any], None] | None
+) -> None:
+    if error is None and then is not None:
+        then(result)
     if future.cancelled():
         return
     if error is None:

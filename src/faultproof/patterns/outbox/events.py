@@ -110,7 +110,9 @@ class EventTypes:
         try:  # a class does not check its fields; what is no event for the reader would stop its key there
             self._decoders[name].decode(payload)
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise InvalidInput(f"the event {name!r} could not be read again: {error}; give its fields what they declare") from error
+            raise InvalidInput(
+                f"the event {name!r} could not be read again: {error}; give its fields what they declare"
+            ) from error
         if len(payload) > self._limit:
             raise PayloadTooLarge(
                 f"the event {name!r} has {len(payload)} bytes, the limit is {self._limit}: store the content elsewhere and "
