@@ -21,7 +21,17 @@ def undurable() -> Iterator[Server]:
         yield Server(url=server.url, described="", changed={})
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=BENCHMARKS)
+LONG = {"delivery-postgresql", "million-postgresql", "exploration"}
+"""Ten seconds and more even in tiny sizes; what they run has tests of its own."""
+
+
+@pytest.mark.parametrize(
+    "benchmark",
+    [
+        pytest.param(benchmark, id=name, marks=[pytest.mark.soak] if name in LONG else [])
+        for name, benchmark in BENCHMARKS.items()
+    ],
+)
 def test_every_contestant_gives_its_figures(benchmark: Benchmark, request: pytest.FixtureRequest) -> None:
     at: Server | None = request.getfixturevalue("undurable") if benchmark.engine == "postgresql" else None
     with places(benchmark, at, quick=True) as where, warnings.catch_warnings():
