@@ -312,6 +312,13 @@ async def test_delayed_event_holds_nobody_up_and_takes_its_place_when_due(engine
     assert await sequence(log) == 0
 
 
+async def test_delayed_events_of_other_partitions_take_no_place_of_these(engine: Engine, log: Database) -> None:
+    await append(log, entry("theirs", delay_us=MINUTE_US), entry("mine", partition=1, delay_us=2 * MINUTE_US))
+    engine.elapse(2 * MINUTE_US)
+    assert await sequence(log, 1, limit=1) == 1
+    assert places(await read(log)) == [(1, 0, "mine")]
+
+
 async def test_readiness_tells_of_events_and_of_the_next_delayed_one(engine: Engine, log: Database) -> None:
     assert await log.read(log.logs.ready(LOG)) == Ready(False, None)
     await append(log, entry("late", delay_us=MINUTE_US), entry("later", delay_us=2 * MINUTE_US))

@@ -17,8 +17,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from faultproof.shop import postgres_server as postgres
+from faultproof.shop import postgres_wheel
 from tests.fakes import WAIT_S, eventually
-from tests.servers import postgres
 from tests.servers.postgres import PostgresServer, ServerFailed
 
 
@@ -238,12 +239,12 @@ def test_binaries_under_a_closed_directory_are_copied_and_nothing_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / "site"
-    for part in postgres.WHEEL_PARTS:
-        source = postgres._site_directory() / part
+    for part in postgres_wheel.WHEEL_PARTS:
+        source = postgres_wheel.site_directory() / part
         (site / part).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, site / part)
     site.chmod(0o700)
-    monkeypatch.setattr(postgres, "_site_directory", lambda: site)
+    monkeypatch.setattr(postgres, "site_directory", lambda: site)
     with PostgresServer(durable=False) as server:
         assert site not in server._bin.parents
         with psycopg.connect(server.url) as connection:
@@ -255,8 +256,7 @@ def test_binaries_under_a_closed_directory_are_copied_and_nothing_is_opened(
 
 STARTS_A_SERVER = """
 import importlib, sys
-sys.path.insert(0, sys.argv[1])
-server = importlib.import_module(sys.argv[2]).PostgresServer(durable=False)
+server = importlib.import_module(sys.argv[1]).PostgresServer(durable=False)
 server.start()
 print(server.pid, server.data, flush=True)
 """
@@ -264,9 +264,8 @@ print(server.pid, server.data, flush=True)
 
 def start_elsewhere(then: str) -> tuple["subprocess.Popen[str]", int, Path]:
     """A process that starts a server, reports it, and goes on with `then`."""
-    here = Path(postgres.__file__)
     process = subprocess.Popen(
-        [sys.executable, "-c", STARTS_A_SERVER + then, str(here.parent), here.stem],
+        [sys.executable, "-c", STARTS_A_SERVER + then, postgres.__name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -7,21 +7,22 @@ import pytest
 
 from faultproof.shop.audit import audit
 from faultproof.shop.journal import Answered, Sent
+from faultproof.shop.ledger import SqliteLedger
 from tests.shop.books import ANSWERED, LINES, SENT, append, chain, good
 
 Journal = Sequence[Sent | Answered]
 
 
 def wrong(database: sqlite3.Connection, journal: Journal = (*SENT, *ANSWERED)) -> dict[str, int]:
-    return {check.name: check.violations for check in audit(database, journal).checks if check.violations}
+    return {check.name: check.violations for check in audit(SqliteLedger(database), journal).checks if check.violations}
 
 
 def where(database: sqlite3.Connection, name: str, journal: Journal = (*SENT, *ANSWERED)) -> list[str]:
-    return next(check.where for check in audit(database, journal).checks if check.name == name)
+    return next(check.where for check in audit(SqliteLedger(database), journal).checks if check.name == name)
 
 
 def test_good_books_pass() -> None:
-    found = audit(good(), [*SENT, *ANSWERED])
+    found = audit(SqliteLedger(good()), [*SENT, *ANSWERED])
     assert found.held
     assert found.accepted == 3
     assert {check.name: check.examined for check in found.checks} == {
@@ -43,7 +44,7 @@ def test_good_books_pass() -> None:
 def test_audit_changes_nothing() -> None:
     database = good()
     before = list(database.iterdump())
-    audit(database, [*SENT, *ANSWERED])
+    audit(SqliteLedger(database), [*SENT, *ANSWERED])
     assert list(database.iterdump()) == before
 
 

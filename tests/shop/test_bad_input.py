@@ -43,7 +43,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["--kill-every", "nan"], "every 0.05 to 3600 seconds"),
         (["--seed", "-1"], "a seed is a whole number"),
         (["--db", "mysql://localhost/shop"], "'mysql' is not a database that faultproof knows"),
-        (["--db", "postgresql://localhost/shop"], "SQLite"),
+        (["--db", "postgresql://127.0.0.1:1/shop"], "cannot be reached"),
         (["--db", "sqlite://shop.db"], "three slashes"),
         (["--db", "sqlite:///shop.db?journal=off"], "unknown option 'journal'"),
         (["--db", "sqlite:///shop.db?synchronous=off"], "full"),

@@ -18,6 +18,7 @@ from faultproof.shop.journal import Answered
 from faultproof.shop.messages import Fleet
 from faultproof.shop.orders import Orders, answers, outbox
 from faultproof.shop.processes import ProcessDied, Processes, listen, started
+from faultproof.shop.stores import SqliteStore
 from tests.fakes import within
 from tests.shop.books import ANSWERED, SENT, good
 
@@ -90,12 +91,12 @@ def test_run_that_had_to_be_given_up_tells_whether_what_was_answered_is_there(tm
         books.backup(file)
     entries = [*SENT, *ANSWERED]
     journal.write_bytes(b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries))
-    assert run._assurance(str(path), journal) == "all 3 orders that were answered are in it"
+    assert run._assurance(SqliteStore(str(path)), str(path), journal) == "all 3 orders that were answered are in it"
     entries.append(Answered("k9", 201, "o9"))
     journal.write_bytes(b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries))
-    assert run._assurance(str(path), journal) == "1 of 4 answered orders are not in it"
+    assert run._assurance(SqliteStore(str(path)), str(path), journal) == "1 of 4 answered orders are not in it"
     path.write_bytes(b"")
-    assert "could not be audited" in run._assurance(str(path), journal)
+    assert "could not be audited" in run._assurance(SqliteStore(str(path)), str(path), journal)
 
 
 async def _nothing(event: object, tx: object) -> None:

@@ -17,13 +17,14 @@ from faultproof.shop.messages import Killed, Role
 from faultproof.shop.options import ShopOptions
 from faultproof.shop.processes import Processes
 from faultproof.shop.run import Outcome
+from faultproof.shop.stores import SqliteStore
 from faultproof.shop.verdict import Verdict, judge
 from tests.fakes import until
 from tests.shop.test_runs import COUNTERS
 
 pytestmark = pytest.mark.anyio
 
-OPTIONS = ShopOptions(url="shop.db", kill_every=0.5)
+OPTIONS = ShopOptions(store=SqliteStore("shop.db"), kill_every=0.5)
 SEEN: list[tuple[Role, bool]] = [("api", True), ("sequencer", True), ("consumer", True)]
 
 
@@ -56,7 +57,7 @@ async def verdict(
     checks = [Check(name, "claim", 1, int(name == violated), []) for name in COUNTERS]
     async with killed(kills, directory) as processes:
         return judge(
-            options, Outcome(Audit(7, checks), unfinished, processes, Progress(7), "shop.db", "full", 1.0, 2.0)
+            options, Outcome(Audit(7, checks), unfinished, processes, Progress(7), "shop.db", "full", 0, 1.0, 2.0)
         )
 
 

@@ -27,6 +27,8 @@ Try:
 
 [bold]faultproof shop --aim dual-write[/]  the correct shop, killed in that very window: it must hold
 
+[bold]faultproof shop --db postgresql[/]  on a PostgreSQL server of its own, which is restarted without a shutdown as well
+
 [bold]faultproof shop --orders baskets.csv --db shop.db --json | jq .lost_orders[/]  orders of your own, and JSON
 
 Exit status: 0 held; 1 violated; 2 bad input; 3 vacuous: kills were asked for, and nobody was killed while busy or a \
@@ -47,7 +49,12 @@ def shop(
         typer.Option(metavar="FILE|N", help="A file with an order a line, items by commas; or how many to generate."),
     ] = "1500",
     db: Annotated[
-        str | None, typer.Option(metavar="URL", help="A new database, kept afterwards. Default: a temporary one.")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A new database, kept afterwards; or postgresql://…, where the shop makes a schema and drops it; or "
+            "just 'postgresql': a server of its own, restarted under fire. Default: a temporary file.",
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(help="API processes.")] = 2,
     kill_every: Annotated[
@@ -80,6 +87,7 @@ def shop(
     from faultproof.shop.options import ShopOptions
     from faultproof.shop.processes import ProcessDied
     from faultproof.shop.run import Status, run
+    from faultproof.shop.stores import is_postgres, stored
     from faultproof.shop.verdict import Verdict, judge
 
     baskets = chosen(orders, seed=seed)
@@ -94,9 +102,9 @@ def shop(
         async with showing(status, out):
             return judge(options, await run(options, baskets, directory, status))
 
-    with _Directory() as directory:
+    with _Directory() as directory, stored(_url(db, synchronous, directory.path)) as store:
         options = ShopOptions(
-            url=_url(db, synchronous, directory.path),
+            store=store,
             workers=workers,
             clients=clients,
             kill_every=kill_every,
@@ -107,13 +115,13 @@ def shop(
         try:
             verdict = asyncio.run(judged(options, directory.path))
         except ProcessDied as error:
-            directory.kept = True
+            directory.kept = store.kept = True
             print(f"{error}\nThe database and the journal are in {directory.path}.", file=sys.stderr)
             raise typer.Exit(_A_PROCESS_FAILED) from error
         except asyncio.CancelledError as error:
             raise typer.Exit(_TERMINATED) from error
-        directory.kept = keep or not verdict.held
-        verdict.kept = directory.kept or db is not None
+        directory.kept = store.kept = keep or not verdict.held
+        verdict.kept = directory.kept or (db is not None and not is_postgres(db))
     if out is None:
         print_json(verdict)
     else:
@@ -141,10 +149,14 @@ class _Directory:
 
 def _url(db: str | None, synchronous: Synchronous | None, directory: Path) -> str:
     """The database's URL, with the durability that was asked for."""
+    from faultproof.shop.stores import is_postgres
+
     if db is None:
         db = str(directory / "shop.db")
     if synchronous is None:
         return db
+    if is_postgres(db):
+        raise InvalidInput("--synchronous is SQLite's: PostgreSQL's durability is set on the server, or for the user")
     if "://" not in db:
         db = f"sqlite:///{quote(db)}"
     if "?" in db:

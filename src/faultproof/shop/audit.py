@@ -6,7 +6,6 @@ stream. Each step compares two neighbours and names the rows where they differ.
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import NamedTuple
 from faultproof.shop.baskets import Line
 from faultproof.shop.effects import CHAIN_FACTOR, CHAIN_MODULUS, STOCK
 from faultproof.shop.journal import Answered, Sent
-from faultproof.shop.ledger import Books, OrderLine, Recorded, Tally, read_books
+from faultproof.shop.ledger import Books, Ledger, OrderLine, Recorded, Tally, read_books
 
 WHERE_MAX = 5
 """Rows that a check names; the rest is counted."""
@@ -63,7 +62,7 @@ class Audit(NamedTuple):
         return not any(check.violations for check in self.checks)
 
 
-def audit(database: sqlite3.Connection, journal: Sequence[Sent | Answered]) -> Audit:
+def audit(database: Ledger, journal: Sequence[Sent | Answered]) -> Audit:
     """Compare everything. Run it when nothing writes any more; it changes nothing."""
     books = read_books(database)
     accepted = {entry.key for entry in journal if isinstance(entry, Answered) and entry.status == 201}
@@ -231,9 +230,8 @@ def fold(lines: Iterable[OrderLine]) -> dict[str, Tally]:
     return tallies
 
 
-def _damage(database: sqlite3.Connection) -> Check:
+def _damage(database: Ledger) -> Check:
     found = _Findings(1)
-    for (said,) in database.execute("PRAGMA quick_check(5)"):
-        if said != "ok":
-            found.add(str(said))
-    return found.check("damage", "the database file is sound")
+    for said in database.damage():
+        found.add(said)
+    return found.check("damage", "the database is sound")

@@ -101,7 +101,8 @@ def _faults(verdict: Verdict) -> str:
     states = ", ".join(f"{count} {state}" for state, count in sorted(verdict.kills_by_state.items()))
     target = verdict.aim or verdict.planted
     aimed = f"; aimed at the window of {target}" if target else ""
-    return f"{verdict.kills} kills, {verdict.kills_while_busy} of them of busy processes ({roles}; {states}){aimed}"
+    restarts = f"; {verdict.server_restarts} immediate restarts of the server" if verdict.server_restarts else ""
+    return f"{verdict.kills} kills, {verdict.kills_while_busy} of them of busy processes ({roles}; {states}){aimed}{restarts}"
 
 
 def _conclusion(verdict: Verdict) -> str:

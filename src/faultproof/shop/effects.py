@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from faultproof.patterns.outbox import Event
 from faultproof.ports.database import Transaction
+from faultproof.shop import sql
 from faultproof.shop.board import Flag, State
 from faultproof.shop.orders import ItemSold
 
@@ -24,27 +25,13 @@ Effect = Callable[[Event[ItemSold], Transaction], Awaitable[None]]
 async def summarise(event: Event[ItemSold], tx: Transaction) -> None:
     """Add the sale to its item's summary."""
     sold = event.body
-    await tx.execute(
-        """INSERT INTO shop_summary (item, units, orders, chain) VALUES (?, ?, 1, ?)
-           ON CONFLICT (item) DO UPDATE SET units = units + excluded.units, orders = orders + 1,
-             chain = (chain * 1000003 + excluded.chain) % 2147483647""",
-        sold.item,
-        sold.quantity,
-        sold.version,
-    )
+    await tx.run(sql.add_to_summary(sold.item, sold.quantity, sold.version))
 
 
 async def draw(event: Event[ItemSold], tx: Transaction) -> None:
     """Take the sale out of its item's stock."""
     sold = event.body
-    await tx.execute(
-        """INSERT INTO shop_stock (item, level, moves, chain) VALUES (?, 1000000 - ?, 1, ?)
-           ON CONFLICT (item) DO UPDATE SET level = level + excluded.level - 1000000, moves = moves + 1,
-             chain = (chain * 1000003 + excluded.chain) % 2147483647""",
-        sold.item,
-        sold.quantity,
-        sold.version,
-    )
+    await tx.run(sql.draw_from_stock(sold.item, sold.quantity, sold.version))
 
 
 GROUPS: dict[str, Effect] = {"summary": summarise, "stock": draw}

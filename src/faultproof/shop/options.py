@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from faultproof.errors import InvalidInput
 from faultproof.shop.planted import Breakage
+from faultproof.shop.stores import Store
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShopOptions:
     """Times in seconds."""
 
-    url: str
+    store: Store
+    """Where the tables are."""
     workers: int = 2
     """API processes."""
     sequencers: int = 2

@@ -76,6 +76,7 @@ class Orders:
 
     def _apply(self, requests: Sequence[Request], wait: bool) -> Script[list[Ok[str] | Err | Busy]]:
         outcomes: list[Ok[str] | Err | Busy] = []
+        yield from sql.hold(sorted({line.item for request in requests for line in request.basket}))
         for request in requests:
             try:
                 id = yield from self._answers.script(request.key, request.basket, self._selling(request))

@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -17,7 +19,7 @@ from starlette.applications import Starlette
 
 from faultproof.clock import Env
 from faultproof.connect import connect
-from faultproof.errors import Repair
+from faultproof.errors import CannotOpen, Repair
 from faultproof.patterns.outbox import ConsumerOptions, Outbox
 from faultproof.ports.database import Database
 from faultproof.primitives.worker import Loop, Worker
@@ -27,12 +29,18 @@ from faultproof.shop.board import Flag, State
 from faultproof.shop.effects import GROUPS, Effect, shown
 from faultproof.shop.messages import Fleet, Role, Trouble
 from faultproof.shop.orders import Orders, outbox
+from faultproof.shop.stores import is_postgres
 from faultproof.shop.watched import Watched
+
+_SERVER_S = 30.0
+"""How long a server may be away when a process begins."""
 
 
 def warm() -> None:
     """Import what roles import late, once, before the forks: it is most of what a replacement would cost."""
     importlib.import_module("concurrent.futures.thread")
+    with suppress(ImportError):  # an extra
+        importlib.import_module("faultproof.engines.postgres.opening")
     Env()  # looks for OpenTelemetry
     _configured(Starlette()).load()
 
@@ -57,14 +65,32 @@ async def _run(role: Role, fleet: Fleet, flag: Flag, listener: int, lifeline: in
     # At the end of a consumer's transaction its cursor has moved; with an early acknowledgement it had before.
     moves = role == "consumer" and fleet.planted != "ack-early"
     closing = State.MOVED if moves else State.COMMITTING
-    async with connect(fleet.url) as database:
-        watched = Watched(database, flag, closing=closing, repair=tell)
-        if role == "api":
-            await _serve(watched, fleet, flag, listener)
-        elif role == "sequencer":
-            await Worker(watched.env, outbox(watched).sequencer(ttl=fleet.ttl)).run_until_signal()
-        else:
-            await Worker(watched.env, *_loops(watched, fleet, flag)).run_until_signal()
+    database = await _connected(fleet.url)
+    try:
+        await _play(role, Watched(database, flag, closing=closing, repair=tell), fleet, flag, listener)
+    finally:
+        await database.close()
+
+
+async def _play(role: Role, watched: Watched, fleet: Fleet, flag: Flag, listener: int) -> None:
+    if role == "api":
+        await _serve(watched, fleet, flag, listener)
+    elif role == "sequencer":
+        await Worker(watched.env, outbox(watched).sequencer(ttl=fleet.ttl)).run_until_signal()
+    else:
+        await Worker(watched.env, *_loops(watched, fleet, flag)).run_until_signal()
+
+
+async def _connected(url: str) -> Database:
+    """The database, as soon as its server is there: the command has been connected, so it is only restarting."""
+    deadline = time.monotonic() + _SERVER_S
+    while True:
+        try:
+            return await connect(url)
+        except CannotOpen:
+            if not is_postgres(url) or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.05)
 
 
 async def _serve(database: Database, fleet: Fleet, flag: Flag, listener: int) -> None:

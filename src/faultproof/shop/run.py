@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-import sqlite3
 import time
 from collections.abc import Coroutine, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote
-
-import msgspec
 
 from faultproof.connect import connect
-from faultproof.errors import Busy, InvalidInput, Repair
+from faultproof.errors import Busy, InvalidInput, Repair, TryAgain
 from faultproof.patterns.outbox import Outbox
 from faultproof.ports.database import Database
 from faultproof.shop import sql
@@ -30,6 +26,7 @@ from faultproof.shop.messages import Command, Fleet
 from faultproof.shop.options import ShopOptions
 from faultproof.shop.orders import answers, outbox
 from faultproof.shop.processes import Processes, listen, started
+from faultproof.shop.stores import Store
 
 T = TypeVar("T")
 
@@ -37,6 +34,8 @@ _STUCK_S = 20.0
 """Consumers that have not come closer to the end for this long will not."""
 _LAST_KILLS_S = 5.0
 _LOOK_S = 0.1
+_CRASHES_AT = (0.25, 0.5, 0.75)
+"""Of the orders answered: when our own server is restarted."""
 
 
 @dataclass
@@ -48,6 +47,7 @@ class Status:
     processes: Processes | None = None
     lag: int = 0
     """Events that some group has not settled yet."""
+    server_restarts: int = 0
 
 
 class Outcome(NamedTuple):
@@ -60,6 +60,7 @@ class Outcome(NamedTuple):
     progress: Progress
     database: str
     durability: str
+    server_restarts: int
     orders_s: float
     """From the first order to the last answer."""
     seconds: float
@@ -69,22 +70,24 @@ class Outcome(NamedTuple):
 async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, status: Status) -> Outcome:
     """Run the shop. Raises what keeps it from being run at all, a `Repair` error met under way, and `ProcessDied`."""
     journal = directory / "journal"
-    async with connect(options.url) as database:
-        shop = await _opened(database, options.url)
-        path, durability = await _path(database), database.durability
+    store = options.store
+    async with connect(store.url) as database:
+        name, durability = await store.name(database), database.durability
+        shop = await _opened(database, name)
         try:
             unfinished, orders_s = await _under_fire(options, baskets, database, shop, directory, status)
         except Repair as error:
-            raise Repair(f"{error}; {await asyncio.to_thread(_assurance, path, journal)}") from error
-    audited = await asyncio.to_thread(audited_files, path, journal)
+            raise Repair(f"{error}; {await asyncio.to_thread(_assurance, store, name, journal)}") from error
+    audited = await asyncio.to_thread(audited_tables, store, name, journal)
     assert status.processes is not None
     return Outcome(
         audited,
         unfinished,
         status.processes,
         status.progress,
-        path,
+        name,
         durability,
+        status.server_restarts,
         orders_s,
         time.monotonic() - status.began,
     )
@@ -105,20 +108,25 @@ async def _under_fire(
         async with started(_fleet(options, directory, listeners), listeners) as processes:
             status.processes = processes
             looking = asyncio.create_task(_looking(shop, status))
+            crashing = asyncio.create_task(_crashing(options, status))
             began = time.monotonic()
             try:
                 unfinished = await _load(customers, journal, processes)
                 orders_s = time.monotonic() - began
+                if unfinished is None:
+                    await crashing
                 if unfinished is None:
                     await _until(_last_kills(options, shop, status), processes)
                     await processes.say(Command("spare"))
                     unfinished = await _until(_drained(shop, status), processes)
             finally:
                 looking.cancel()
+                crashing.cancel()
+                await asyncio.wait([crashing])  # a thread restarts the server, and must be through with it
     return unfinished, orders_s
 
 
-async def _opened(database: Database, url: str) -> Outbox:
+async def _opened(database: Database, name: str) -> Outbox:
     """The tables, made if they are missing, and empty of earlier runs."""
     shop = outbox(database)
     await database.install(sql.SCHEMA)
@@ -128,20 +136,14 @@ async def _opened(database: Database, url: str) -> Outbox:
         await shop.consumer(group, GROUPS[group]).open()
     if await database.read(sql.rows()):
         raise InvalidInput(
-            f"{url} holds orders of an earlier run, and an audit must know them all: name a new database"
+            f"{name} holds orders of an earlier run, and an audit must know them all: name a new database"
         )
     return shop
 
 
-async def _path(database: Database) -> str:
-    """The database's file, for the audit's own connection."""
-    async with database.transaction() as tx:
-        return str((await tx.fetch("PRAGMA database_list"))[0][2])
-
-
 def _fleet(options: ShopOptions, directory: Path, listeners: Sequence[socket.socket]) -> Fleet:
     return Fleet(
-        url=options.url,
+        url=options.store.url,
         directory=str(directory),
         listeners=[listener.fileno() for listener in listeners],
         sequencers=options.sequencers,
@@ -207,8 +209,23 @@ async def _looking(shop: Outbox, status: Status) -> None:
         await asyncio.sleep(0.5)
 
 
+async def _crashing(options: ShopOptions, status: Status) -> None:
+    """Restart our own server without a shutdown, in the midst of the orders: not beside kills that are aimed."""
+    crash = options.store.crash
+    if crash is None or not options.kill_every or options.target is not None:
+        return
+    for part in _CRASHES_AT:
+        while status.progress.answered < part * status.progress.total:  # noqa: ASYNC110  # a count, not an event
+            await asyncio.sleep(_LOOK_S)
+        await asyncio.to_thread(crash)
+        status.server_restarts += 1
+
+
 async def _look(shop: Outbox, status: Status) -> None:
-    lag = await shop.lag()
+    try:
+        lag = await shop.lag()
+    except TryAgain:  # the server is being restarted
+        return
     status.lag = max((lag.events + group.events + group.parked for group in lag.groups), default=0)
 
 
@@ -227,17 +244,17 @@ async def _until(work: Coroutine[Any, Any, T], processes: Processes) -> T:
             await task
 
 
-def audited_files(database: str, journal: Path) -> Audit:
-    """The audit of a database file and a journal, on a connection that cannot write."""
-    with closing(sqlite3.connect(f"file:{quote(database)}?mode=ro", uri=True, isolation_level=None)) as connection:
-        return audit(connection, read_journal(journal))
+def audited_tables(store: Store, name: str, journal: Path) -> Audit:
+    """The audit of a run's tables and its journal."""
+    with store.reading(name) as ledger:
+        return audit(ledger, read_journal(journal))
 
 
-def _assurance(database: str, journal: Path) -> str:
+def _assurance(store: Store, database: str, journal: Path) -> str:
     """After a run that had to be given up: whether what was answered is there."""
     try:
-        audited = audited_files(database, journal)
-    except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+        audited = audited_tables(store, database, journal)
+    except Exception as error:  # whatever the driver raises: this is an addition to another error
         return f"the {database} that is left could not be audited ({error})"
     lost = next(check for check in audited.checks if check.name == "lost_orders")
     if lost.violations:

@@ -60,6 +60,30 @@ def add_order(id: str, key: str) -> None: ...
 def sell(lines: Sequence[Line]) -> list[Versioned]: ...
 
 
+# Orders that share a transaction lock in an order that none of them knows alone: all their items, before the first.
+@sql(
+    """INSERT INTO shop_item (name, sold, version) SELECT value, 0, 0 FROM {names} WHERE true ORDER BY value
+       ON CONFLICT (name) DO UPDATE SET version = shop_item.version"""
+)
+def hold(names: Sequence[str]) -> None: ...
+
+
+@sql(
+    """INSERT INTO shop_summary (item, units, orders, chain) VALUES (:item, :quantity, 1, :version)
+       ON CONFLICT (item) DO UPDATE SET units = shop_summary.units + excluded.units, orders = shop_summary.orders + 1,
+         chain = (shop_summary.chain * 1000003 + excluded.chain) % 2147483647"""
+)
+def add_to_summary(item: str, quantity: int, version: int) -> None: ...
+
+
+@sql(
+    """INSERT INTO shop_stock (item, level, moves, chain) VALUES (:item, 1000000 - :quantity, 1, :version)
+       ON CONFLICT (item) DO UPDATE SET level = shop_stock.level + excluded.level - 1000000,
+         moves = shop_stock.moves + 1, chain = (shop_stock.chain * 1000003 + excluded.chain) % 2147483647"""
+)
+def draw_from_stock(item: str, quantity: int, version: int) -> None: ...
+
+
 @sql(
     """INSERT INTO shop_line (order_id, item, quantity, version)
        SELECT :order_id, item, quantity, version FROM {lines} WHERE true"""

@@ -41,6 +41,8 @@ class Verdict(msgspec.Struct, kw_only=True):
     kills_while_busy: int
     kills_by_role: dict[Role, int]
     kills_by_state: dict[str, int]
+    server_restarts: int
+    """Of the shop's own server, in the midst of the orders; 0 for a server that is not its own, and for a file."""
     retries: int
     seconds: float
     orders_per_second: float
@@ -87,6 +89,7 @@ def judge(options: ShopOptions, outcome: Outcome) -> Verdict:
         kills_while_busy=processes.kills_while_busy,
         kills_by_role={role: processes.kills[role] for role in ROLES},
         kills_by_state=dict(processes.states),
+        server_restarts=outcome.server_restarts,
         retries=outcome.progress.retries,
         seconds=round(outcome.seconds, 2),
         orders_per_second=round(outcome.audit.accepted / outcome.orders_s, 1),
@@ -105,6 +108,8 @@ def _vacuous(options: ShopOptions, outcome: Outcome) -> str | None:
         return None
     if outcome.processes.kills_while_busy == 0:
         return "no process was killed while it was busy: take more orders, or kill more often"
+    if options.store.crash is not None and options.target is None and not outcome.server_restarts:
+        return "the server was not restarted: take more orders"
     if missing := outcome.processes.missing(options.target):
         return f"no {' and no '.join(missing)} was killed: take more orders, or kill more often"
     return None

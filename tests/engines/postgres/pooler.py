@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.servers.postgres import _environment, _free_port, _unprivileged_account
+from faultproof.shop.postgres_server import _free_port
+from faultproof.shop.postgres_wheel import environment, unprivileged_account
 
 _FOUND = shutil.which("pgbouncer", path="/usr/bin:/usr/sbin:/usr/local/bin")
 POOLERS = [_FOUND] if _FOUND else []
@@ -21,7 +22,7 @@ START_S = 20.0
 def pooler(url: str, *, mode: str, program: str) -> Iterator[str]:
     """The address of the database behind a pgbouncer in `mode`: session, transaction or statement."""
     parts = urlsplit(url)
-    account = _unprivileged_account()
+    account = unprivileged_account()
     base = Path(tempfile.mkdtemp(prefix="fp-bouncer-"))
     port = _free_port()
     try:
@@ -40,7 +41,7 @@ def pooler(url: str, *, mode: str, program: str) -> Iterator[str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=_environment(),
+            env=environment(),
             **account,
         )
         try:

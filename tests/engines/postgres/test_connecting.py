@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import psycopg_pool
@@ -329,3 +330,22 @@ async def test_users_pool_gets_back_what_broke(server: PostgresServer, postgres_
                     except TryAgain:  # the pool is still connecting, at its own pace
                         await asyncio.sleep(0.05)  # sleeps: in another's task
             assert await db.read(items()) == ["apple"]
+
+
+async def test_server_that_goes_away_while_it_is_looked_at_is_not_taken_for_a_pooler(postgres_url: str) -> None:
+    parts = urlsplit(postgres_url)
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, until: bytes | None) -> None:
+        while (data := await reader.read(65_536)) and not (until and until in data):
+            writer.write(data)
+        writer.close()
+
+    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection(parts.hostname, parts.port)
+        await asyncio.gather(copy(reader, forth, b"BEGIN"), copy(back, writer, None))
+
+    async with await asyncio.start_server(between, "127.0.0.1", 0) as cut:
+        port = cut.sockets[0].getsockname()[1]
+        error = await refused(postgres_url.replace(f":{parts.port}/", f":{port}/"))
+    assert isinstance(error, CannotOpen)
+    assert "pooler" not in str(error)

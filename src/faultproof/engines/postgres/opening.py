@@ -20,7 +20,7 @@ from faultproof.engines.postgres.options import PostgresOptions
 from faultproof.engines.postgres.pool import OwnPool, Pool, UsersPool
 from faultproof.engines.postgres.server import Server, look_at
 from faultproof.engines.postgres.wire import Command, Raw
-from faultproof.errors import CannotOpen, InvalidInput, SchemaMismatch, TryAgain
+from faultproof.errors import CannotOpen, FaultproofError, InvalidInput, SchemaMismatch, TryAgain
 
 LOCK_TIMEOUT_S = 5.0
 """How long a statement waits for a lock that another transaction holds."""
@@ -37,10 +37,10 @@ async def connect(
             database = await _with_own_pool(plain, address, env, options)
         else:
             database = await _with_users_pool(where, plain, address, env, options)
-    except TryAgain as error:  # later it would be; now there is nothing to try again with
-        raise CannotOpen(str(error)) from error
     except psycopg.Error as error:
-        raise translated(error, address.name) from error
+        raise _cannot_open(translated(error, address.name)) from error
+    except TryAgain as error:
+        raise _cannot_open(error) from error
     try:
         if not create and not await database.read(is_installed()):
             raise SchemaMismatch(
@@ -50,6 +50,11 @@ async def connect(
         await database.close()
         raise
     return database
+
+
+def _cannot_open(error: FaultproofError) -> FaultproofError:
+    """What may succeed later is no good now: there is nothing yet to try again with."""
+    return CannotOpen(str(error)) if isinstance(error, TryAgain) else error
 
 
 async def _with_own_pool(plain: Connecting, address: Address, env: Env, options: PostgresOptions) -> PostgresDatabase:

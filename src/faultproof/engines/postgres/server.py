@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from faultproof.engines.postgres.address import Address
-from faultproof.engines.postgres.faults import line
+from faultproof.engines.postgres.faults import connection_lost, line
 from faultproof.engines.postgres.settings import Settings
 from faultproof.engines.postgres.wire import Command, CommandFailed, Raw, send
 from faultproof.errors import CannotOpen, NotSupported
@@ -34,7 +34,7 @@ async def look_at(raw: Raw, address: Address, *, pooler: bool | None) -> Server:
         ((backend, recovering, commit, fsync, full),) = await found.fetchall()
         await send(raw, [_END], prepare=False)
     except CommandFailed as failed:
-        if failed.command is not _BEGIN:
+        if failed.command is not _BEGIN or connection_lost(failed.error):
             raise failed.error from None
         raise NotSupported(
             f"{address.name} begins no transaction ({line(failed.error)}): a pooler before it must be in transaction or "

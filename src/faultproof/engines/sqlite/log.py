@@ -82,10 +82,11 @@ def _ready(log: str) -> Ready: ...
 # From here on a delayed event is as old as one that was published when it became due.
 @sql(
     """UPDATE faultproof_intake SET at_us = due_us, due_us = 0 WHERE id IN (
-         SELECT id FROM faultproof_intake WHERE log = :log AND due_us > 0 AND due_us <= {now}
+         SELECT id FROM faultproof_intake
+         WHERE log = :log AND due_us > 0 AND due_us <= {now} AND "partition" IN {partitions}
          ORDER BY due_us, id LIMIT :limit)"""
 )
-def _promote(log: str, limit: int) -> Changed: ...
+def _promote(log: str, partitions: Sequence[int], limit: int) -> Changed: ...
 
 
 @sql(
@@ -210,7 +211,7 @@ class SqliteLog:
         return Ready(bool(waiting), due_in_us)
 
     def sequence(self, log: str, partitions: Sequence[int], *, limit: int) -> Script[int]:
-        yield from _promote(log, limit)
+        yield from _promote(log, partitions, limit)
         moved = yield from _move(log, partitions, limit)
         if moved:
             yield from _delete_moved(log)
