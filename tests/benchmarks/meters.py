@@ -103,10 +103,10 @@ async def sqlite_meter(path: Path, env: Env, patch: pytest.MonkeyPatch) -> Async
             await lane.call(lambda connection: connection.raw.set_trace_callback(meter.tell))
         plain = ThreadLane._submit
 
-        def submit(lane: ThreadLane, job: Any) -> Any:
+        def submit(lane: ThreadLane, job: Any, then: Any = None) -> Any:
             task = asyncio.current_task()
             meter.hops += task is not None and task.get_name() != ASKING
-            return plain(lane, job)
+            return plain(lane, job, then)
 
         patch.setattr(ThreadLane, "_submit", submit)
         yield meter
