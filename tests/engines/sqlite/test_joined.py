@@ -319,3 +319,22 @@ async def test_lock_of_another_writer_is_busy(db: SqliteDatabase, raw: sqlite3.C
             faultproof.join(raw).run(db.claims.add(KIND, ["a"]))
         assert not raw.in_transaction
     assert await holders(db) == []
+
+
+async def test_health_names_a_joined_connection_that_checkpoints_by_itself(
+    db: SqliteDatabase, raw: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def named() -> bool:
+        return any("joined to" in warning and "1000 pages" in warning for warning in (await db.health()).warnings)
+
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 45, 0))  # one that has the bug
+    assert not await named()
+    faultproof.join(raw)
+    assert await named()
+    raw.execute("PRAGMA wal_autocheckpoint=0")
+    faultproof.join(raw)
+    assert not await named()
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 51, 3))
+    raw.execute("PRAGMA wal_autocheckpoint=1000")
+    faultproof.join(raw)
+    assert (await db.health()).warnings == ()

@@ -27,6 +27,22 @@ WAL_WARN_BYTES = 64 * 1024 * 1024
 FIXED_IN = (3, 51, 3)
 
 
+_joined: dict[str, int] = {}  # bounded: by the files that are joined
+"""File -> after how many pages the connection last joined to it checkpoints by itself."""
+
+
+def note_joined(raw: sqlite3.Connection) -> None:
+    """Remember for `health()` whether a user's connection checkpoints by itself."""
+    cursor = raw.cursor()
+    cursor.row_factory = None
+    path: str = cursor.execute("PRAGMA database_list").fetchone()[2]
+    (pages,) = cursor.execute("PRAGMA wal_autocheckpoint").fetchone()
+    if pages > 0 and path:
+        _joined[path] = pages
+    else:
+        _joined.pop(path, None)
+
+
 class Checkpointer:
     """Decides when a checkpoint is due, and runs it."""
 
@@ -64,6 +80,11 @@ class Checkpointer:
                 f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug (fixed in 3.51.3): faultproof's connections "
                 "are safe; set `PRAGMA wal_autocheckpoint=0` on every other connection that writes to this file"
             )
+            if self._path in _joined:
+                found.append(
+                    f"a connection that this process joined to {self._path} checkpoints by itself, every "
+                    f"{_joined[self._path]} pages: set `PRAGMA wal_autocheckpoint=0` on it, or use SQLite 3.51.3 or newer"
+                )
         return found
 
     async def _run(self, writer: Lane, gate: asyncio.Lock) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from typing import TypeVar
 
 from faultproof.clock import Env
+from faultproof.engines.sqlite.checkpoint import note_joined
 from faultproof.engines.sqlite.connection import Connection
 from faultproof.engines.sqlite.durability import health
 from faultproof.engines.sqlite.faults import busy_inside, translated
@@ -26,6 +27,7 @@ class JoinedSqlite:
         self._connection = Connection(raw, name="the joined database", now=env.clock.wall_us, rendering=untyped)
         self._pid = os.getpid()
         self._check()
+        note_joined(raw)
 
     def run(self, script: Script[T], *, single: bool = False) -> T:
         """Run the script inside the user's transaction; all of its changes or, after an error, none of them."""
