@@ -1,5 +1,7 @@
 """Whose fault a failure is: the event's, its neighbour's, the database's, or that of whoever is slow."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 import faultproof as fp
@@ -53,6 +55,58 @@ async def test_a_handler_that_ends_the_transaction_is_to_blame_and_the_others_go
     letters = await outbox.dead_letters("g").list()
     assert [(letter.key, (letter.error or "").partition(":")[0]) for letter in letters] == [("k2", "NoTransaction")]
     assert await rows(db, "SELECT n FROM effect ORDER BY n") == [(1,), (3,), (4,)]
+
+
+async def forgets_to_await(tx: Transaction) -> None:
+    tx.execute("INSERT INTO orders (id, n) VALUES ('half', 1)")
+
+
+async def commits(tx: Transaction) -> None:
+    await tx.execute("COMMIT")
+
+
+async def rolls_back(tx: Transaction) -> None:
+    await tx.execute("ROLLBACK")
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (forgets_to_await, "Misuse"),
+        (commits, "NoTransaction"),
+        (rolls_back, "NoTransaction"),
+    ],
+)
+async def test_a_retry_whose_transaction_cannot_be_ended_counts_as_the_first_attempt_did(
+    db: Database,
+    outbox: fp.Outbox,
+    clock: ShiftedClock,
+    recorder: Recorder,
+    end: Callable[[Transaction], Awaitable[None]],
+    said: str,
+) -> None:
+    """Found: the error left the step, all partitions were doubted, and nothing was written down but the attempt."""
+    attempts: list[int] = []
+
+    async def handler(event: fp.Event[Placed], tx: Transaction) -> None:
+        await tx.execute("INSERT INTO orders (id, n) VALUES ('tried', ?)", event.body.n)
+        if event.body.n == 1:
+            attempts.append(event.attempt)
+            await end(tx)
+
+    shop = await running(outbox, outbox.consumer("g", handler, fp.ConsumerOptions(attempts=3, backoff=1.0)))
+    await outbox.publish(Placed("k", 1), key="k")
+    await shop.pump()
+    for n in (2, 3):
+        clock.advance(2.0 * n)  # the back-off, and not the `timeout` of an attempt that nobody has heard of again
+        await outbox.publish(Placed("other", n), key=f"other-{n}")
+        await shop.pump()
+    (letter,) = await outbox.dead_letters("g").list()
+    assert (letter.attempts, (letter.error or "").partition(":")[0]) == (3, said)
+    assert sorted(set(attempts)) == [1, 2, 3]
+    assert {(2,), (3,)} <= set(await rows(db, "SELECT n FROM orders"))
+    assert recorder.values(STUCK) == []
 
 
 async def test_a_full_disk_under_a_handler_is_not_counted_against_the_event(

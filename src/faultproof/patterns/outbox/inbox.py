@@ -51,12 +51,17 @@ class Inbox:
 
     async def again(self, parked: Parked, attempt: int) -> None:
         """One more attempt at a parked event: its effects, and that it is settled."""
-        member = self._membership
-        async with self._database.transaction(timeout=self._seconds(1)) as tx:
-            await tx.run(member.guard())
-            await self._handling.handle(record_of(parked), tx, epoch=member.epoch, attempt=attempt)
-            await tx.run(self._parking.settled(parked))
-            committed = await member.leases.extend(tx)
+        member, record = self._membership, record_of(parked)
+        try:
+            async with self._database.transaction(timeout=self._seconds(1)) as tx:
+                await tx.run(member.guard())
+                await self._handling.handle(record, tx, epoch=member.epoch, attempt=attempt)
+                await tx.run(self._parking.settled(parked))
+                committed = await member.leases.extend(tx)
+        except LeaseLost:
+            raise
+        except (Failed, Misuse) as error:  # as in `_settle`: what the handler left behind fails at the end
+            raise Poisoned(record) from error
         committed()
 
     def _seconds(self, events: int) -> float:
