@@ -14,6 +14,7 @@ from faultproof.errors import (
     InvalidInput,
     OutcomeUnknown,
     RetriesExhausted,
+    SchemaMismatch,
     StorageFailed,
     TransactionOpen,
 )
@@ -451,6 +452,35 @@ async def test_try_again_from_an_event_that_is_tried_again_is_not_counted_and_ho
     await shop.pump()
     assert seen.ns[-1] == 1
     assert await count(db, "faultproof_parked") == 0
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknown("lost"), SchemaMismatch("not installed")], ids=repr)
+@pytest.mark.parametrize("relay", [False, True], ids=["inbox", "relay"])
+async def test_the_database_s_trouble_during_a_retry_is_not_counted_and_is_heard_of(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock, recorder: Recorder, relay: bool, error: Exception
+) -> None:
+    """Found: the event paid for it with its attempts, and ended as a dead letter."""
+    seen = Seen(fails={1: ValueError("once")})
+    shop = await shop_of(outbox, seen, relay=relay, attempts=2, backoff=1.0)
+    await publish(outbox, "k", 1)
+    await shop.pump()
+    seen.fails[1] = error
+    for n in range(2, 6):
+        clock.advance(2.0)
+        with pytest.raises(type(error)):
+            await shop.pump()
+        await shop.loops[1].open()  # as its worker does
+        await publish(outbox, f"other-{n}", n)
+        await shop.pump()
+        assert seen.ns[-1] == n
+        assert [(attempts, dead) for attempts, dead, _ in await parked(outbox, db)] == [(1, 0)]
+    seen.fails.clear()
+    clock.advance(2.0)
+    await shop.pump()
+    assert seen.ns[-1] == 1
+    assert seen.events[-1].attempt == 2
+    assert await count(db, "faultproof_parked") == 0
+    assert recorder.values(DEAD_LETTER) == []
 
 
 @pytest.mark.parametrize("after", [math.inf, math.nan, -1.0, 1e300], ids=repr)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from faultproof import bounds
-from faultproof.errors import InvalidInput, TryAgain
+from faultproof.errors import InvalidInput, OutcomeUnknown, Repair, TryAgain
 from faultproof.patterns.outbox.handling import Poisoned
 from faultproof.patterns.outbox.membership import Membership
 from faultproof.patterns.outbox.options import ConsumerOptions
@@ -78,6 +78,13 @@ class Attempts:
         except TryAgain as later:
             later_us = int(_when(later, otherwise=self._options.backoff) * 1_000_000)
             await member.transact(lambda: self._parking.not_counted(parked, again_in_us=later_us))
+        except (
+            OutcomeUnknown,
+            Repair,
+        ):  # the database's own trouble, as in a first delivery: seen in the loop's health
+            pause_us = int(self._options.backoff * 1_000_000)
+            await member.transact(lambda: self._parking.not_counted(parked, again_in_us=pause_us))
+            raise
 
     def _verdict(self, *, attempts: int) -> Verdict:
         options = self._options
