@@ -3,7 +3,7 @@
 import asyncio
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -135,6 +135,86 @@ async def test_a_cancel_that_a_step_brings_on_itself_is_a_failure_like_another()
     assert loop.diary == ["open", "step", "CancelledError", "open", "step", "done"]
     await running.stop()
     assert other.diary[-1] == "close"
+
+
+class Odd(BaseException):
+    """No `Exception`, and not to be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("not even this")
+
+
+async def cancels_itself() -> float:
+    own_task().cancel()
+    await asyncio.sleep(0)
+    raise AssertionError
+
+
+async def leaves_its_cancel_behind() -> float:
+    own_task().cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    other = asyncio.get_running_loop().create_future()
+    other.cancel()
+    return float(await other)
+
+
+async def rests_with_a_cancel_before_it() -> float:
+    own_task().cancel()
+    return 60.0
+
+
+async def is_odd() -> float:
+    raise Odd
+
+
+def own_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        (cancels_itself, "CancelledError: "),
+        (leaves_its_cancel_behind, "CancelledError: "),
+        (rests_with_a_cancel_before_it, "CancelledError: "),
+        (is_odd, "Odd: (an error that cannot be put into words)"),
+    ],
+)
+async def test_a_step_that_does_odd_things_to_its_task_harms_no_other_and_is_taken_again(
+    step: Callable[[], Awaitable[float]], error: str
+) -> None:
+    """Found: `run` raised, and all loops were over."""
+    tries = iter([step, step, rest])
+    loop, other = Scripted("weak", lambda: next(tries)()), Scripted("strong", rest)
+    running = Running(loop, other)
+    await until(lambda: running.task.done() or (running.health("weak").restarts == 2 and loop.diary[-1] == "done"))
+    assert not running.task.done()
+    assert running.health("weak")[1:4] == (True, 2, error)
+    assert running.health("strong")[1:4] == (True, 0, None)
+    loop.closing = other.closing = step_as_close(step)
+    await running.stop()
+    assert (loop.diary[-1], other.diary[-1]) == ("close", "close")
+
+
+def step_as_close(step: Callable[[], Awaitable[float]]) -> Callable[[], Awaitable[None]]:
+    async def close() -> None:
+        await step()
+
+    return close
+
+
+@pytest.mark.parametrize("last", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_a_step_that_ends_the_process_ends_it(last: BaseException) -> None:
+    async def step() -> float:
+        raise last
+
+    loops = [Scripted("last", step), Scripted("other", rest)]
+    with pytest.raises(type(last)):
+        asyncio.run(Worker(env_of(clock=ManualClock()), *loops).run())
+    assert loops[0].diary == ["open", "step", type(last).__name__]
 
 
 async def test_health_says_how_long_ago_a_step_went_well() -> None:
@@ -276,7 +356,7 @@ async def test_cancelling_the_run_ends_every_loop() -> None:
     running.task.cancel()
     with suppress(asyncio.CancelledError):
         await within(running.task)
-    assert len(before - asyncio.all_tasks()) == 3
+    assert len(before - asyncio.all_tasks()) == 5
 
 
 def test_a_worker_without_loops_is_refused() -> None:

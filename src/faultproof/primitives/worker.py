@@ -12,6 +12,7 @@ from faultproof import bounds
 from faultproof.clock import Env
 from faultproof.errors import InvalidInput
 from faultproof.ports.database import News
+from faultproof.primitives.apart import Escaped, apart
 from faultproof.primitives.retry import full_jitter
 from faultproof.signals import LOOP_RESTART, STEP
 
@@ -66,9 +67,9 @@ class _State:
 class Worker:
     """Runs loops until it is told to stop.
 
-    Promise: a loop whose step raises is started again after a pause (full jitter, up to 30 s), without harm to the
-    others, and shows in `health()`; `stop()`, SIGTERM or SIGINT let each running step end, then give every lease back.
-    A process that is killed instead loses nothing: its leases expire, and any peer goes on.
+    Promise: a loop whose step raises, or cancels itself, is started again after a pause (full jitter, up to 30 s),
+    without harm to the others, and shows in `health()`; `stop()`, SIGTERM or SIGINT let each running step end, then give
+    every lease back. A process that is killed instead loses nothing: its leases expire, and any peer goes on.
 
     `drain_timeout`: seconds that a running step has to end after `stop()`, and then as long again to give leases back.
     """
@@ -144,14 +145,14 @@ class Worker:
 
         while not self._stopping:
             try:
-                await self._serve(state, healthy)
-            except (Exception, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and _cancelled():
-                    if not self._being_stopped():
-                        raise
-                    break
-                # A cancel that nobody asked of this task is the step's own: it awaited something that was cancelled.
-                state.error = f"{type(error).__name__}: {error}"
+                await apart(self._serve(state, healthy), name=state.loop.name)
+            except asyncio.CancelledError:  # of this task: nothing that a step does to its own comes here
+                if not self._being_stopped():
+                    raise
+                break
+            except Exception as raised:
+                error = _meant(raised)
+                state.error = _words(error)
                 state.restarts += 1
                 self._env.signals.emit(LOOP_RESTART, 1, loop=state.loop.name, error=type(error).__name__)
                 await self._rest(
@@ -201,11 +202,19 @@ class Worker:
     async def _close(self, state: _State) -> None:
         try:
             async with asyncio.timeout(self._drain_timeout):
-                await state.loop.close()
-        except Exception as error:  # its leases will expire instead
-            state.error = f"{type(error).__name__}: {error}"
+                await apart(state.loop.close(), name=state.loop.name)
+        except Exception as raised:  # its leases will expire instead
+            error = _meant(raised)
+            state.error = _words(error)
 
 
-def _cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _meant(error: Exception) -> BaseException:
+    """What a loop has raised."""
+    return error.__cause__ or error if isinstance(error, Escaped) else error
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # whatever its class does there, it harms no other loop
+        return f"{type(error).__name__}: (an error that cannot be put into words)"

@@ -1,6 +1,9 @@
 """Whose fault a failure is: the event's, its neighbour's, the database's, or that of whoever is slow."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -8,7 +11,7 @@ import faultproof as fp
 from faultproof.errors import DiskFull
 from faultproof.ports.database import Database, Transaction
 from faultproof.signals import STUCK
-from tests.fakes import Recorder, ShiftedClock
+from tests.fakes import Recorder, ShiftedClock, within
 from tests.patterns.outbox.shop import Placed, rows, running, write_effect
 
 pytestmark = pytest.mark.anyio
@@ -153,3 +156,87 @@ async def test_an_error_without_words_and_a_second_failure_in_a_batch_park_their
     assert dead <= {"k2", "k4"}
     effects = [n for (n,) in await rows(db, "SELECT n FROM effect ORDER BY n")]
     assert sorted(effects + [int(key[1]) for key in dead if key]) == [1, 2, 3, 4, 5]
+
+
+class Odd(BaseException):
+    """No `Exception`: what test tools and other event loops raise."""
+
+
+async def cancels_itself() -> None:
+    own_task().cancel()
+    await asyncio.sleep(0)
+
+
+async def leaves_its_cancel_behind() -> None:
+    own_task().cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    other = asyncio.get_running_loop().create_future()
+    other.cancel()
+    await other
+
+
+async def is_odd() -> None:
+    raise Odd
+
+
+def own_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+@pytest.mark.parametrize("act", [cancels_itself, leaves_its_cancel_behind, is_odd])
+@pytest.mark.parametrize("relay", [False, True], ids=["inbox", "relay"])
+async def test_what_a_handler_does_to_its_own_task_counts_against_the_event_alone(
+    db: Database,
+    outbox: fp.Outbox,
+    clock: ShiftedClock,
+    recorder: Recorder,
+    act: Callable[[], Awaitable[None]],
+    relay: bool,
+) -> None:
+    """Found: a relay's loop restarted for ever and the partition stood still; an inbox's ended the whole worker."""
+    done: list[int] = []
+
+    async def handler(event: fp.Event[Placed], tx: Transaction | None = None) -> None:
+        if event.body.n == 1:
+            await act()
+        done.append(event.body.n)
+
+    options = fp.ConsumerOptions(attempts=2, backoff=1.0)
+    shop = await running(outbox, (outbox.relay if relay else outbox.consumer)("g", handler, options))
+    await outbox.publish(Placed("k", 1), key="k")
+    for n in (2, 3):
+        await outbox.publish(Placed("other", n), key=f"other-{n}")
+        await shop.pump()
+        clock.advance(2.0)
+    await shop.pump()
+    (letter,) = await outbox.dead_letters("g").list()
+    assert letter.attempts == 2
+    assert (letter.error or "").partition(":")[0] == ("Odd" if act is is_odd else "CancelledError")
+    assert set(done) == {2, 3}
+    assert own_task().cancelling() == 0
+    assert recorder.values(STUCK) == []
+
+
+@pytest.mark.parametrize("relay", [False, True], ids=["inbox", "relay"])
+async def test_a_cancel_from_outside_is_not_the_event_s_failure(db: Database, outbox: fp.Outbox, relay: bool) -> None:
+    inside, ends = asyncio.Event(), []
+
+    async def handler(event: fp.Event[Placed], tx: Transaction | None = None) -> None:
+        inside.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ends.append(event.body.n)
+
+    shop = await running(outbox, (outbox.relay if relay else outbox.consumer)("g", handler))
+    await outbox.publish(Placed("k", 1), key="k")
+    task = asyncio.create_task(shop.pump())
+    await within(inside.wait())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(task)
+    assert ends == [1], "it has ended before its caller"
+    assert await rows(db, "SELECT attempts FROM faultproof_parked") == []

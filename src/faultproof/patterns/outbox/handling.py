@@ -13,6 +13,7 @@ from faultproof.errors import InvalidInput, OutcomeUnknown, Repair, TryAgain
 from faultproof.patterns.outbox.events import Event, EventTypes
 from faultproof.ports.database import Transaction
 from faultproof.ports.log import Record
+from faultproof.primitives.apart import Escaped, apart
 
 Handler = Callable[[Event[Any], Transaction], Awaitable[None]]
 Sink = Callable[[Event[Any]], Awaitable[None]]
@@ -55,11 +56,8 @@ class Handling:
             await self._call(event, tx)
         except (TryAgain, OutcomeUnknown, Repair):
             raise
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise Poisoned(record) from error  # nobody cancelled us: the handler awaited something that was cancelled
+        except Escaped as escaped:  # nobody cancelled us: that was the handler's own doing, or of what it awaited
+            raise Poisoned(record) from escaped.__cause__
         except Exception as error:
             raise Poisoned(record) from error
 
@@ -67,13 +65,17 @@ class Handling:
         try:
             async with asyncio.timeout(self._timeout) as limit:
                 if tx is not None and self._handler is not None:
-                    await self._handler(event, tx)
+                    await apart(_awaited(self._handler(event, tx)))
                 elif self._sink is not None:
-                    await self._sink(event)
+                    await apart(_awaited(self._sink(event)))
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise TimeoutError(f"the handler took longer than {self._timeout} s") from error
+
+
+async def _awaited(call: Awaitable[None]) -> None:
+    await call
 
 
 def _check_async(function: Callable[..., Any] | None) -> None:
