@@ -22,7 +22,7 @@ from faultproof.engines.postgres.wire import Raw
 from faultproof.errors import FaultproofError
 from faultproof.ports.database import News
 
-SPACING_S = 0.002
+SPACING_S = 0.005
 """Between two notifications of one process: under load they would be as many as commits, and each is a transaction."""
 SEND_S = 5.0
 """After this long a notification is given up; the looking makes up for it."""
