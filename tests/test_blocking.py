@@ -1,11 +1,13 @@
 """Synchronous code: joined transactions on the driver itself, everything else through one background loop."""
 
 import asyncio
+import gc
 import math
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 import faultproof as fp
 from faultproof.errors import Closed, InvalidInput, Misuse, OutcomeUnknown, UsedAfterFork
+from tests.children import WAIT_S
 
 
 @pytest.fixture
@@ -100,6 +103,97 @@ def test_closing_cancels_what_still_runs_and_refuses_the_rest() -> None:
     with pytest.raises(Closed):
         blocking.call(start)
     blocking.close()
+
+
+def test_callers_that_race_with_close_are_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    ended: list[BaseException | None] = []
+
+    def until_refused(blocking: fp.Blocking, started: threading.Semaphore) -> None:
+        error: BaseException | None = None
+        while error is None:
+            try:
+                blocking.call(asyncio.sleep, 0)
+                started.release()
+            except BaseException as raised:
+                error = raised
+        ended.append(error)
+
+    for _ in range(30):
+        blocking, started = fp.Blocking(timeout=WAIT_S), threading.Semaphore(0)
+        callers = [threading.Thread(target=until_refused, args=(blocking, started)) for _ in range(8)]
+        for caller in callers:
+            caller.start()
+        started.acquire()
+        blocking.close()
+        for caller in callers:
+            caller.join(WAIT_S / 2)
+            assert not caller.is_alive()
+    assert len(ended) == 240
+    assert {type(error) for error in ended} <= {Closed, OutcomeUnknown}
+    gc.collect()
+    assert caplog.messages == []
+
+
+def test_call_that_close_cuts_off_is_unknown_and_has_cleaned_up() -> None:
+    blocking, running, cleaned = fp.Blocking(timeout=WAIT_S), threading.Event(), threading.Event()
+
+    async def hang() -> None:
+        running.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(0)  # which a second cancel would interrupt
+            cleaned.set()
+
+    def cut_off() -> None:
+        with pytest.raises(OutcomeUnknown, match="closed"):
+            blocking.call(hang)
+        told.set()
+
+    told = threading.Event()
+    caller = threading.Thread(target=cut_off)
+    caller.start()
+    assert running.wait(WAIT_S)
+    blocking.close()
+    caller.join(WAIT_S / 2)
+    assert told.is_set()
+    assert cleaned.is_set()
+
+
+def test_closes_of_several_threads_wait_for_the_first_and_all_succeed() -> None:
+    for _ in range(10):
+        blocking = fp.Blocking(timeout=WAIT_S)
+        with ThreadPoolExecutor(4) as pool:
+            closings = [pool.submit(blocking.close) for _ in range(4)]
+            for closing in closings:
+                closing.result(WAIT_S / 2)
+        assert not blocking._thread.is_alive()
+
+
+def test_close_says_what_keeps_it_waiting_and_can_be_called_again() -> None:
+    blocking, blocked, over = fp.Blocking(timeout=0.05), threading.Event(), threading.Event()
+
+    async def block() -> None:
+        blocked.set()
+        over.wait(WAIT_S)
+
+    with pytest.raises(OutcomeUnknown):
+        blocking.call(block)
+    assert blocked.is_set()
+    with pytest.raises(OutcomeUnknown, match=r"0\.05 s"):
+        blocking.close()
+    over.set()
+    blocking._thread.join(WAIT_S)
+    blocking.close()
+
+
+def test_close_on_its_own_thread_is_refused(blocking: fp.Blocking) -> None:
+    async def inside() -> None:
+        with pytest.raises(Misuse, match="own thread"):
+            blocking.close()
+
+    blocking.call(inside)
+    blocking.call(asyncio.sleep, 0)
 
 
 def test_its_own_thread_and_a_forked_child_are_told(blocking: fp.Blocking) -> None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple, cast
 
+import anyio
 import pytest
 
 from faultproof.errors import (
@@ -252,6 +253,70 @@ async def test_calls_that_were_awaited_in_any_way_commit(stock: Database) -> Non
             await tx.run(insert("plum", -1))
         await early
     assert len(await items(stock)) == 2
+
+
+async def _cancelled_task(call: Coroutine[Any, Any, Any]) -> None:
+    task = asyncio.create_task(call)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _no_time(call: Coroutine[Any, Any, Any]) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(call, 0)
+
+
+async def _failed_group(call: Coroutine[Any, Any, Any]) -> None:
+    async def fail() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(call)
+            raise ChangedMind
+
+    with pytest.raises(ExceptionGroup):
+        await fail()
+
+
+async def _closed(call: Coroutine[Any, Any, Any]) -> None:
+    call.close()
+
+
+GIVEN_UP = [_cancelled_task, _no_time, _failed_group, _closed]
+
+
+@pytest.mark.parametrize("give_up", GIVEN_UP, ids=lambda way: way.__name__.strip("_"))
+@pytest.mark.parametrize("call", FORGOTTEN)
+async def test_call_that_was_given_up_before_it_began_lets_the_rest_commit(
+    stock: Database, call: str, give_up: Callable[[Coroutine[Any, Any, Any]], Awaitable[None]]
+) -> None:
+    async with stock.transaction() as tx:
+        await tx.run(insert("apple", 1))
+        await give_up(cast(Coroutine[Any, Any, Any], FORGOTTEN[call](tx)))
+    assert await items(stock) == [("apple", 1)]
+
+
+async def test_call_that_was_given_up_does_not_hide_one_that_was_forgotten(stock: Database) -> None:
+    async def both() -> None:
+        async with stock.transaction() as tx:
+            call = tx.run(insert("apple", 1))
+            await _cancelled_task(cast(Coroutine[Any, Any, Any], call))
+            call.close()  # type: ignore[attr-defined]
+            tx.run(insert("pear", 2))
+
+    with pytest.raises(Misuse, match="never awaited"), pytest.warns(RuntimeWarning, match="never awaited") as warned:
+        await both()
+    assert warned[0].filename == __file__  # where it was forgotten
+    assert await items(stock) == []
+
+
+async def test_calls_are_taken_by_all_that_takes_coroutines(stock: Database) -> None:
+    async with stock.transaction() as tx:
+        await asyncio.gather(tx.run(insert("apple", 1)), asyncio.shield(tx.run(insert("pear", 2))))
+        await asyncio.wait_for(tx.run(insert("plum", 3)), WAIT_S)
+        async with anyio.create_task_group() as group:
+            group.start_soon(tx.execute, "INSERT INTO stock (item, units) VALUES ('fig', 4)")
+        task = asyncio.create_task(tx.fetch("SELECT count(*) FROM stock"))
+        assert "_checked" in repr(task)
+        assert await task == [(4,)]
 
 
 async def test_error_in_the_block_is_told_and_not_what_was_never_awaited(stock: Database) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -72,7 +72,7 @@ class Scope:
     def call(self, work: Callable[[], Awaitable[T]]) -> Coroutine[Any, Any, T]:
         """Work in the transaction, to be awaited. It counts from now on, so that its loss is noticed before the commit."""
         self._unawaited += 1
-        return self._awaited(work)
+        return _Call(self._checked(work), self._dealt_with)
 
     def refuse_unawaited(self) -> None:
         """Raise `Misuse` if a call was made and never awaited: the user believes that it is part of what is committed."""
@@ -82,10 +82,45 @@ class Scope:
                 "call on `tx` or with `tx=`"
             )
 
-    async def _awaited(self, work: Callable[[], Awaitable[T]]) -> T:
+    def _dealt_with(self) -> None:
         self._unawaited -= 1
+
+    async def _checked(self, work: Callable[[], Awaitable[T]]) -> T:
         self.check()
         return await work()
+
+
+class _Call(Coroutine[Any, Any, T]):
+    """A coroutine that tells when it is first awaited, cancelled or closed: whoever does that knows of it. Python's own
+    cannot: one that was cancelled before its first step looks like one that was forgotten."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], dealt_with: Callable[[], None]) -> None:
+        self._coroutine = coroutine  # nobody else has it, so it goes, and warns, with this one
+        self._dealt_with: Callable[[], None] | None = dealt_with
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        self._tell()
+        return self._coroutine.__await__()
+
+    def send(self, value: Any) -> Any:
+        self._tell()
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        self._tell()
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._tell()
+        self._coroutine.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coroutine, name)  # `cr_frame` and the like, for tracebacks of tasks and for debuggers
+
+    def _tell(self) -> None:
+        if self._dealt_with is not None:
+            self._dealt_with()
+            self._dealt_with = None
 
 
 _innermost: ContextVar[Scope | None] = ContextVar("faultproof_open_transaction", default=None)

@@ -56,7 +56,8 @@ class Transaction(Tx, Protocol):
     """A transaction that the user opened with `Database.transaction`; SQL of the user's own goes to the driver as it is.
 
     Await each call before the block ends: one that was never awaited has not happened, so nothing is committed then, and
-    leaving the block raises `Misuse`.
+    leaving the block raises `Misuse`. One that was cancelled or closed before it began was given up knowingly, and the
+    rest commits.
     """
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from concurrent.futures import Future
 from contextlib import closing
 from typing import get_args
 from urllib.parse import quote
@@ -70,12 +71,7 @@ async def _open(path: str, env: Env, synchronous: Synchronous, create: bool) -> 
     started, tries = env.clock.monotonic(), 0
     while True:
         try:
-            opening = asyncio.create_task(asyncio.to_thread(_connections, path, env, synchronous, create))
-            try:
-                return await asyncio.shield(opening)
-            except asyncio.CancelledError:  # the thread goes on, and nobody else knows what it opens
-                opening.add_done_callback(_abandoned)
-                raise
+            return await _in_thread(path, env, synchronous, create)
         except Busy:
             if env.clock.monotonic() - started >= LOCK_TIMEOUT_S:
                 raise
@@ -83,10 +79,19 @@ async def _open(path: str, env: Env, synchronous: Synchronous, create: bool) -> 
         tries += 1
 
 
-def _abandoned(opening: asyncio.Task[list[Connection]]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        for connection in opening.result():
-            connection.close()
+async def _in_thread(path: str, env: Env, synchronous: Synchronous, create: bool) -> list[Connection]:
+    opened: Future[list[Connection]] = Future()
+    try:
+        await asyncio.to_thread(lambda: opened.set_result(_connections(path, env, synchronous, create)))
+    except BaseException:  # the thread goes on, even past the end of the loop: it closes then what it has opened itself
+        opened.add_done_callback(_close)
+        raise
+    return opened.result()
+
+
+def _close(opened: Future[list[Connection]]) -> None:
+    for connection in opened.result():
+        connection.close()
 
 
 def _connections(path: str, env: Env, synchronous: Synchronous, create: bool) -> list[Connection]:
