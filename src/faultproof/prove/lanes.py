@@ -90,7 +90,10 @@ class SimLane:
         self.process.check_alive()
         return self.role == "writer" and self._store.owner is self.process
 
-    async def close(self, last: Callable[[Connection], None] | None = None) -> None:
+    def end(self, then: Callable[[], object] | None = None) -> None:
+        pass
+
+    async def ended(self) -> None:
         pass
 
     async def _stepwise(self, script: Script[T]) -> T:

@@ -61,8 +61,8 @@ class Checkpointer:
                 self._run(writer, gate), name="faultproof-checkpoint"
             )
 
-    def close(self, writer: Connection) -> None:
-        """Close the second connection; called on the writer's lane, where no checkpoint can be running."""
+    def close(self) -> None:
+        """Close the second connection; called at the end of the writer's lane, where no checkpoint can be running."""
         self._connection.close()
 
     async def warnings(self, reader: Lane) -> list[str]:

@@ -141,9 +141,11 @@ class SqliteDatabase:
         self._home.check_closing()
         self._closed = True
         self._wakeups.close()
-        # Both are told before anything is awaited: a cancel here leaves nothing that goes on.
-        last = None if self._checkpointer is None else self._checkpointer.close
-        await asyncio.gather(self._writer.close(last), self._reader.close())
+        # All are told before anything is awaited: a cancel leaves nothing that goes on. One after the other, because the
+        # last connection takes the log with it, and of two that close at once none is the last.
+        checkpoints = None if self._checkpointer is None else self._checkpointer.close
+        self._reader.end(lambda: self._writer.end(checkpoints))
+        await asyncio.gather(self._reader.ended(), self._writer.ended())
 
     async def _turn(self, patience: float) -> None:
         """Acquire the gate: wait, for a while, until the transactions of this process that came before are over."""

@@ -7,7 +7,7 @@ import concurrent.futures
 import os
 import queue
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -33,8 +33,13 @@ class Lane(Protocol):
         """Run a function with the connection."""
         ...
 
-    def close(self, last: Callable[[Connection], None] | None = None) -> Awaitable[None]:
-        """From now on accept nothing; run what was accepted, then `last`, and close the connection. Await the end of it."""
+    def end(self, then: Callable[[], object] | None = None) -> None:
+        """From now on accept nothing; run what was accepted, close the connection, and call `then`. From any thread; a
+        second call changes nothing."""
+        ...
+
+    async def ended(self) -> None:
+        """Wait until all of that is done."""
         ...
 
 
@@ -49,7 +54,7 @@ class ThreadLane:
         self._connection = connection
         self._jobs: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._closed = False
-        self._last: Callable[[Connection], None] | None = None
+        self._then: Callable[[], object] | None = None
         self._ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._ended.set_running_or_notify_cancel()  # a caller of `close` that is cancelled cancels only its own waiting
         self._pid = os.getpid()
@@ -63,12 +68,14 @@ class ThreadLane:
     async def call(self, function: Callable[[Connection], T]) -> T:
         return await self._submit(lambda: function(self._connection))
 
-    def close(self, last: Callable[[Connection], None] | None = None) -> Awaitable[None]:
+    def end(self, then: Callable[[], object] | None = None) -> None:
         refuse_after_fork(self._pid)
         if not self._closed:
-            self._closed, self._last = True, last
+            self._closed, self._then = True, then
             self._jobs.put(None)
-        return asyncio.wrap_future(self._ended)
+
+    async def ended(self) -> None:
+        await asyncio.wrap_future(self._ended)
 
     def _submit(self, job: Callable[[], T], then: Callable[[T], None] | None = None) -> asyncio.Future[T]:
         refuse_after_fork(self._pid)  # the thread has stayed in the parent: nobody would answer
@@ -84,9 +91,9 @@ class ThreadLane:
                 self._answer(*work)
                 del work  # or the thread would keep it alive until the next job
         finally:
-            if self._last is not None:
-                self._last(self._connection)
             self._connection.close()
+            if self._then is not None:
+                self._then()
             self._ended.set_result(None)
 
     def _answer(self, job: Callable[[], Any], future: asyncio.Future[Any], then: Callable[[Any], None] | None) -> None:
