@@ -40,13 +40,12 @@ async def test_dead_letters_are_seen_replayed_and_discarded_while_workers_run(tm
         seen = json.loads((await outbox("lag", *db, "--json")).stdout)
         (owner,) = seen["sequencer"]["holders"]
         assert owner.startswith(f"{socket.gethostname()}:{os.getpid()}:")
+        assert seen["groups"][0].pop("age_s") > 0.0  # of what waits behind a dead letter
         assert seen == {
             "outbox": "outbox",
             "intake": {"events": 0, "age_s": 0.0, "delayed": 0},
             "sequencer": {"partitions": 3, "holders": {owner: [0, 1, 2]}, "unheld": []},
-            "groups": [
-                {"group": "post", "events": 0, "age_s": 0.0, "parked": 1, "dead": 2, "holders": {owner: [0, 1, 2]}}
-            ],
+            "groups": [{"group": "post", "events": 0, "parked": 1, "dead": 2, "holders": {owner: [0, 1, 2]}}],
         }
         lines = (await outbox("lag", *db)).stdout.splitlines()
         assert lines[0] == "intake     0 events; 0 delayed"

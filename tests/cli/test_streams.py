@@ -40,6 +40,7 @@ def verbs(tmp_path: Path, installed: Path) -> list[list[str]]:
         ["show", "outbox"],
         ["show", "outbox", "--json"],
         ["shop", "--help"],
+        ["bench", "--help"],
         ["shop", "--orders", "3", "--kill-every", "0", "--synchronous", "normal"],
         ["prove", "batch"],
         ["replay", str(tape)],

@@ -153,7 +153,11 @@ def _own_server() -> Iterator[PostgresStore]:
 
 def _in_schema(url: str) -> str:
     """The address with the schema in it: every connection, the users' and ours, finds the tables there alone."""
-    if "options" in parse_qs(urlsplit(url).query):
+    try:
+        query = parse_qs(urlsplit(url).query)
+    except ValueError as error:
+        raise InvalidInput(f"that is not a PostgreSQL URL: {error}") from error
+    if "options" in query:
         raise InvalidInput("the shop chooses the schema itself: give an address without options=…")
     return f"{url}{'&' if '?' in url else '?'}options=-csearch_path%3D{SCHEMA}"
 

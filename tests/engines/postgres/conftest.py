@@ -14,9 +14,9 @@ from tests.servers.postgres import PostgresServer
 Open = Callable[..., Awaitable[PostgresDatabase]]
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=[SERVERS[0], *(pytest.param(oldest, marks=pytest.mark.soak) for oldest in SERVERS[1:])])
 def server(request: pytest.FixtureRequest) -> PostgresServer:
-    """Each version that is there, one after the other."""
+    """Each version that is there. The oldest only with `make soak`: the conformance suites run on it always."""
     server: PostgresServer = request.getfixturevalue(request.param)
     return server
 

@@ -34,7 +34,8 @@ async def look_at(raw: Raw, address: Address, *, pooler: bool | None) -> Server:
         ((backend, recovering, commit, fsync, full),) = await found.fetchall()
         await send(raw, [_END], prepare=False)
     except CommandFailed as failed:
-        if failed.command is not _BEGIN or connection_lost(failed.error):
+        refused = failed.error.sqlstate == "08P01"  # by a pooler: a protocol violation, but nothing is lost
+        if failed.command is not _BEGIN or (connection_lost(failed.error) and not refused):
             raise failed.error from None
         raise NotSupported(
             f"{address.name} begins no transaction ({line(failed.error)}): a pooler before it must be in transaction or "
