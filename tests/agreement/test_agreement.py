@@ -58,13 +58,23 @@ def both(postgres_url: str, tmp_path: Path) -> Iterator[Both]:
         runner.run(stack.aclose())
 
 
+SUBJECTS: list[tuple[str, Make, st.SearchStrategy[Operation], int]] = [
+    ("claims", claims.Claims, claims.steps, 160),
+    ("log", log.Log, log.steps, 140),
+    ("idempotency", idempotency.Requests, idempotency.steps, 140),
+    ("outbox", outbox.Mail, outbox.steps, 60),
+]
+"""What is compared, and in how many histories: 500 in all with `make soak`, a fifth of them in every run."""
+
+
 @pytest.mark.parametrize(
     ("make", "steps", "histories"),
     [
-        pytest.param(claims.Claims, claims.steps, 160, id="claims"),
-        pytest.param(log.Log, log.steps, 140, id="log"),
-        pytest.param(idempotency.Requests, idempotency.steps, 140, id="idempotency"),
-        pytest.param(outbox.Mail, outbox.steps, 60, id="outbox"),
+        *(pytest.param(make, steps, histories // 5, id=name) for name, make, steps, histories in SUBJECTS),
+        *(
+            pytest.param(make, steps, histories, id=f"{name}-all", marks=pytest.mark.soak)
+            for name, make, steps, histories in SUBJECTS
+        ),
     ],
 )
 def test_engines_agree(both: Both, make: Make, steps: st.SearchStrategy[Operation], histories: int) -> None:

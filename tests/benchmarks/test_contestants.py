@@ -21,7 +21,7 @@ def undurable() -> Iterator[Server]:
         yield Server(url=server.url, described="", changed={})
 
 
-LONG = {"delivery-postgresql", "million-postgresql", "exploration"}
+LONG = {"batch-postgresql", "delivery-postgresql", "million-postgresql", "publish-postgresql", "exploration"}
 """Ten seconds and more even in tiny sizes; what they run has tests of its own."""
 
 
