@@ -33,7 +33,8 @@ test: $(VENV)/.installed-test ## what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 -m "not soak and not alone"
+	$(BIN)/pytest -m "alone and not soak"
 
 soak: $(VENV)/.installed-test ## the long tests
 	$(BIN)/pytest -m soak

@@ -35,6 +35,9 @@ class PureBytes(os.PathLike[bytes]):
     def __fspath__(self) -> bytes:
         return b"shop.db"
 
+    def __repr__(self) -> str:
+        return "PureBytes()"
+
 
 async def refuse(url: str | Path, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):

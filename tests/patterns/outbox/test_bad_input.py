@@ -549,7 +549,7 @@ async def test_bad_input_through_a_joined_handle_leaves_its_transaction_as_it_wa
     assert (await count(db, "orders"), await count(db, "faultproof_intake")) == (1, 0)
 
 
-@pytest.mark.parametrize("handle", [None, "shop.db", 7, object()], ids=repr)
+@pytest.mark.parametrize("handle", [None, "shop.db", 7, object()], ids=lambda handle: type(handle).__name__)
 def test_what_cannot_be_joined_is_refused(handle: Any) -> None:
     with pytest.raises(NotSupported, match="cannot be joined"):
         fp.join(handle)

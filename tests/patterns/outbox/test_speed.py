@@ -15,7 +15,7 @@ from tests.files import Connect
 from tests.patterns.outbox.shop import EVENTS
 from tests.processes import running as process
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.alone]
 
 ACTORS = "tests.patterns.outbox.actors"
 SAMPLES = 200
