@@ -86,7 +86,7 @@ async def _open(
 
 
 async def _open_sqlite(url: str, env: Env, create: bool) -> Database:
-    scheme, path, options = _parsed(url)
+    scheme, path, options = parsed(url)
     if scheme != "sqlite":
         raise InvalidInput(
             f"{scheme!r} is not a database that faultproof knows: use a path, sqlite:///path or postgresql://…"
@@ -97,7 +97,8 @@ async def _open_sqlite(url: str, env: Env, create: bool) -> Database:
     return await open_database(path, env=env, synchronous=options.get("synchronous", "full"), create=create)
 
 
-def _parsed(url: str) -> tuple[str, str, dict[str, str]]:
+def parsed(url: str) -> tuple[str, str, dict[str, str]]:
+    """Scheme, path and options of a database's name; raises `InvalidInput` for one that cannot be a name."""
     try:
         url.encode()
     except UnicodeEncodeError as error:  # how Python passes on the bytes of a name that is in no encoding it knows
@@ -107,7 +108,7 @@ def _parsed(url: str) -> tuple[str, str, dict[str, str]]:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise InvalidInput(f"{url!r} is not a URL ({error}): use a path, or sqlite:///path") from error
+        raise InvalidInput(f"{url!r} is not a URL ({error}): use a path, sqlite:///path or postgresql://…") from error
     if parts.scheme == "sqlite" and parts.netloc:
         raise InvalidInput(
             f"an SQLite URL has three slashes before a relative path and four before an absolute one: {url}"

@@ -69,6 +69,8 @@ URLS = {
     "/": "/ is a directory",
     "/nowhere/mail.db": "the directory /nowhere does not exist",
     "/dev/null": "there is no database /dev/null",
+    f"/tmp/{'x' * 300}": f"/tmp/{'x' * 300} cannot be looked at (File name too long): check the name",
+    "http://[": "'http://[' is not a URL (Invalid IPv6 URL): use a path, sqlite:///path or postgresql://…",
 }
 
 
@@ -87,11 +89,11 @@ FILES: list[tuple[Callable[[Path], None], str]] = [
     (write_text, "is not an SQLite database, or is damaged"),
     (
         changed("UPDATE faultproof_schema SET version = 99 WHERE name = 'outbox'"),
-        "the tables of 'outbox' have version 99; this release works with 1 to 1",
+        "version 99, made by a newer release; this one works with 1 to 1: upgrade faultproof",
     ),
     (
         changed("DELETE FROM faultproof_schema WHERE name = 'outbox'"),
-        "the tables of 'outbox' have version 0; this release works with 1 to 1",
+        "the tables of 'outbox' are not in this database: call `install()` once before",
     ),
     (changed("DROP TABLE faultproof_schema"), "has no tables of faultproof's"),
     (changed("DROP TABLE faultproof_inbox"), "lacks faultproof's tables"),

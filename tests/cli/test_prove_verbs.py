@@ -111,6 +111,18 @@ def test_tape_of_a_planted_bug_is_replayed_with_it_and_holds_without_it(tmp_path
     assert verdict == f"{LITTLE}HELD: held"
 
 
+def test_tape_that_was_asked_for_and_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    """Found: it was said, and the status was that of a run in which all is well."""
+    first, then = tmp_path / "first", tmp_path / "then"
+    first.mkdir()
+    proved("HELD", "--plants", "--save", str(first), status=0)
+    for tape in first.iterdir():
+        (then / tape.name).mkdir(parents=True)  # as good as a full disk
+    got = proved("HELD", "--plants", "--save", str(then), status=4)
+    assert "could not be saved" in got.stderr
+    assert ", held" in got.stdout
+
+
 @pytest.mark.parametrize(
     ("store", "granularity", "struck"),
     [

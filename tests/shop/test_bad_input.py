@@ -96,18 +96,19 @@ def test_database_that_another_program_has_locked(
         )
 
 
-def test_tables_of_a_newer_release(tmp_path: Path, refused: Refused) -> None:
-    path = tmp_path / "shop.db"
-    with closing(sqlite3.connect(path)) as newer:
-        newer.execute("CREATE TABLE faultproof_schema (name TEXT PRIMARY KEY, version BIGINT NOT NULL)")
-        newer.execute("INSERT INTO faultproof_schema VALUES ('log', 99)")
-        newer.commit()
-    assert "made by a newer release; this one works with" in refused("--orders", "5", "--db", path)
-
-
 def test_database_of_an_earlier_run_is_not_mixed_with_this_one(tmp_path: Path, refused: Refused) -> None:
     path = tmp_path / "shop.db"
     faultproof("shop", "--orders", "5", "--kill-every", "0", "--db", str(path))
     before = path.read_bytes()
-    assert f"{path} holds orders of an earlier run" in refused("--orders", "5", "--db", path)
+    assert f"{path} has tables already" in refused("--orders", "5", "--db", path)
     assert path.read_bytes() == before
+
+
+def test_tables_of_somebody_else_are_left_alone(tmp_path: Path, refused: Refused) -> None:
+    """Found: a file with other tables got the shop's beside them."""
+    path = tmp_path / "mine #1?.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE mine (id INTEGER)")
+    before = path.read_bytes()
+    assert f"{path} has tables already" in refused("--orders", "5", "--db", path)
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (before, [path])

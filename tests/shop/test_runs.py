@@ -148,7 +148,8 @@ def test_no_process_outlives_the_command(number: signal.Signals, status: int, tm
     assert (process.returncode, errors) == (status, "")
     eventually(lambda: not _processes_of(tmp_path), "all that it started is gone")
     if number != signal.SIGKILL:
-        assert list(tmp_path.iterdir()) == []
+        # SQLite unlinks a temporary file as soon as it has made it: a kill in between leaves it.
+        assert [path for path in tmp_path.iterdir() if not path.name.startswith("etilqs_")] == []
 
 
 def _processes_of(directory: Path) -> list[str]:

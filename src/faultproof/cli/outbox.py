@@ -129,8 +129,8 @@ def discard(
 ) -> None:
     """Give dead letters up for good; the events behind them go on."""
     wanted = _wanted(ids, all)
-    if not yes:
-        there = _facts(_on(db, name, group, lambda database: measure(database, name)), group).dead
+    there = _facts(_on(db, name, group, lambda database: measure(database, name)), group).dead
+    if there and not yes:
         which = f"all {there:,} dead letters" if all else f"{len(wanted)} of {there:,} dead letters"
         confirm(f"Discard {which} of {group!r} for good?")
 

@@ -22,7 +22,9 @@ def prove(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME…]", help="Patterns, or pkg.module:NAME; all that are ready.")
     ] = None,
-    depth: Annotated[int, typer.Option("--depth", help="1: strike at every point. 2: at every pair of points.")] = 1,
+    depth: Annotated[
+        int, typer.Option("--depth", help="1: strike at every point. 2: at every pair of points (minutes).")
+    ] = 1,
     random: Annotated[int, typer.Option("--random", metavar="N", help="N random schedules on top.")] = 0,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="The first of them.")] = 0,
     plants: Annotated[bool, typer.Option("--plants", help="Run the planted bugs too: each must be caught.")] = False,
@@ -90,6 +92,7 @@ def _try(outcome: Outcome, options: Options, *, depths: tuple[int, ...]) -> None
             outcome.violation = explorer.shrunk(first)
     if plant is None or options.save is not None:
         outcome.tape = kept(outcome.violation, proof=proof, plant=plant, directory=options.save or Path())
+        outcome.is_unsaved = outcome.tape is None and options.save is not None
 
 
 class Progress:

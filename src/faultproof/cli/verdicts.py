@@ -61,6 +61,8 @@ class Outcome:
     violation: Violation | None = None
     """From the smallest tape found."""
     tape: Path | None = None
+    is_unsaved: bool = False
+    """Its tape was asked for, and could not be written."""
     plants: list["Outcome"] = field(default_factory=list)
     error: str | None = None
 
@@ -71,6 +73,9 @@ class Outcome:
             return Status.ERROR
         if self.violation is not None or any(plant.violation is None for plant in self.plants):
             return Status.VIOLATED
+        # Held, but not all is there that was asked for: whoever looks for the tapes must be told.
+        if any(plant.is_unsaved for plant in self.plants):
+            return Status.ERROR
         # If nothing could strike, nothing has been shown.
         return Status.HELD if self.exhaustive.distinct else Status.INCONCLUSIVE
 

@@ -107,7 +107,8 @@ class LogTable(Protocol):
         """Write to the intake, in the caller's transaction, in the order given.
 
         `partitions`: how many the caller spread the keys over. Raises `SchemaMismatch` if the log has another number of
-        them, or was never created: such events would lose their keys' order, or wait for ever.
+        them, or was never created: such events would lose their keys' order, or wait for ever. So it does, the first
+        time that a process appends, if this release cannot work with the tables.
         """
         ...
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from faultproof.errors import SchemaMismatch
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Script, ddl, sql
@@ -10,6 +12,17 @@ from faultproof.ports.script import Script, ddl, sql
 @sql("SELECT version FROM faultproof_schema WHERE name = :name")
 def version_of(name: str) -> int | None:
     """The version installed of a component, if any."""
+
+
+class Installed(NamedTuple):
+    """A component and its version."""
+
+    name: str
+    version: int
+
+
+@sql("SELECT name, version FROM faultproof_schema")
+def _installed() -> list[Installed]: ...
 
 
 @sql(
@@ -24,10 +37,7 @@ def install(schema: Schema) -> Script[None]:
     yield from ddl("CREATE TABLE IF NOT EXISTS faultproof_schema (name TEXT PRIMARY KEY, version BIGINT NOT NULL)")
     installed = (yield from version_of(schema.name)) or 0
     if installed > schema.works_to:
-        raise SchemaMismatch(
-            f"the tables of {schema.name!r} have version {installed}, made by a newer release; this one works with "
-            f"{schema.works_from} to {schema.works_to}: upgrade faultproof"
-        )
+        raise _too_new(schema, installed)
     if installed < schema.version:
         for statements in schema.versions[installed:]:
             for statement in statements:
@@ -35,11 +45,26 @@ def install(schema: Schema) -> Script[None]:
         yield from _record(schema.name, schema.version)
 
 
-def check(schema: Schema) -> Script[None]:
-    """Raise `SchemaMismatch` unless this release can run on what is installed."""
-    installed = yield from version_of(schema.name)
-    if installed is None or not schema.works_from <= installed <= schema.works_to:
-        raise SchemaMismatch(
-            f"the tables of {schema.name!r} have version {installed or 0}; this release works with "
-            f"{schema.works_from} to {schema.works_to}: call `install()` with this release, or use a newer one"
-        )
+def check(*schemas: Schema) -> Script[None]:
+    """Raise `SchemaMismatch` unless this release can run on what is installed of each; one statement."""
+    versions = {component.name: component.version for component in (yield from _installed())}
+    for schema in schemas:
+        installed = versions.get(schema.name)
+        if installed is None:
+            raise SchemaMismatch(
+                f"the tables of {schema.name!r} are not in this database: call `install()` once before"
+            )
+        if installed > schema.works_to:
+            raise _too_new(schema, installed)
+        if installed < schema.works_from:
+            raise SchemaMismatch(
+                f"the tables of {schema.name!r} have version {installed}, made by an older release; this one works with "
+                f"{schema.works_from} to {schema.works_to}: call `install()` with it once before"
+            )
+
+
+def _too_new(schema: Schema, installed: int) -> SchemaMismatch:
+    return SchemaMismatch(
+        f"the tables of {schema.name!r} have version {installed}, made by a newer release; this one works with "
+        f"{schema.works_from} to {schema.works_to}: upgrade faultproof"
+    )

@@ -73,7 +73,7 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
     store = options.store
     async with connect(store.url) as database:
         name, durability = await store.name(database), database.durability
-        shop = await _opened(database, name)
+        shop = await _opened(database)
         try:
             unfinished, orders_s = await _under_fire(options, baskets, database, shop, directory, status)
         except Repair as error:
@@ -126,18 +126,14 @@ async def _under_fire(
     return unfinished, orders_s
 
 
-async def _opened(database: Database, name: str) -> Outbox:
-    """The tables, made if they are missing, and empty of earlier runs."""
+async def _opened(database: Database) -> Outbox:
+    """The tables, in a database that has none yet."""
     shop = outbox(database)
     await database.install(sql.SCHEMA)
     await shop.install()
     await answers(database).install()
     for group in GROUPS:
         await shop.consumer(group, GROUPS[group]).open()
-    if await database.read(sql.rows()):
-        raise InvalidInput(
-            f"{name} holds orders of an earlier run, and an audit must know them all: name a new database"
-        )
     return shop
 
 

@@ -89,9 +89,3 @@ def draw_from_stock(item: str, quantity: int, version: int) -> None: ...
        SELECT :order_id, item, quantity, version FROM {lines} WHERE true"""
 )
 def add_lines(order_id: str, lines: Sequence[Sold]) -> None: ...
-
-
-@sql(
-    "SELECT (SELECT count(*) FROM shop_order) + (SELECT count(*) FROM shop_summary) + (SELECT count(*) FROM shop_stock)"
-)
-def rows() -> int: ...

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
+from faultproof.connect import parsed
 from faultproof.errors import CannotOpen, InvalidInput, MissingExtra, NotSupported
 from faultproof.ports.database import Database
 from faultproof.shop.ledger import Ledger, PostgresLedger, SqliteLedger
@@ -53,6 +54,17 @@ class SqliteStore:
     def __init__(self, url: str) -> None:
         self.url = url
         self.kept = True
+
+    def make(self) -> None:
+        """Raises `InvalidInput` for a file that has tables already, whoever made them; it is left as it is."""
+        _, path, _ = parsed(self.url)
+        try:
+            with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, isolation_level=None)) as connection:
+                is_used = connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+        except sqlite3.Error:  # not there, or what opening it will say of it
+            return
+        if is_used:
+            raise InvalidInput(f"{path} has tables already, and an audit must know all that is there: name a new file")
 
     async def name(self, database: Database) -> str:
         async with database.transaction() as tx:
@@ -129,7 +141,9 @@ def stored(url: str) -> Iterator[Store]:
             if not store.kept:
                 store.drop()
     else:
-        yield SqliteStore(url)
+        file = SqliteStore(url)
+        file.make()
+        yield file
 
 
 @contextmanager

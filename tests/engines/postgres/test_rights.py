@@ -111,7 +111,7 @@ async def test_who_only_publishes_needs_less(clerk: str, postgres_url: str) -> N
     with psycopg.connect(postgres_url, autocommit=True) as raw:
         raw.execute("GRANT USAGE ON SCHEMA public TO clerk")
         raw.execute("GRANT INSERT ON faultproof_intake TO clerk")
-        raw.execute("GRANT SELECT ON faultproof_log_partition TO clerk")
+        raw.execute("GRANT SELECT ON faultproof_log_partition, faultproof_schema TO clerk")
     async with fp.connect(clerk) as db:
         outbox = outbox_on(db)
         await outbox.publish({"n": 1}, key="a", type="Said")

@@ -421,6 +421,40 @@ async def test_before_install_it_says_what_to_call(connect: Connect) -> None:
             await within(call())
 
 
+@pytest.mark.parametrize("component", ["claims", "log", "outbox"])
+@pytest.mark.parametrize(("version", "says"), [(99, "upgrade faultproof"), (0, r"older release.*install\(\)")])
+async def test_tables_that_this_release_cannot_work_with_are_refused(
+    connect: Connect, outbox: fp.Outbox, path: Path, version: int, says: str, component: str
+) -> None:
+    """Found: only `install()` looked, which a process that is merely started need not call."""
+    connection = raw(path)
+    connection.execute("UPDATE faultproof_schema SET version = ? WHERE name = ?", (version, component))
+    connection.commit()
+    later = fp.Outbox(await connect(), events=EVENTS, options=fp.OutboxOptions(partitions=4))
+
+    async def handler(event: fp.Event[Any], tx: Any) -> None:
+        raise AssertionError("nothing may be delivered")
+
+    starts: list[Callable[[], Any]] = [
+        later.sequencer().open,
+        later.consumer("g", handler).open,
+        later.retention().open,
+    ]
+    publishes: list[Callable[[], Any]] = [
+        lambda: later.publish(Placed("k", 1), key="k"),
+        lambda: later._database.transact(later.publish(Placed("k", 1), key="k", tx=Inline())),
+    ]
+    for call in starts + (publishes if component == "log" else []):
+        with pytest.raises(SchemaMismatch, match=says):
+            await within(call())
+    if component == "log":
+        with pytest.raises(SchemaMismatch, match=says):
+            fp.Outbox(outbox._database, events=EVENTS).publish(Placed("k", 1), key="k", tx=fp.join(connection))
+    connection.rollback()
+    assert connection.execute("SELECT count(*) FROM faultproof_intake").fetchone() == (0,)
+    connection.close()
+
+
 def other_size(db: Database) -> fp.Outbox:
     """As a process that was deployed with another number of partitions has it."""
     return fp.Outbox(db, events=EVENTS, options=fp.OutboxOptions(partitions=2))

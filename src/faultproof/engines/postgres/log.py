@@ -15,6 +15,7 @@ from faultproof.engines.refusals import events_trimmed, no_place, no_such_log, o
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, sql
+from faultproof.primitives.install import check
 
 # An entry's `due_us`: 0 if it was not delayed, when it is due if it was, and -1 once it was found due.
 SCHEMA = Schema(
@@ -274,6 +275,7 @@ class PostgresLog:
         if (log, partitions) in self._agreed:
             yield from _append(log, entries, partitions)
             return
+        yield from check(SCHEMA)
         if (yield from _append_first(log, entries, partitions)) != len(entries):
             raise no_place(log, existing=(yield from _existing(log)).partitions, asked=partitions)
         self._agreed.add((log, partitions))

@@ -13,6 +13,7 @@ from faultproof.engines.refusals import events_trimmed, no_place, no_such_log, o
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, sql
+from faultproof.primitives.install import check
 
 SCHEMA = Schema(
     name="log",
@@ -184,6 +185,9 @@ class SqliteLog:
 
     schema = SCHEMA
 
+    def __init__(self) -> None:
+        self._checked = False
+
     def create(self, log: str, *, partitions: int, epoch: str) -> Script[str]:
         existing = yield from _existing(log)
         if existing.epoch is None:
@@ -203,6 +207,9 @@ class SqliteLog:
         yield from _begin_epoch(log, epoch)
 
     def append(self, log: str, entries: Sequence[Entry], *, partitions: int) -> Script[None]:
+        if not self._checked:
+            yield from check(SCHEMA)
+            self._checked = True
         if (yield from _append(log, entries, partitions)) != len(entries):
             raise no_place(log, existing=(yield from _existing(log)).partitions, asked=partitions)
 

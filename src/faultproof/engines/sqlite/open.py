@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import stat
 from concurrent.futures import Future
 from contextlib import closing
 from typing import get_args
@@ -110,7 +111,15 @@ def _connections(path: str, env: Env, synchronous: Synchronous, create: bool) ->
 
 def _refuse_others(path: str) -> None:
     """Refuse a file that is not there or not ours. To open it is too late: that turns any database to WAL."""
-    if not os.path.isfile(path):
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        is_file = False
+    except OSError as error:  # it may be there: this process cannot see
+        raise CannotOpen(
+            f"{path} cannot be looked at ({error.strerror}): check the name and the rights to it"
+        ) from error
+    if not is_file:
         raise CannotOpen(f"there is no database {path}: check the name, or let the application make it first")
     try:
         with closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=rw", uri=True, timeout=0)) as raw:

@@ -99,8 +99,10 @@ def _check_arity(function: Callable[..., Any] | None, count: int, rule: str) -> 
     if function is None:
         return
     try:
-        inspect.signature(function).bind(*range(count))
-    except ValueError:  # it does not tell
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # it does not tell
         return
+    try:
+        signature.bind(*range(count))
     except TypeError as error:
         raise InvalidInput(f"{rule}, which {function!r} does not: {error}") from error

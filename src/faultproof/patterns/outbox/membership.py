@@ -13,6 +13,7 @@ from faultproof.patterns.outbox.sql import Progress
 from faultproof.ports.database import Database
 from faultproof.ports.log import Cursor, Record
 from faultproof.ports.script import Runnable, Script, begun
+from faultproof.primitives.install import check
 from faultproof.primitives.leases import Leases
 
 T = TypeVar("T")
@@ -86,6 +87,7 @@ class Membership:
     # -- joining ----------------------------------------------------------------------------------------------------
 
     def _join(self, key_waits: bool) -> Script[str]:
+        yield from check(*sql.schemas(self._database))
         # A group that was forgotten would begin anew, and all that the log keeps be delivered again: not of itself.
         if self.epoch and not (yield from sql.joined(self._log, self._group)):
             raise self._forgotten()

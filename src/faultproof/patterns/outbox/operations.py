@@ -17,8 +17,7 @@ def require(database: Database, log: str, group: str | None = None) -> Script[No
     Raises `SchemaMismatch` for tables or a log that are not there, and `InvalidInput` for a group, naming those there
     are.
     """
-    for schema in (database.claims.schema, database.logs.schema, sql.SCHEMA):
-        yield from check(schema)
+    yield from check(*sql.schemas(database))
     yield from database.logs.epoch(log)
     if group is None:
         return

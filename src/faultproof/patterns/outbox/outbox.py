@@ -82,7 +82,7 @@ class Outbox:
         made the tables.
         """
         database = self._database
-        await database.install(database.claims.schema, database.logs.schema, sql.SCHEMA)
+        await database.install(*sql.schemas(database))
         await database.transact(self._create)
 
     @overload
@@ -145,7 +145,8 @@ class Outbox:
         for a call without `tx` inside an open transaction; `Misuse` for a `tx` of another `Database` (a joined handle cannot
         be asked: that it is of the same file is the caller's word). Without `tx` also `Overloaded` when too many publications
         wait, `DeadlineExceeded` (nothing happened) and `OutcomeUnknown` (it may be published). `SchemaMismatch`, and
-        nothing written, for an outbox that is not installed, or was with another number of partitions.
+        nothing written, for an outbox that is not installed, by a release too old or too new for this one (looked at when
+        a process first publishes), or with another number of partitions.
         """
         name = self._types.name_of(event, type)
         made = entry(

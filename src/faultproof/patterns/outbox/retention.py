@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faultproof import bounds
-from faultproof.patterns.outbox import lag, sql
+from faultproof.patterns.outbox import lag, operations, sql
 from faultproof.patterns.outbox.sequencer import log_topic
 from faultproof.ports.database import Database, News
 from faultproof.ports.log import Cursor
@@ -30,6 +30,7 @@ class Retention:
         self._due = 0.0
 
     async def open(self) -> News:
+        await self._database.read(operations.require(self._database, self._log))
         return self._database.changed(f"{log_topic(self._log)}.trim")
 
     async def step(self) -> float:

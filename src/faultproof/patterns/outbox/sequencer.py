@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from faultproof import bounds
 from faultproof.errors import LeaseLost
+from faultproof.patterns.outbox import operations
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database, News
 from faultproof.ports.log import intake_topic
@@ -41,6 +42,7 @@ class Sequencer:
         self._leases = Leases(database, lease_kind(log), owner=owner, ttl=ttl, share=False)
 
     async def open(self) -> News:
+        await self._database.read(operations.require(self._database, self._log))
         self._leases.doubt()
         return self._database.changed(intake_topic(self._log))
 

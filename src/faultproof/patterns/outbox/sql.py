@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from faultproof.ports.database import Database
 from faultproof.ports.log import Cursor
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, sql
@@ -30,6 +31,11 @@ SCHEMA = Schema(
     works_from=1,
     works_to=1,
 )
+
+
+def schemas(database: Database) -> tuple[Schema, Schema, Schema]:
+    """All that an outbox runs on."""
+    return database.claims.schema, database.logs.schema, SCHEMA
 
 
 class Progress(NamedTuple):
