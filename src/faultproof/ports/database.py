@@ -133,8 +133,12 @@ class Database(Protocol):
         """Run a script in a transaction of its own; given the function that makes it, begin again where that helps."""
         ...
 
-    async def read(self, script: Script[T]) -> T:
-        """Run a script that only reads, on one consistent snapshot. Raises `InvalidInput` if it tries to write."""
+    async def read(self, script: Script[T], *, snapshot: bool = True) -> T:
+        """Run a script that only reads, on one consistent snapshot. Raises `InvalidInput` if it tries to write.
+
+        `snapshot=False`: each statement may see its own moment, which on PostgreSQL saves two round trips, and there the
+        refusal of writes with them.
+        """
         ...
 
     async def install(self, *schemas: Schema) -> None:

@@ -237,7 +237,7 @@ def atomic(script: Script[T]) -> Script[T]:
     return result
 
 
-def snapshot(script: Script[T]) -> Script[T]:
+def on_snapshot(script: Script[T]) -> Script[T]:
     """The script on one consistent snapshot, writing nothing."""
     yield Begin(writes=False)
     try:

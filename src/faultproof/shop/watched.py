@@ -65,9 +65,9 @@ class Watched:
             finally:
                 self._end(turn)
 
-    async def read(self, script: Script[T]) -> T:
+    async def read(self, script: Script[T], *, snapshot: bool = True) -> T:
         with _Telling(self._repair):
-            return await self._inner.read(script)
+            return await self._inner.read(script, snapshot=snapshot)
 
     async def install(self, *schemas: Schema) -> None:
         await self._inner.install(*schemas)

@@ -38,8 +38,8 @@ async def ignore(event: object, tx: object) -> None:
 
 
 async def group_begins_at(db: PostgresDatabase, group: str) -> int:
-    ((_, offset),) = await db.read(sql.cursors("outbox", group, [0]))
-    return offset
+    (standing,) = await db.read(sql.standing("outbox", group, [0]))
+    return standing.offset
 
 
 async def test_group_that_joins_while_the_log_is_trimmed_begins_at_what_is_kept(

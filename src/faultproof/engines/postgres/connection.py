@@ -136,13 +136,12 @@ class Connection:
 
     async def _commit(self) -> Answer:
         self._check()
-        self._begun = False
         nothing_done = not self._sent and len(self._queue) == 1 + len(self._first)
         if nothing_done:
             self._queue.clear()
         else:
             await self._flush(_COMMIT)
-            self._sent = False
+        self._begun = self._sent = False
         return Answer([(topic,) for topic in self._woken], 0)
 
     async def _rollback(self) -> None:
@@ -179,10 +178,11 @@ class Connection:
     async def _flush(self, command: Command) -> Answer:
         """Send what waits, and this behind it; its answer."""
         commands = [*self._queue, command]
-        begins = self._begun and not self._sent
+        # Outside transactions there are single statements that read; like a BEGIN, they may be sent once more.
+        begins = not self._sent
         self._queue.clear()
         self._savepoints = [None] * len(self._savepoints)
-        self._sent = True
+        self._sent = self._begun
         try:
             try:
                 return await self._answered(commands)

@@ -27,7 +27,7 @@ from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
 from faultproof.ports.log import LogTable
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Rollback, Runnable, Script, begun, snapshot, transaction
+from faultproof.ports.script import Rollback, Runnable, Script, begun, on_snapshot, transaction
 from faultproof.primitives.retry import full_jitter
 from faultproof.signals import RETRY
 
@@ -79,10 +79,11 @@ class PostgresDatabase:
             await self.env.clock.sleep(full_jitter(tries, base=RESTART_BASE_S, cap=RESTART_CAP_S, rng=self.env.rng))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def read(self, script: Script[T]) -> T:
+    async def read(self, script: Script[T], *, snapshot: bool = True) -> T:
         self._check()
         async with self._lend() as connection:
-            return await connection.drive(snapshot(script))
+            # Behind a pooler, settings of ours last as long as a transaction: then there has to be one.
+            return await connection.drive(on_snapshot(script) if snapshot or self._first else script)
 
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[PostgresTransaction]:
         self._check()

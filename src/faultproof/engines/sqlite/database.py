@@ -33,7 +33,7 @@ from faultproof.ports.script import (
     Script,
     atomic,
     begun,
-    snapshot,
+    on_snapshot,
     transaction,
 )
 from faultproof.primitives.install import install
@@ -107,9 +107,9 @@ class SqliteDatabase:
             self._gate.release()
         return committed.result
 
-    async def read(self, script: Script[T]) -> T:
+    async def read(self, script: Script[T], *, snapshot: bool = True) -> T:
         self._check()
-        return await self._reader.drive(snapshot(script))
+        return await self._reader.drive(on_snapshot(script))
 
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[SqliteTransaction]:
         self._check()

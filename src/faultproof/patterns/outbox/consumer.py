@@ -23,7 +23,7 @@ from faultproof.patterns.outbox.relay import Relay
 from faultproof.patterns.outbox.sequencer import IDLE_S, log_topic
 from faultproof.patterns.outbox.sql import Parked
 from faultproof.ports.database import Database, News
-from faultproof.ports.log import Record
+from faultproof.ports.log import Cursor, Record
 from faultproof.ports.script import Script
 
 
@@ -94,7 +94,7 @@ class Consumer:
             partitions = await self._membership.partitions()
             if not partitions:
                 return self._leases.rest_s()
-            work = await self._database.read(self._look(partitions))
+            work = await self._database.read(self._look(partitions), snapshot=False)
             for parked in work.due:
                 if parked.partition in self._membership.held():  # retries may take a while
                     await self._attempts.retry(parked, self._delivery.again)
@@ -114,16 +114,18 @@ class Consumer:
 
     def _look(self, partitions: list[int]) -> Script[Work]:
         log, group = self._log, self._group
-        cursors = yield from sql.cursors(log, group, partitions)
-        limit = max(1, self._options.batch // len(partitions))
-        records = yield from self._database.logs.read(log, cursors, limit=limit)
-        next_due = yield from sql.next_due_in_us(log, group, partitions)
-        due = []
+        standing = yield from sql.standing(log, group, partitions)
+        cursors = [Cursor(each.partition, each.offset) for each in standing if each.offset < each.end]
+        records, due, blocked = list[Record](), list[Parked](), list[str]()
+        if cursors:
+            limit = max(1, self._options.batch // len(cursors))
+            records = yield from self._database.logs.read(log, cursors, limit=limit)
+        parks, next_due = (standing[0].parks, standing[0].next_due_in_us) if standing else (0, None)
         if next_due is not None and next_due <= 0:
             due = yield from sql.due(log, group, partitions, self._options.batch)
-        keys = sorted({record.key for record in records if record.key is not None})
-        waits = int(self._key_waits)
-        blocked = (yield from sql.blocked_keys(log, group, partitions, keys, waits)) if keys else []
+        keys = sorted({record.key for record in records if record.key is not None}) if parks else []
+        if keys:
+            blocked = yield from sql.blocked_keys(log, group, partitions, keys, int(self._key_waits))
         return Work(records, frozenset(blocked), due, next_due)
 
     def _fairly(self, records: list[Record]) -> list[Record]:

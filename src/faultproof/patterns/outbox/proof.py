@@ -199,7 +199,7 @@ class _WithoutFence(Membership):
 
     def past(self, records: Sequence[Record], parking: Script[None] | None) -> Script[None]:
         partitions = sorted({record.partition for record in records})
-        for cursor in (yield from tables.cursors(self._log, self._group, partitions)):
+        for cursor in (yield from tables.standing(self._log, self._group, partitions)):
             last = max(record.offset for record in records if record.partition == cursor.partition)
             move = tables.Progress(cursor.partition, cursor.offset, max(cursor.offset, last + 1))
             yield from tables.advance(self._log, self._group, [move])

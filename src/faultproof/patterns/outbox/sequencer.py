@@ -50,7 +50,7 @@ class Sequencer:
         claims = await self._leases.tend()
         if not claims:
             return self._leases.rest_s()
-        ready = await self._database.read(self._database.logs.ready(self._log))
+        ready = await self._database.read(self._database.logs.ready(self._log), snapshot=False)
         due = ready.waiting or (ready.due_in_us is not None and ready.due_in_us <= 0)
         if not due:
             wait = IDLE_S if ready.due_in_us is None else ready.due_in_us / 1_000_000

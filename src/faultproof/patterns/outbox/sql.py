@@ -46,6 +46,20 @@ class Progress(NamedTuple):
     new: int
 
 
+class Standing(NamedTuple):
+    """How a group stands in one partition; the last two are the same for all partitions."""
+
+    partition: int
+    offset: int
+    """Of the first event that the group has not settled or parked."""
+    end: int
+    """Of the log: there is something to read if it is greater."""
+    parks: int
+    """Whether anything of the group is parked, anywhere."""
+    next_due_in_us: int | None
+    """Until the next attempt at what is parked in these partitions."""
+
+
 class Parked(NamedTuple):
     """An event that waits: for its next attempt (`due_us`), behind another of its key (None), or for a person (`dead`)."""
 
@@ -115,11 +129,17 @@ def choose(log: str, grp: str, key_waits: int) -> Changed: ...
 def joined(log: str, grp: str) -> int: ...
 
 
+# All that an idle consumer asks.
 @sql(
-    """SELECT "partition", next_offset FROM faultproof_inbox
-       WHERE log = :log AND grp = :grp AND "partition" IN {partitions} ORDER BY "partition" """
+    """SELECT i."partition", i.next_offset, p.next_offset,
+              CASE WHEN EXISTS (SELECT 1 FROM faultproof_parked WHERE log = :log AND grp = :grp) THEN 1 ELSE 0 END,
+              (SELECT min(due_us) - {now} FROM faultproof_parked
+               WHERE log = :log AND grp = :grp AND dead = 0 AND due_us IS NOT NULL AND "partition" IN {partitions})
+       FROM faultproof_inbox AS i
+       JOIN faultproof_log_partition AS p ON p.log = i.log AND p."partition" = i."partition"
+       WHERE i.log = :log AND i.grp = :grp AND i."partition" IN {partitions} ORDER BY i."partition" """
 )
-def cursors(log: str, grp: str, partitions: Sequence[int]) -> list[Cursor]: ...
+def standing(log: str, grp: str, partitions: Sequence[int]) -> list[Standing]: ...
 
 
 @sql(
@@ -153,13 +173,6 @@ def blocked_keys(log: str, grp: str, partitions: Sequence[int], keys: Sequence[s
          AND "partition" IN {partitions} ORDER BY due_us, "partition", "offset" LIMIT :limit"""
 )
 def due(log: str, grp: str, partitions: Sequence[int], limit: int) -> list[Parked]: ...
-
-
-@sql(
-    """SELECT min(due_us) - {now} FROM faultproof_parked
-       WHERE log = :log AND grp = :grp AND dead = 0 AND due_us IS NOT NULL AND "partition" IN {partitions}"""
-)
-def next_due_in_us(log: str, grp: str, partitions: Sequence[int]) -> int | None: ...
 
 
 @sql(
