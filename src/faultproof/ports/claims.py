@@ -56,7 +56,11 @@ class ClaimTable(Protocol):
         ...
 
     def guard(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        """Raise `LeaseLost` unless every claim is still the latest; until the commit nobody can take them over."""
+        """Raise `LeaseLost` unless every claim is still the latest; until the commit nobody can take them over.
+
+        An engine may send this with the transaction's next statement, and raise there, or at the commit; then nothing is
+        left but to roll back.
+        """
         ...
 
     def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:

@@ -115,6 +115,14 @@ class Call(NamedTuple):
     values: dict[str, Any]
 
 
+class Later(NamedTuple):
+    """A statement for whose answer the script does not wait. The engine gives it to `check` when it has it, at the latest
+    before the commit; what `check` raises ends the transaction."""
+
+    call: Call
+    check: Callable[[Answer], None]
+
+
 class Wake(NamedTuple):
     """A step without I/O: once the transaction has committed, wake who waits for `topic`."""
 
@@ -147,7 +155,7 @@ class RollbackTo(NamedTuple):
     """Undo the part since the last `Savepoint`. Like `Rollback`, it never fails visibly."""
 
 
-Step: TypeAlias = Call | Wake | Begin | Commit | Rollback | Savepoint | Release | RollbackTo
+Step: TypeAlias = Call | Later | Wake | Begin | Commit | Rollback | Savepoint | Release | RollbackTo
 Script: TypeAlias = Generator[Step, Answer, T]
 Runnable: TypeAlias = Script[T] | Callable[[], Script[T]]
 """What a `Database` runs in a transaction of its own: a script, or a function that makes it. The function may be called
@@ -158,6 +166,20 @@ that broke before the commit): what it does to Python objects must bear that. A 
 def begun(work: Runnable[T]) -> Script[T]:
     """The script itself, made now if it is to be made."""
     return work() if callable(work) else work
+
+
+def later(statement: Script[T], check: Callable[[T], None]) -> Script[None]:
+    """The one statement of that script, with its result looked at whenever it comes: a round trip less where that counts."""
+    call = next(statement)
+    assert isinstance(call, Call)
+
+    def answered(answer: Answer) -> None:
+        try:
+            statement.send(answer)
+        except StopIteration as stop:
+            check(stop.value)
+
+    yield Later(call, answered)
 
 
 class Inline:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from faultproof.engines.refusals import lease_lost
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, Script, sql
+from faultproof.ports.script import Changed, Script, later, sql
 
 SCHEMA = Schema(
     name="claims",
@@ -117,15 +117,19 @@ class PostgresClaims:
         return sorted((yield from _take(kind, owner, ttl_us, limit)))
 
     def guard(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        if len((yield from _lock(kind, _held(claims)))) != len(claims):
-            raise lease_lost(kind)
+        def all_held(ids: list[str]) -> None:
+            if len(ids) != len(claims):
+                raise lease_lost(kind)
+
+        yield from later(_lock(kind, _held(claims)), all_held)
 
     def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:
         ids = yield from _lock(kind, _held(claims))
         return sorted((yield from _renew(kind, ids, ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        yield from self.guard(kind, claims)
+        if len((yield from _lock(kind, _held(claims)))) != len(claims):
+            raise lease_lost(kind)
         yield from _finish(kind, [claim.id for claim in claims])
 
     def fail(self, kind: str, claim: Claim, *, error: str, retry_in_us: int | None) -> Script[None]:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from faultproof.engines.postgres.faults import Lost, Restartable, Stale, connection_lost, line, translated
 from faultproof.engines.postgres.render import Rendered, bind, render
-from faultproof.engines.postgres.wire import Command, CommandFailed, Raw, is_idle, send
+from faultproof.engines.postgres.wire import Command, CommandFailed, Raw, answer_of, is_idle, send
 from faultproof.errors import InvalidInput, NoTransaction, OutcomeUnknown
 from faultproof.ports.script import (
     NOTHING,
@@ -16,6 +16,7 @@ from faultproof.ports.script import (
     Begin,
     Call,
     Commit,
+    Later,
     Release,
     Rollback,
     RollbackTo,
@@ -62,6 +63,8 @@ class Connection:
         self._begun = False  # from the BEGIN, sent or not, to the COMMIT
         self._sent = False  # the server has heard of this transaction
         self._writes = True
+        self._refused: Exception | None = None
+        """What a check has raised: nothing more happens in this transaction, whoever has caught it."""
         self.is_stale = False
         """To be replaced before the next transaction: what it has prepared does not fit the tables any more."""
 
@@ -79,6 +82,8 @@ class Connection:
         match step:
             case Call():
                 return await self._call(step)
+            case Later():
+                return await self._later(step)
             case Wake():
                 self._woken[step.topic] = None
             case Begin():
@@ -108,6 +113,8 @@ class Connection:
         await self.raw.close()
 
     def _check(self) -> None:
+        if self._refused is not None:
+            raise self._refused
         # On an idle connection the server would commit each further statement alone, and answer COMMIT with a warning.
         if self._sent and self.is_idle:
             raise NoTransaction(
@@ -116,11 +123,8 @@ class Connection:
 
     async def _call(self, call: Call) -> Answer:
         self._check()
-        rendered = _rendered.get(call.statement)
-        if rendered is None:
-            rendered = _rendered[call.statement] = render(call.statement)
         try:
-            command = Command(rendered.text, bind(rendered, call.values) or None)
+            command = _command(call)
             if call.statement.deferred and self._begun:
                 self._queue.append(command)
                 return NOTHING
@@ -128,11 +132,19 @@ class Connection:
         except (UnicodeEncodeError, OverflowError) as error:
             raise InvalidInput(f"a value does not fit into {self.name}: {error}") from error
 
+    async def _later(self, step: Later) -> Answer:
+        self._check()
+        if not self._begun:
+            step.check(await self._call(step.call))
+        else:
+            self._queue.append(_command(step.call)._replace(check=step.check))
+        return NOTHING
+
     def _begin(self, begin: Begin) -> None:
         self._woken.clear()
         self._savepoints.clear()
         self._queue = [_BEGIN[begin.writes], *self._first]
-        self._begun, self._sent, self._writes = True, False, begin.writes
+        self._begun, self._sent, self._writes, self._refused = True, False, begin.writes, None
 
     async def _commit(self) -> Answer:
         self._check()
@@ -140,6 +152,8 @@ class Connection:
         if nothing_done:
             self._queue.clear()
         else:
+            if any(command.check for command in self._queue):  # what it raises must be known before
+                await self._flush(self._queue.pop())
             await self._flush(_COMMIT)
         self._begun = self._sent = False
         return Answer([(topic,) for topic in self._woken], 0)
@@ -148,7 +162,7 @@ class Connection:
         self._queue.clear()
         self._savepoints.clear()
         self._woken.clear()
-        sent, self._begun, self._sent = self._sent, False, False
+        sent, self._begun, self._sent, self._refused = self._sent, False, False, None
         if sent and not self.is_idle:
             # psycopg forgets all that it has prepared at each ROLLBACK, and most transactions that only read end in one.
             await self._quietly(_ROLLBACK if self._writes else _COMMIT)
@@ -197,11 +211,18 @@ class Connection:
             raise self._translated(failed, commits=command is _COMMIT) from failed.error
 
     async def _answered(self, commands: Sequence[Command]) -> Answer:
-        cursor = await send(self.raw, commands, prepare=self._prepare)
+        cursors = await send(self.raw, commands, prepare=self._prepare)
+        try:
+            for command, cursor in zip(commands, cursors, strict=True):
+                if command.check is not None:
+                    command.check(await answer_of(cursor))
+        except Exception as refused:
+            self._refused = refused
+            raise
         # The server answers COMMIT with ROLLBACK, and no error, where a statement before has failed.
         if commands[-1] is _COMMIT and cursor.statusmessage != "COMMIT":
             raise NoTransaction(f"the transaction in {self.name} was rolled back: a statement in it had failed before")
-        return Answer(await cursor.fetchall() if cursor.description else (), cursor.rowcount)
+        return await answer_of(cursor)
 
     def _never_began(self, failed: CommandFailed) -> bool:
         """Lost, or refused by what has become a standby: another connection may lead to another server."""
@@ -216,6 +237,13 @@ class Connection:
             problem = Lost(f"{self.name} begins no transaction that writes, as a standby would not: {line(error)}")
         self.is_stale = self.is_stale or failed.unread or isinstance(problem, Stale)
         return error if failed.command.is_users and not isinstance(problem, Restartable) else problem
+
+
+def _command(call: Call) -> Command:
+    rendered = _rendered.get(call.statement)
+    if rendered is None:
+        rendered = _rendered[call.statement] = render(call.statement)
+    return Command(rendered.text, bind(rendered, call.values) or None)
 
 
 def _savepoint(verb: bytes, depth: int) -> Command:

@@ -30,7 +30,7 @@ async def look_at(raw: Raw, address: Address, *, pooler: bool | None) -> Server:
         raise NotSupported(f"{address.name} runs version {version // 10_000}; faultproof needs PostgreSQL 15 or newer")
     try:
         await send(raw, [_BEGIN], prepare=False)
-        found = await send(raw, [_PROBE], prepare=False)
+        (found,) = await send(raw, [_PROBE], prepare=False)
         ((backend, recovering, commit, fsync, full),) = await found.fetchall()
         await send(raw, [_END], prepare=False)
     except CommandFailed as failed:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
+
+from faultproof.ports.script import Answer
 
 Raw = psycopg.AsyncConnection[Any]
 
@@ -21,6 +23,8 @@ class Command(NamedTuple):
     """True: always, because it comes with nearly every transaction. None: psycopg decides, after five times."""
     is_users: bool = False
     """The user's own SQL, whose errors are the user's."""
+    check: Callable[[Answer], None] | None = None
+    """Given its answer, which nobody else waits for."""
 
 
 class CommandFailed(Exception):
@@ -34,15 +38,24 @@ class CommandFailed(Exception):
         """There were commands behind it, which the server skipped. psycopg may take one of them for prepared."""
 
 
-async def send(raw: Raw, commands: Sequence[Command], *, prepare: bool) -> psycopg.AsyncCursor[TupleRow]:
-    """Run the commands in order, up to the first that fails; the last one's cursor. Raises `CommandFailed`.
+Cursors = list[psycopg.AsyncCursor[TupleRow]]
+
+
+async def send(raw: Raw, commands: Sequence[Command], *, prepare: bool) -> Cursors:
+    """Run the commands in order, up to the first that fails; the cursor of each. Raises `CommandFailed`.
 
     `prepare=False`: nothing is prepared, because the next transaction may meet another server process.
     """
+    before: Cursors = []
     if len(commands) > 1 and _takes_several(commands[-1]):
-        await _pipelined(raw, commands[:-1], prepare)
+        before = await _pipelined(raw, commands[:-1], prepare)
         commands = commands[-1:]
-    return await (_alone if len(commands) == 1 else _pipelined)(raw, commands, prepare)
+    return before + await (_alone if len(commands) == 1 else _pipelined)(raw, commands, prepare)
+
+
+async def answer_of(cursor: psycopg.AsyncCursor[TupleRow]) -> Answer:
+    """What a statement has returned."""
+    return Answer(await cursor.fetchall() if cursor.description else (), cursor.rowcount)
 
 
 def is_idle(raw: Raw) -> bool:
@@ -70,7 +83,7 @@ def _cursor(raw: Raw) -> psycopg.AsyncCursor[TupleRow]:
     return psycopg.AsyncCursor(raw, row_factory=tuple_row)
 
 
-async def _alone(raw: Raw, commands: Sequence[Command], prepare: bool) -> psycopg.AsyncCursor[TupleRow]:
+async def _alone(raw: Raw, commands: Sequence[Command], prepare: bool) -> Cursors:
     (command,) = commands
     cursor = _cursor(raw)
     try:
@@ -79,10 +92,10 @@ async def _alone(raw: Raw, commands: Sequence[Command], prepare: bool) -> psycop
         await cursor.execute(command.text, command.parameters, prepare=wanted)
     except psycopg.Error as error:
         raise CommandFailed(command, error, unread=False) from error
-    return cursor
+    return [cursor]
 
 
-async def _pipelined(raw: Raw, commands: Sequence[Command], prepare: bool) -> psycopg.AsyncCursor[TupleRow]:
+async def _pipelined(raw: Raw, commands: Sequence[Command], prepare: bool) -> Cursors:
     cursors = [_cursor(raw) for _ in commands]
     try:
         async with raw.pipeline():
@@ -92,4 +105,4 @@ async def _pipelined(raw: Raw, commands: Sequence[Command], prepare: bool) -> ps
         # Those before the one that failed have their results; those behind it the server did not look at.
         failed = next((n for n, cursor in enumerate(cursors) if cursor.pgresult is None), len(cursors) - 1)
         raise CommandFailed(commands[failed], error, unread=failed + 1 < len(commands)) from error
-    return cursors[-1]
+    return cursors

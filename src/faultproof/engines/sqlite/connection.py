@@ -29,6 +29,7 @@ from faultproof.ports.script import (
     Begin,
     Call,
     Commit,
+    Later,
     Rollback,
     RollbackTo,
     Savepoint,
@@ -91,6 +92,9 @@ class Connection:
             return NOTHING
         if type(step) is Begin:
             return self._begin(step)
+        if type(step) is Later:
+            step.check(self._call(step.call))
+            return NOTHING
         if type(step) is Commit:
             return self._commit()
         if type(step) is Rollback:

@@ -9,7 +9,7 @@ import types
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from faultproof.errors import InvalidInput, OutcomeUnknown, Repair, TryAgain
+from faultproof.errors import InvalidInput, LeaseLost, OutcomeUnknown, Repair, TryAgain
 from faultproof.patterns.outbox.events import Event, EventTypes
 from faultproof.ports.database import Transaction
 from faultproof.ports.log import Record
@@ -54,7 +54,7 @@ class Handling:
         try:
             event = self._types.decode(record, epoch=epoch, attempt=attempt)
             await self._call(event, tx)
-        except (TryAgain, OutcomeUnknown, Repair):
+        except (TryAgain, LeaseLost, OutcomeUnknown, Repair):
             raise
         except Escaped as escaped:  # nobody cancelled us: that was the handler's own doing, or of what it awaited
             raise Poisoned(record) from escaped.__cause__
