@@ -13,6 +13,7 @@ import pytest
 import faultproof as fp
 from benchmarks.measures.outboxes import entries
 from faultproof.clock import Env
+from faultproof.patterns.outbox.sequencer import PAUSE_S
 from faultproof.ports.database import Database
 from faultproof.ports.log import Entry
 from faultproof.primitives.leases import Leases
@@ -130,7 +131,7 @@ async def sequencing(bench: Bench) -> AsyncIterator[tuple[Operation, Operation]]
         await bench.db.transact(bench.db.logs.append("outbox", _events(), partitions=1))
 
     async def step() -> None:
-        assert await loop.step() == 0.0
+        assert await loop.step() == PAUSE_S
 
     yield fill, step
     await loop.close()
@@ -151,7 +152,7 @@ async def delivering(bench: Bench) -> AsyncIterator[tuple[Operation, Operation]]
 
     async def fill() -> None:
         await bench.db.transact(bench.db.logs.append("outbox", _events(), partitions=1))
-        assert await sequencer.step() == 0.0
+        assert await sequencer.step() == PAUSE_S
 
     async def step() -> None:
         before = seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from faultproof.errors import EventsTrimmed, InvalidInput, LeaseLost, SchemaMismatch
-from faultproof.ports.log import Span
+from faultproof.ports.log import Record
 
 
 def lease_lost(kind: str) -> LeaseLost:
@@ -39,9 +39,9 @@ def no_place(log: str, *, existing: int, asked: int) -> SchemaMismatch | Invalid
     )
 
 
-def events_trimmed(log: str, span: Span) -> EventsTrimmed:
+def events_trimmed(log: str, first: Record) -> EventsTrimmed:
     """A cursor stands before the first event kept."""
     return EventsTrimmed(
-        f"partition {span.partition} of {log!r} begins at offset {span.first}: what this reader asks for before it has "
+        f"partition {first.partition} of {log!r} begins at offset {first.offset}: what this reader asks for before it has "
         "been removed by retention"
     )

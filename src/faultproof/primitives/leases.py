@@ -161,6 +161,8 @@ class Leases:
         table, ttl_us = self._database.claims, int(self._ttl * 1_000_000)
         members = (yield from self._join(ttl_us)) if self._share else {self._member}
         claims = yield from table.renew(self._kind, [*self._claims, *self._doubted], ttl_us=ttl_us)
+        if claims and len(claims) == fair_share(self._total or 0, members, self._member):
+            return claims  # nearly always
         self._total = len((yield from table.holders(self._kind)))
         quota = fair_share(self._total, members, self._member)
         if len(claims) < quota:
@@ -197,6 +199,8 @@ class Leases:
         """Be counted, and sweep out members that are gone; those that are here."""
         table, kind = self._database.claims, members_kind(self._kind)
         members = yield from self._present(ttl_us)
+        if self._registered(members) and all(holder.state == "held" for holder in members):
+            return {holder.id for holder in members}
         taken = yield from table.take(kind, self._owner, ttl_us=ttl_us, limit=MEMBERS_MAX)
         gone = [claim for claim in taken if claim.id != self._member]
         if gone:

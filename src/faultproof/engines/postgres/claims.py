@@ -68,10 +68,13 @@ def _lock(kind: str, held: Sequence[Held]) -> list[str]: ...
 
 
 @sql(
-    """UPDATE faultproof_claim SET until_us = {now} + :ttl_us WHERE kind = :kind AND id IN {ids}
-       RETURNING id, token, attempts"""
+    """WITH ours AS (
+         SELECT c.id FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
+         WHERE c.kind = :kind AND c.owner IS NOT NULL ORDER BY c.id FOR UPDATE OF c)
+       UPDATE faultproof_claim AS c SET until_us = {now} + :ttl_us FROM ours WHERE c.kind = :kind AND c.id = ours.id
+       RETURNING c.id, c.token, c.attempts"""
 )
-def _renew(kind: str, ids: Sequence[str], ttl_us: int) -> list[Claim]: ...
+def _renew(kind: str, held: Sequence[Held], ttl_us: int) -> list[Claim]: ...
 
 
 @sql("DELETE FROM faultproof_claim WHERE kind = :kind AND id IN {ids}")
@@ -124,8 +127,7 @@ class PostgresClaims:
         yield from later(_lock(kind, _held(claims)), all_held)
 
     def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:
-        ids = yield from _lock(kind, _held(claims))
-        return sorted((yield from _renew(kind, ids, ttl_us)))
+        return sorted((yield from _renew(kind, _held(claims), ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         if len((yield from _lock(kind, _held(claims)))) != len(claims):

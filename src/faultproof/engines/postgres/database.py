@@ -119,7 +119,7 @@ class PostgresDatabase:
     async def _transact(self, script: Script[T]) -> T:
         async with self._lend() as connection:
             committed = await connection.drive(transaction(script))
-        self.after_commit(committed.topics)
+            self.after_commit(committed.topics)
         return committed.result
 
     def after_commit(self, topics: tuple[str, ...]) -> None:
@@ -144,6 +144,8 @@ class PostgresDatabase:
 
     async def give_back(self, connection: Connection) -> None:
         """Roll back what is open on it, and let others have it."""
+        if connection.is_idle and not connection.is_stale and self._pool.give_back_idle(connection.raw):
+            return  # nearly always, and a task less
         # Shielded, so that a second cancel cannot leave the transaction, and its locks, open.
         await asyncio.shield(self._taken_back(connection))
 

@@ -128,11 +128,12 @@ def _ready(log: str, floor: int) -> Ready: ...
 # first two thousand rows. Until the end of this transaction, which is the sequencer's own. (Before version 18 what is off
 # merely costs very much, and that would have such a statement compiled each time.)
 @sql(
-    """SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-              set_config('enable_sort', 'off', true), set_config('jit', 'off', true)""",
+    """SELECT "partition", set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+              set_config('enable_sort', 'off', true), set_config('jit', 'off', true)
+       FROM faultproof_log_partition WHERE log = :log AND "partition" IN {partitions} ORDER BY "partition" {lock}""",
     deferred=True,
 )
-def _by_indexes() -> None: ...
+def _lock_by_indexes(log: str, partitions: Sequence[int]) -> None: ...
 
 
 # From here on a delayed event is as old as one that was published when it became due. Marked and not made like the others:
@@ -179,6 +180,7 @@ def _promote(log: str, partitions: Sequence[int], limit: int) -> None: ...
 def _move(log: str, partitions: Sequence[int], limit: int, floor: int) -> Moved: ...
 
 
+# Events; and where a cursor stands before the first that is kept, that one's place, without an id.
 @sql(
     """SELECT l."partition", l."offset", l.event_id, l.key, l.type, l.payload, l.headers, l.at_us
        FROM {cursors} CROSS JOIN LATERAL (
@@ -186,17 +188,12 @@ def _move(log: str, partitions: Sequence[int], limit: int, floor: int) -> Moved:
          WHERE log = :log AND "partition" = cursors."partition"
            AND "offset" >= cursors."offset" AND "offset" < cursors."offset" + :limit
          ORDER BY "offset" LIMIT :limit) AS l
-       ORDER BY l."partition", l."offset" """
+       UNION ALL
+       SELECT p."partition", p.first_offset, '', NULL, '', '', NULL, 0
+       FROM {cursors} JOIN faultproof_log_partition AS p ON p.log = :log AND p."partition" = cursors."partition"
+       WHERE cursors."offset" < p.first_offset"""
 )
 def _read(log: str, cursors: Sequence[Cursor], limit: int) -> list[Record]: ...
-
-
-@sql(
-    """SELECT p."partition", p.first_offset, p.next_offset FROM faultproof_log_partition AS p
-       JOIN {cursors} ON cursors."partition" = p."partition" AND cursors."offset" < p.first_offset
-       WHERE p.log = :log"""
-)
-def _behind(log: str, cursors: Sequence[Cursor]) -> list[Span]: ...
 
 
 # Retention removes a prefix and never makes a hole: it stops at the first event that is too young.
@@ -237,6 +234,10 @@ def _spans(log: str) -> list[Span]: ...
        FROM faultproof_intake WHERE log = :log"""
 )
 def _intake(log: str) -> Intake: ...
+
+
+def _place(record: Record) -> tuple[int, int]:
+    return record.partition, record.offset
 
 
 class PostgresLog:
@@ -286,20 +287,16 @@ class PostgresLog:
     def sequence(self, log: str, partitions: Sequence[int], *, limit: int) -> Script[int]:
         floor = self.floors.of(log)
         yield from floor.look()
-        yield from _by_indexes()
-        yield from _lock(log, partitions)
+        yield from _lock_by_indexes(log, partitions)
         yield from _promote(log, partitions, limit)
         moved = yield from _move(log, partitions, limit, floor.passed)
         floor.saw(moved.lowest, in_transaction=moved.transaction)
         return moved.events
 
     def read(self, log: str, cursors: Sequence[Cursor], *, limit: int) -> Script[list[Record]]:
-        records = yield from _read(log, cursors, limit)
-        found = {(record.partition, record.offset) for record in records}
-        if any(cursor not in found for cursor in cursors):
-            # At the end of a partition that is as it should be; before its beginning it is not.
-            for span in (yield from _behind(log, cursors)):
-                raise events_trimmed(log, span)
+        records = sorted((yield from _read(log, cursors, limit)), key=_place)
+        if any(not record.id for record in records):
+            raise events_trimmed(log, next(record for record in records if not record.id))
         return records
 
     def trim(self, log: str, *, upto: Sequence[Cursor], older_us: int, limit: int) -> Script[int]:

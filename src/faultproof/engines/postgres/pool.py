@@ -36,6 +36,10 @@ class Pool(Protocol):
         """Another one instead of one that is broken."""
         ...
 
+    def give_back_idle(self, raw: Raw) -> bool:
+        """Give back at once a connection that was seen to be idle; False where that takes more."""
+        ...
+
     async def give_back(self, raw: Raw) -> None:
         """What is still open on it is rolled back with it."""
         ...
@@ -91,6 +95,13 @@ class OwnPool:
     async def replace(self, raw: Raw) -> Raw:
         await raw.close()
         return await self._connect()
+
+    def give_back_idle(self, raw: Raw) -> bool:
+        if self._closed or len(self._idle) >= self._options.pool_min:
+            return False
+        self._idle.append((raw, _now()))
+        self._free.release()
+        return True
 
     async def give_back(self, raw: Raw) -> None:
         try:
@@ -155,6 +166,9 @@ class UsersPool:
         await raw.close()
         await self.give_back(raw)
         return await self.take()
+
+    def give_back_idle(self, raw: Raw) -> bool:
+        return False  # psycopg's pool is asked
 
     async def give_back(self, raw: Raw) -> None:
         autocommit = self._autocommit.pop(id(raw), None)

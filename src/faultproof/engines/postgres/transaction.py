@@ -102,6 +102,6 @@ class Opened:
             self._database.check_open()
             self._transaction.check_whole()
             committed = await self._connection.execute(Commit())
+            self._database.after_commit(tuple(topic for (topic,) in committed.rows))
         finally:
             await self._database.give_back(self._connection)
-        self._database.after_commit(tuple(topic for (topic,) in committed.rows))

@@ -121,22 +121,18 @@ def _delete_moved(log: str) -> Changed: ...
 def _advance(log: str, partitions: Sequence[int]) -> None: ...
 
 
+# Events; and where a cursor stands before the first that is kept, that one's place, without an id.
 @sql(
     """SELECT l."partition", l."offset", l.event_id, l.key, l.type, l.payload, l.headers, l.at_us
        FROM {cursors} CROSS JOIN faultproof_log AS l
        WHERE l.log = :log AND l."partition" = cursors."partition"
          AND l."offset" >= cursors."offset" AND l."offset" < cursors."offset" + :limit
-       ORDER BY l."partition", l."offset" """
+       UNION ALL
+       SELECT p."partition", p.first_offset, '', NULL, '', '', NULL, 0
+       FROM {cursors} CROSS JOIN faultproof_log_partition AS p
+       WHERE p.log = :log AND p."partition" = cursors."partition" AND cursors."offset" < p.first_offset"""
 )
 def _read(log: str, cursors: Sequence[Cursor], limit: int) -> list[Record]: ...
-
-
-@sql(
-    """SELECT p."partition", p.first_offset, p.next_offset FROM faultproof_log_partition AS p
-       JOIN {cursors} ON cursors."partition" = p."partition" AND cursors."offset" < p.first_offset
-       WHERE p.log = :log"""
-)
-def _behind(log: str, cursors: Sequence[Cursor]) -> list[Span]: ...
 
 
 # Retention removes a prefix and never makes a hole: it stops at the first event that is too young.
@@ -178,6 +174,10 @@ def _spans(log: str) -> list[Span]: ...
        FROM faultproof_intake WHERE log = :log"""
 )
 def _intake(log: str) -> Intake: ...
+
+
+def _place(record: Record) -> tuple[int, int]:
+    return record.partition, record.offset
 
 
 class SqliteLog:
@@ -226,12 +226,9 @@ class SqliteLog:
         return moved
 
     def read(self, log: str, cursors: Sequence[Cursor], *, limit: int) -> Script[list[Record]]:
-        records = yield from _read(log, cursors, limit)
-        found = {(record.partition, record.offset) for record in records}
-        if any(cursor not in found for cursor in cursors):
-            # At the end of a partition that is as it should be; before its beginning it is not.
-            for span in (yield from _behind(log, cursors)):
-                raise events_trimmed(log, span)
+        records = sorted((yield from _read(log, cursors, limit)), key=_place)
+        if any(not record.id for record in records):
+            raise events_trimmed(log, next(record for record in records if not record.id))
         return records
 
     def trim(self, log: str, *, upto: Sequence[Cursor], older_us: int, limit: int) -> Script[int]:

@@ -65,17 +65,17 @@ class Handling:
         try:
             async with asyncio.timeout(self._timeout) as limit:
                 if tx is not None and self._handler is not None:
-                    await apart(_awaited(self._handler(event, tx)))
+                    await apart(_called(self._handler, event, tx))
                 elif self._sink is not None:
-                    await apart(_awaited(self._sink(event)))
+                    await apart(_called(self._sink, event))
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise TimeoutError(f"the handler took longer than {self._timeout} s") from error
 
 
-async def _awaited(call: Awaitable[None]) -> None:
-    await call
+async def _called(function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    await function(*arguments)  # called in here: a process may be cancelled, or die, before this begins
 
 
 def _check_async(function: Callable[..., Any] | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from faultproof import bounds
 from faultproof.errors import LeaseLost
 from faultproof.patterns.outbox import operations
+from faultproof.patterns.outbox.heard import Heard
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database, News
 from faultproof.ports.log import intake_topic
@@ -13,6 +14,8 @@ from faultproof.primitives.leases import Leases
 
 IDLE_S = 5.0
 """How often an idle loop looks although nobody called."""
+PAUSE_S = 0.01
+"""How soon it looks for what nobody told of, after it has moved all there was."""
 
 
 def log_topic(log: str) -> str:
@@ -40,28 +43,32 @@ class Sequencer:
         self._log = log
         self._batch = batch
         self._leases = Leases(database, lease_kind(log), owner=owner, ttl=ttl, share=False)
+        self._heard: Heard | None = None
 
     async def open(self) -> News:
         await self._database.read(operations.require(self._database, self._log))
         self._leases.doubt()
-        return self._database.changed(intake_topic(self._log))
+        self._heard = Heard(self._database.changed(intake_topic(self._log)))
+        return self._heard
 
     async def step(self) -> float:
         claims = await self._leases.tend()
         if not claims:
             return self._leases.rest_s()
-        ready = await self._database.read(self._database.logs.ready(self._log), snapshot=False)
-        due = ready.waiting or (ready.due_in_us is not None and ready.due_in_us <= 0)
-        if not due:
-            wait = IDLE_S if ready.due_in_us is None else ready.due_in_us / 1_000_000
-            return max(0.001, min(IDLE_S, wait, self._leases.rest_s()))
+        if self._heard is None or not self._heard.take():
+            ready = await self._database.read(self._database.logs.ready(self._log), snapshot=False)
+            due = ready.waiting or (ready.due_in_us is not None and ready.due_in_us <= 0)
+            if not due:
+                wait = IDLE_S if ready.due_in_us is None else ready.due_in_us / 1_000_000
+                return max(0.001, min(IDLE_S, wait, self._leases.rest_s()))
         try:
             claims = self._leases.held()
             moved = await self._database.transact(lambda: self._sequence(claims))
         except LeaseLost:
             self._leases.doubt()
             raise
-        return 0.0 if moved else 0.01
+        # If that was all, consumers go first; what commits meanwhile ends the pause.
+        return 0.0 if moved >= self._batch else PAUSE_S
 
     async def close(self) -> None:
         await self._leases.close()
