@@ -28,6 +28,8 @@ RECONNECT_CAP_S = 5.0
 UNPREPARED_S = 1.0
 """How long not to look after a look has failed: the tables are not installed yet, or not for this role."""
 JOIN_S = 1.0
+_SAME_QUESTIONS = 16
+"""So often the same is asked before it is looked at which logs there are to ask for."""
 
 # A raw connection of the user's tells nobody what it wrote into an intake; all else is written by who tells.
 _WAITING = b"""SELECT asked ->> 0 FROM jsonb_array_elements($1::jsonb) AS asked
@@ -61,11 +63,14 @@ class Ear:
         self._topics = topics
         self._ring = ring
         self._floors = floors
-        self._poll_s = poll_s
         self._rng = rng
+        self._pause_s = poll_s * (0.9 + 0.1 * rng.random())  # of its own in each process, so that they drift apart
         self._hears = hears
         self._seen = ""
         self._prepared = False
+        self._question = b""
+        """What is asked of the server: a floor that has risen since costs it a little, and us nothing."""
+        self._looks = 0
         self._closing, self._close = os.pipe()
         self._thread = threading.Thread(target=self._run, name="faultproof-ear", daemon=True)
         self._thread.start()
@@ -92,41 +97,52 @@ class Ear:
 
     def _attend(self, raw: Raw) -> None:
         """Returns when it is closed."""
-        due = 0.0
+        pgconn, due = raw.pgconn, 0.0
+        sources = [pgconn.socket, self._closing]
         while True:
             now = time.monotonic()
             if now >= due:
                 due = now + self._look(raw)
-            for message in iter(raw.pgconn.notifies, None):
+            while (message := pgconn.notifies()) is not None:
                 self._heard(message.extra.decode(errors="replace"))
-            ready, _, _ = select.select([raw.pgconn.socket, self._closing], [], [], max(0.0, due - now))
-            if self._closing in ready:
-                return
+            ready, _, _ = select.select(sources, (), (), max(0.0, due - now))
             if ready:
-                raw.pgconn.consume_input()  # raises where the server has ended the connection
+                if self._closing in ready:
+                    return
+                pgconn.consume_input()  # raises where the server has ended the connection
 
     def _look(self, raw: Raw) -> float:
         """Ring for news that nobody told of; how many seconds until the next look."""
-        news = self._news(raw.pgconn)
+        news = self._waiting(raw.pgconn) if self._hears else self._commits(raw.pgconn)
         if news is None:
             return UNPREPARED_S
-        self._ring(news)
-        return self._poll_s * (0.9 + 0.1 * self._rng.random())
+        if news:
+            self._ring(news)
+        return self._pause_s
 
-    def _news(self, pgconn: pq.abc.PGconn) -> list[str] | None:
-        """Topics that may have news; None where it cannot be told."""
-        if not self._hears:
-            (now,) = _column(pgconn.exec_(_COMMITS), pgconn) or [""]
-            before, self._seen = self._seen, now
-            return [] if now == before else list(self._topics())
-        logs = self._floors.known(logs_among(self._topics()))
-        if not logs:
+    def _commits(self, pgconn: pq.abc.PGconn) -> Sequence[str]:
+        """All topics, if anything has been committed at all."""
+        (now,) = _column(pgconn.exec_(_COMMITS), pgconn) or [""]
+        before, self._seen = self._seen, now
+        return [] if now == before else self._topics()
+
+    def _waiting(self, pgconn: pq.abc.PGconn) -> Sequence[str] | None:
+        """Topics of intakes in which something waits; None where it cannot be told."""
+        self._looks = (self._looks + 1) % _SAME_QUESTIONS
+        if not self._question or not self._looks:
+            logs = self._floors.known(logs_among(self._topics()))
+            self._question = encode_set(logs).encode() if logs else b""
+        if not self._question:
             return []
         if not self._prepared:
             self._prepared = _column(pgconn.prepare(b"look", _WAITING), pgconn) is not None
-        waiting = (
-            _column(pgconn.exec_prepared(b"look", [encode_set(logs).encode()]), pgconn) if self._prepared else None
-        )
+            if not self._prepared:
+                return None
+        result = pgconn.exec_prepared(b"look", [self._question])
+        if result.status == pq.ExecStatus.TUPLES_OK and not result.ntuples:
+            return []  # nearly always; a process that rests does little else
+        self._question = b""
+        waiting = _column(result, pgconn)
         return None if waiting is None else [intake_topic(log) for log in waiting]
 
     def _is_closed(self, seconds: float) -> bool:
