@@ -47,7 +47,7 @@ class Versioned(NamedTuple):
 
 
 # No constraint on the key: that an order is taken once is the work of `Idempotency`, and the audit's to check.
-@sql("INSERT INTO shop_order (id, key, at_us) VALUES (:id, :key, {now})")
+@sql("INSERT INTO shop_order (id, key, at_us) VALUES (:id, :key, {now})", deferred=True)
 def add_order(id: str, key: str) -> None: ...
 
 
@@ -63,7 +63,8 @@ def sell(lines: Sequence[Line]) -> list[Versioned]: ...
 # Orders that share a transaction lock in an order that none of them knows alone: all their items, before the first.
 @sql(
     """INSERT INTO shop_item (name, sold, version) SELECT value, 0, 0 FROM {names} WHERE true ORDER BY value
-       ON CONFLICT (name) DO UPDATE SET version = shop_item.version"""
+       ON CONFLICT (name) DO UPDATE SET version = shop_item.version""",
+    deferred=True,
 )
 def hold(names: Sequence[str]) -> None: ...
 
@@ -71,7 +72,8 @@ def hold(names: Sequence[str]) -> None: ...
 @sql(
     """INSERT INTO shop_summary (item, units, orders, chain) VALUES (:item, :quantity, 1, :version)
        ON CONFLICT (item) DO UPDATE SET units = shop_summary.units + excluded.units, orders = shop_summary.orders + 1,
-         chain = (shop_summary.chain * 1000003 + excluded.chain) % 2147483647"""
+         chain = (shop_summary.chain * 1000003 + excluded.chain) % 2147483647""",
+    deferred=True,
 )
 def add_to_summary(item: str, quantity: int, version: int) -> None: ...
 
@@ -79,13 +81,15 @@ def add_to_summary(item: str, quantity: int, version: int) -> None: ...
 @sql(
     """INSERT INTO shop_stock (item, level, moves, chain) VALUES (:item, 1000000 - :quantity, 1, :version)
        ON CONFLICT (item) DO UPDATE SET level = shop_stock.level + excluded.level - 1000000,
-         moves = shop_stock.moves + 1, chain = (shop_stock.chain * 1000003 + excluded.chain) % 2147483647"""
+         moves = shop_stock.moves + 1, chain = (shop_stock.chain * 1000003 + excluded.chain) % 2147483647""",
+    deferred=True,
 )
 def draw_from_stock(item: str, quantity: int, version: int) -> None: ...
 
 
 @sql(
     """INSERT INTO shop_line (order_id, item, quantity, version)
-       SELECT :order_id, item, quantity, version FROM {lines} WHERE true"""
+       SELECT :order_id, item, quantity, version FROM {lines} WHERE true""",
+    deferred=True,
 )
 def add_lines(order_id: str, lines: Sequence[Sold]) -> None: ...
