@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from faultproof.clock import Env
+from faultproof.clock import Env, SystemClock
 from faultproof.engines.sqlite.joined import JoinedSqlite
 from faultproof.errors import NotSupported
 from faultproof.ports.database import Database, JoinedSyncTx, JoinedTx
@@ -77,7 +78,7 @@ def join(handle: Any, *, wake: Database | None = None, env: Env | None = None) -
     Raises `NoTransaction` when the handle would commit our statement by itself, `Closed` when it is closed, and
     `NotSupported` for anything else. Asynchronous sessions are looked at when they are first used.
     """
-    joined = _joined(handle, env or Env(), wake)
+    joined = _joined(handle, SystemClock().wall_us if env is None else env.clock.wall_us, wake)
     if joined is None:
         raise NotSupported(
             f"a {type(handle).__module__}.{type(handle).__qualname__} cannot be joined: pass the connection or session of "
@@ -86,11 +87,11 @@ def join(handle: Any, *, wake: Database | None = None, env: Env | None = None) -
     return joined
 
 
-def _joined(handle: object, env: Env, wake: Database | None) -> JoinedTx | JoinedSyncTx | None:
+def _joined(handle: object, now: Callable[[], int], wake: Database | None) -> JoinedTx | JoinedSyncTx | None:
     """Asks for the library by name, so that one is imported here only where its user has done so before."""
     if isinstance(handle, sqlite3.Connection):
         _refuse_wake(wake, "sqlite3")
-        return JoinedSqlite(handle, env)
+        return JoinedSqlite(handle, now)
     for library in (kind.__module__.partition(".")[0] for kind in type(handle).__mro__):
         if library == "psycopg":
             from faultproof.engines.joined.psycopg import join as join_psycopg
@@ -105,11 +106,11 @@ def _joined(handle: object, env: Env, wake: Database | None) -> JoinedTx | Joine
         if library == "sqlalchemy":
             from faultproof.engines.joined.sqlalchemy import join as join_sqlalchemy
 
-            return join_sqlalchemy(handle, env, wake)
+            return join_sqlalchemy(handle, now, wake)
         if library == "django":
             from faultproof.engines.joined.django import join as join_django
 
-            return join_django(handle, env, wake)
+            return join_django(handle, now, wake)
     return None
 
 

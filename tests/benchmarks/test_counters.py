@@ -42,17 +42,17 @@ RECORDED = {
         "inserting": Counts(3, 3, 4120),
         "inserting_and_publishing": Counts(4, 4, 16480),
         "sequencing": Counts(10, 2, 67568),
-        "delivering": Counts(14, 5, 4120),
-        "renewing": Counts(4, 1, 8240),
+        "delivering": Counts(12, 5, 4120),
+        "renewing": Counts(3, 1, 8240),
     },
     "postgresql": {
         "publishing": Counts(3, 1, 320),
         "publishing_by_64": Counts(6, 2, 18256),
         "inserting": Counts(3, 2, 176),
         "inserting_and_publishing": Counts(4, 2, 456),
-        "sequencing": Counts(10, 5, 36640),
-        "delivering": Counts(14, 8, 184),
-        "renewing": Counts(5, 4, 2176),
+        "sequencing": Counts(7, 3, 36640),
+        "delivering": Counts(8, 4, 176),
+        "renewing": Counts(3, 2, 2176),
     },
 }
 """Of one operation each, which is said at its function."""

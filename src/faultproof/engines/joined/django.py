@@ -6,12 +6,12 @@ Runs on the driver's own connection below Django's, through the adapters for `sq
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from django.db import DatabaseError, transaction
 
-from faultproof.clock import Env
 from faultproof.engines.joined.inside import Origin, Topics
 from faultproof.engines.sqlite.joined import JoinedSqlite
 from faultproof.errors import Misuse, NoTransaction, NotSupported
@@ -32,9 +32,9 @@ class Driver(JoinedSyncTx, Protocol):
 class JoinedDjango:
     """Runs scripts in the transaction that `atomic()` has opened."""
 
-    def __init__(self, handle: Any, env: Env, wake: Database | None) -> None:
+    def __init__(self, handle: Any, now: Callable[[], int], wake: Database | None) -> None:
         self._handle = handle
-        self._env = env
+        self._now = now
         self._wake = wake
         self._origin = Origin()
         self._driver()
@@ -73,7 +73,7 @@ class JoinedDjango:
             )
         raw = handle.connection
         if isinstance(raw, sqlite3.Connection):
-            return JoinedSqlite(raw, self._env)
+            return JoinedSqlite(raw, self._now)
         if type(raw).__module__.startswith("psycopg2"):
             raise NotSupported("Django uses psycopg2 here: install psycopg 3, which it prefers, and join again")
         if handle.vendor == "postgresql":
@@ -89,6 +89,6 @@ class JoinedDjango:
             self._handle.needs_rollback = True
 
 
-def join(handle: Any, env: Env, wake: Database | None) -> JoinedDjango | None:
+def join(handle: Any, now: Callable[[], int], wake: Database | None) -> JoinedDjango | None:
     """The adapter for one of Django's connections; None for any other of its types."""
-    return JoinedDjango(handle, env, wake) if hasattr(handle, "in_atomic_block") else None
+    return JoinedDjango(handle, now, wake) if hasattr(handle, "in_atomic_block") else None

@@ -15,7 +15,6 @@ from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from faultproof.clock import Env
 from faultproof.engines.joined.dialects import Dialect, dialect_of, is_in_driver_transaction
 from faultproof.engines.joined.inside import WHERE, Origin, Topics, inside
 from faultproof.errors import Closed, FaultproofError, InvalidInput, Misuse, NoTransaction
@@ -34,9 +33,9 @@ _PLAIN: dict[type, tuple[str, ...]] = {
 class JoinedSqlalchemy:
     """Runs scripts on a `Connection`, or on that of a `Session` after flushing its objects."""
 
-    def __init__(self, handle: sa.Connection | Session, env: Env, wake: Database | None) -> None:
+    def __init__(self, handle: sa.Connection | Session, now: Callable[[], int], wake: Database | None) -> None:
         self._handle = handle
-        self._env = env
+        self._now = now
         self._wake = wake
         self._origin = Origin()
         if isinstance(handle, sa.Connection):
@@ -71,7 +70,7 @@ class JoinedSqlalchemy:
         return self._handle
 
     def _dialect(self, connection: sa.Connection) -> Dialect:
-        return dialect_of(connection, self._env.clock.wall_us)
+        return dialect_of(connection, self._now)
 
     def _run(self, connection: sa.Connection, dialect: Dialect, script: Script[T], *, single: bool) -> T:
         topics: Topics = {}
@@ -93,9 +92,9 @@ class JoinedSqlalchemy:
 class JoinedAsyncSqlalchemy:
     """The same on an `AsyncConnection` or `AsyncSession`."""
 
-    def __init__(self, handle: AsyncConnection | AsyncSession, env: Env, wake: Database | None) -> None:
+    def __init__(self, handle: AsyncConnection | AsyncSession, now: Callable[[], int], wake: Database | None) -> None:
         self._handle = handle
-        self._env = env
+        self._now = now
         self._wake = wake
         self._origin = Origin()
 
@@ -108,7 +107,7 @@ class JoinedAsyncSqlalchemy:
 
     async def _synchronously(self, work: Callable[[JoinedSqlalchemy], T]) -> T:
         def joined(handle: sa.Connection | Session) -> T:
-            return work(JoinedSqlalchemy(handle, self._env, self._wake))
+            return work(JoinedSqlalchemy(handle, self._now, self._wake))
 
         try:
             return await self._handle.run_sync(joined)
@@ -187,12 +186,14 @@ def _committing(connection: sa.Connection) -> None:
         database.wake((topic,), after=lambda: not transaction.is_active)
 
 
-def join(handle: object, env: Env, wake: Database | None) -> JoinedSqlalchemy | JoinedAsyncSqlalchemy | None:
+def join(
+    handle: object, now: Callable[[], int], wake: Database | None
+) -> JoinedSqlalchemy | JoinedAsyncSqlalchemy | None:
     """The adapter for one of SQLAlchemy's objects; None for any other of its types."""
     if isinstance(handle, (scoped_session, async_scoped_session)):
         handle = handle()
     if isinstance(handle, (sa.Connection, Session)):
-        return JoinedSqlalchemy(handle, env, wake)
+        return JoinedSqlalchemy(handle, now, wake)
     if isinstance(handle, (AsyncConnection, AsyncSession)):
-        return JoinedAsyncSqlalchemy(handle, env, wake)
+        return JoinedAsyncSqlalchemy(handle, now, wake)
     return None

@@ -116,6 +116,27 @@ def _append_first(log: str, entries: Sequence[Entry], partitions: int) -> Change
 def _append(log: str, entries: Sequence[Entry], partitions: int) -> None: ...
 
 
+# One event, which is the rule inside users' transactions, and not a set of one: that costs the server a third more.
+@sql(
+    """INSERT INTO faultproof_intake (log, "partition", due_us, at_us, event_id, key, type, payload, headers)
+       VALUES (:log, CASE WHEN :partition BETWEEN 0 AND :partitions - 1 AND :partitions - 1 =
+                 (SELECT max("partition") FROM faultproof_log_partition WHERE log = :log) THEN :partition END,
+               CASE :delay_us WHEN 0 THEN 0 ELSE {now} + :delay_us END, {now}, :id, :key, :type, :payload, :headers)""",
+    deferred=True,
+)
+def _append_one(
+    log: str,
+    partitions: int,
+    partition: int,
+    id: str,
+    key: str | None,
+    type: str,
+    payload: str,
+    headers: str | None,
+    delay_us: int,
+) -> None: ...
+
+
 @sql(
     """SELECT (SELECT min(id) FROM faultproof_intake WHERE log = :log AND due_us = 0 AND id > :floor) IS NOT NULL
                 OR (SELECT min(id) FROM faultproof_intake WHERE log = :log AND due_us < 0) IS NOT NULL,
@@ -274,7 +295,10 @@ class PostgresLog:
 
     def append(self, log: str, entries: Sequence[Entry], *, partitions: int) -> Script[None]:
         if (log, partitions) in self._agreed:
-            yield from _append(log, entries, partitions)
+            if len(entries) == 1:
+                yield from _append_one(log, partitions, *entries[0])
+            else:
+                yield from _append(log, entries, partitions)
             return
         yield from check(SCHEMA)
         if (yield from _append_first(log, entries, partitions)) != len(entries):

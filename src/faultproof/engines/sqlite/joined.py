@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from typing import TypeVar
 
-from faultproof.clock import Env
 from faultproof.engines.sqlite.checkpoint import note_joined
 from faultproof.engines.sqlite.connection import Connection
 from faultproof.engines.sqlite.durability import health
@@ -22,9 +22,9 @@ T = TypeVar("T")
 class JoinedSqlite:
     """Runs scripts on the user's connection, leaving its settings and its transaction as they were."""
 
-    def __init__(self, raw: sqlite3.Connection, env: Env) -> None:
+    def __init__(self, raw: sqlite3.Connection, now: Callable[[], int]) -> None:
         self._raw = raw
-        self._connection = Connection(raw, name="the joined database", now=env.clock.wall_us, rendering=untyped)
+        self._connection = Connection(raw, name="the joined database", now=now, rendering=untyped)
         self._pid = os.getpid()
         self._check()
         note_joined(raw)

@@ -54,7 +54,9 @@ class Handling:
         try:
             event = self._types.decode(record, epoch=epoch, attempt=attempt)
             await self._call(event, tx)
-        except (TryAgain, LeaseLost, OutcomeUnknown, Repair):
+        except (TryAgain, OutcomeUnknown, Repair):
+            raise
+        except LeaseLost:  # the guard's answer may come with the handler's first statement
             raise
         except Escaped as escaped:  # nobody cancelled us: that was the handler's own doing, or of what it awaited
             raise Poisoned(record) from escaped.__cause__
