@@ -33,11 +33,15 @@ class Claims:
 
     async def together(self, steps: Sequence[Operation], commit: bool) -> object:
         before = list(self._given)
-        answers = await in_one_transaction(
-            self._database, [lambda step=step: self._script(step) for step in steps], commit=commit
-        )
-        if not commit:
-            self._given = before
+        is_committed = False
+        try:
+            answers = await in_one_transaction(
+                self._database, [lambda step=step: self._script(step) for step in steps], commit=commit
+            )
+            is_committed = commit
+        finally:
+            if not is_committed:
+                self._given = before
         return answers
 
     async def elapse(self) -> object:
@@ -55,7 +59,9 @@ class Claims:
         return self._noted((yield from self._table.take(self._kind, owner, ttl_us=HOUR_US, limit=limit)))
 
     def guard(self, picks: Picks) -> Script[object]:
-        return (yield from self._table.guard(self._kind, self._picked(picks)))
+        yield from self._table.guard(self._kind, self._picked(picks))
+        yield from self._table.holders(self._kind)  # whose answer the guard's comes with at the latest
+        return None
 
     def renew(self, picks: Picks) -> Script[object]:
         return self._noted((yield from self._table.renew(self._kind, self._picked(picks), ttl_us=HOUR_US)))

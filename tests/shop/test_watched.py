@@ -8,6 +8,7 @@ import pytest
 from faultproof.errors import Repair, SchemaMismatch
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
+from faultproof.ports.script import sql as statement
 from faultproof.shop import sql
 from faultproof.shop.baskets import basket
 from faultproof.shop.board import Board, Flag, State
@@ -15,6 +16,10 @@ from faultproof.shop.orders import Orders, answers, outbox
 from faultproof.shop.watched import Watched
 
 pytestmark = pytest.mark.anyio
+
+
+@statement("SELECT count(*) FROM shop_order")
+def orders() -> int: ...
 
 
 class Watch:
@@ -43,14 +48,14 @@ async def watch(db: Database) -> Watch:
 
 
 async def test_script_shows_open_then_committing_then_idle(watch: Watch) -> None:
-    assert await watch.database.transact(sql.rows()) == 0
+    assert await watch.database.transact(orders()) == 0
     assert watch.shown == [State.OPEN, State.COMMITTING, State.IDLE]
 
 
 async def test_transaction_of_the_user_s_shows_its_own_end(watch: Watch) -> None:
     async with watch.database.transaction() as tx:
         assert watch.shown == [State.OPEN]
-        await tx.run(sql.rows())
+        await tx.run(orders())
     assert watch.shown == [State.OPEN, State.MOVED, State.IDLE]
 
 
@@ -61,7 +66,7 @@ async def test_order_shows_where_a_dual_write_would_lose_its_events(watch: Watch
 
 async def test_failure_ends_idle(watch: Watch) -> None:
     def fails() -> Script[None]:
-        yield from sql.rows()
+        yield from orders()
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
@@ -74,7 +79,7 @@ async def test_failure_ends_idle(watch: Watch) -> None:
 
 
 async def test_transactions_one_after_the_other_leave_it_idle_at_the_end(watch: Watch) -> None:
-    await asyncio.gather(*(watch.database.transact(sql.rows()) for _ in range(50)))
+    await asyncio.gather(*(watch.database.transact(orders()) for _ in range(50)))
     assert watch.shown.count(State.OPEN) == 50
     assert watch.shown[-1] == State.IDLE
 

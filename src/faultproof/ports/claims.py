@@ -58,8 +58,8 @@ class ClaimTable(Protocol):
     def guard(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
         """Raise `LeaseLost` unless every claim is still the latest; until the commit nobody can take them over.
 
-        An engine may send this with the transaction's next statement, and raise there, or at the commit; then nothing is
-        left but to roll back.
+        Once it has raised, a transaction of ours can only be rolled back. An engine may send it with the transaction's next
+        statement, and raise there, or at the commit.
         """
         ...
 

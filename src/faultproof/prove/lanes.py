@@ -125,6 +125,7 @@ class NestedConnection(Connection):
     begin, commit = "SAVEPOINT world", "RELEASE world"
 
     def _rollback(self) -> Answer:
+        self._refused = None
         self.raw.execute("ROLLBACK TO world")
         self.raw.execute("RELEASE world")
         return NOTHING

@@ -268,22 +268,3 @@ async def test_inside_of_two_transactions_neither_database_may_be_called_bare(
         for database in (db, peer):
             with pytest.raises(TransactionOpen):
                 await read(database)
-
-
-async def test_transaction_whose_guard_has_lost_can_only_be_rolled_back(
-    db: PostgresDatabase, peer: PostgresDatabase
-) -> None:
-    await db.transact(db.claims.add("job", ["a"]))
-    (zombie,) = await db.transact(db.claims.take("job", "me", ttl_us=1, limit=1))
-    assert await peer.transact(peer.claims.take("job", "peer", ttl_us=60_000_000, limit=1))
-
-    async def work() -> None:
-        async with db.transaction() as tx:
-            await tx.run(db.claims.guard("job", [zombie]))
-            for _ in range(3):  # a handler that catches whatever there is, and goes on
-                with pytest.raises(LeaseLost):
-                    await tx.execute("INSERT INTO faultproof_claim (kind, id, until_us) VALUES ('job', 'effect', 0)")
-
-    with pytest.raises(LeaseLost):
-        await work()
-    assert [holder.id for holder in await db.read(db.claims.holders("job"))] == ["a"]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from faultproof.engines.refusals import lease_lost
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, Script, sql
+from faultproof.ports.script import Changed, Script, later, sql
 
 SCHEMA = Schema(
     name="claims",
@@ -135,8 +135,11 @@ class SqliteClaims:
         return sorted((yield from _take(kind, owner, ttl_us, limit)))
 
     def guard(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        if (yield from _count_held(kind, _held(claims))) != len(claims):
-            raise lease_lost(kind)
+        def all_held(count: int) -> None:
+            if count != len(claims):
+                raise lease_lost(kind)
+
+        yield from later(_count_held(kind, _held(claims)), all_held)
 
     def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:
         return sorted((yield from _renew(kind, _held(claims), ttl_us)))

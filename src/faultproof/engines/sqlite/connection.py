@@ -82,6 +82,8 @@ class Connection:
         self._reads = reads_only
         self._woken: dict[str, None] = {}  # bounded: topics of one transaction; a dict keeps their order
         self._begun = False
+        self._refused: Exception | None = None
+        """What a check has raised: nothing more happens in this transaction, whoever has caught it."""
 
     def execute(self, step: Step) -> Answer:
         """Run one step."""
@@ -93,8 +95,7 @@ class Connection:
         if type(step) is Begin:
             return self._begin(step)
         if type(step) is Later:
-            step.check(self._call(step.call))
-            return NOTHING
+            return self._later(step)
         if type(step) is Commit:
             return self._commit()
         if type(step) is Rollback:
@@ -130,6 +131,8 @@ class Connection:
             _open.remove(self)
 
     def _check(self) -> None:
+        if self._refused is not None:
+            raise self._refused
         # After some errors (a full disk, RAISE(ROLLBACK)) SQLite has rolled back by itself. If the error was caught
         # and the work went on, each further statement would commit alone.
         if self._begun and not self.raw.in_transaction:
@@ -153,6 +156,15 @@ class Connection:
         except (UnicodeEncodeError, OverflowError) as error:
             raise InvalidInput(f"a value does not fit into {self.name}: {error}") from error
 
+    def _later(self, step: Later) -> Answer:
+        answer = self._call(step.call)
+        try:
+            step.check(answer)
+        except Exception as refused:
+            self._refused = refused
+            raise
+        return NOTHING
+
     def _part(self, step: Step) -> Answer:
         if type(step) is not RollbackTo:
             self._check()
@@ -173,7 +185,11 @@ class Connection:
         return NOTHING
 
     def _commit(self) -> Answer:
-        self._check()
+        try:
+            self._check()
+        except Exception:
+            self._rollback()
+            raise
         topics = [(topic,) for topic in self._woken]
         try:
             self.raw.execute(self.commit)
@@ -189,6 +205,7 @@ class Connection:
 
     def _rollback(self) -> Answer:
         self._woken.clear()
+        self._refused = None
         self._begun = False
         if self.raw.in_transaction:
             with suppress(sqlite3.Error):

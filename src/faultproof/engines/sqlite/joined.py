@@ -14,7 +14,7 @@ from faultproof.engines.sqlite.faults import busy_inside, translated
 from faultproof.engines.sqlite.render import untyped
 from faultproof.errors import Busy, InvalidInput, NoTransaction, UsedAfterFork
 from faultproof.ports.database import Health
-from faultproof.ports.script import NOTHING, Answer, Call, Script, Step, Wake, drive
+from faultproof.ports.script import NOTHING, Answer, Call, Later, Script, Step, Wake, drive
 
 T = TypeVar("T")
 
@@ -72,6 +72,9 @@ class JoinedSqlite:
             raise translated(error, "the joined database") from error
 
     def _execute(self, step: Step, topics: dict[str, None]) -> Answer:
+        if isinstance(step, Later):  # the transaction goes on if the user's code does
+            step.check(self._execute(step.call, topics))
+            return NOTHING
         if not isinstance(step, (Call, Wake)):
             raise InvalidInput("a script that ends transactions cannot be run inside the user's")
         if isinstance(step, Wake):
