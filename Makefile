@@ -14,7 +14,7 @@ PIP  := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 help: ## explain the targets (this text)
 	@echo "faultproof: distributed-systems micro-patterns that bring their own proof"
 	@echo
-	@echo "  make demo    run the reference shop: it takes 4000 orders, is killed again and again,"
+	@echo "  make demo    run the reference shop: it takes 2500 orders, is killed again and again,"
 	@echo "               and audits itself afterwards (under two minutes, installation included)"
 	@echo "  make test    what CI runs: ruff, mypy, pytest"
 	@echo "  make soak    the long tests, which 'make test' leaves out (minutes)"
@@ -27,7 +27,7 @@ help: ## explain the targets (this text)
 	@echo "After 'make demo' or 'make test':  $(BIN)/faultproof --help"
 
 demo: $(VENV)/.installed-shop ## the reference shop under fire
-	$(BIN)/faultproof shop --orders 4000 --kill-every 0.5
+	$(BIN)/faultproof shop --orders 2500 --kill-every 0.5
 
 test: $(VENV)/.installed-test ## what CI runs
 	$(BIN)/ruff check .
