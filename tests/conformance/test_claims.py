@@ -46,6 +46,15 @@ async def guard(db: Database, *claims: Claim) -> None:
     await db.transact(db.claims.guard(KIND, claims))
 
 
+async def taken_over(engine: Engine, db: Database, peer: Database) -> Claim:
+    """A claim on "a" that has run out, and that the peer has taken since."""
+    await add(db, "a")
+    (zombie,) = await take(db, ttl_us=1)
+    engine.elapse(1)
+    await take(peer, "peer")
+    return zombie
+
+
 # --- adding -----------------------------------------------------------------------------------------------------------
 
 
@@ -242,10 +251,7 @@ async def test_guarded_claim_cannot_be_taken_over_before_the_commit(
 async def test_guard_that_lost_lets_nothing_behind_it_be_committed_whoever_catches_it(
     engine: Engine, db: Database, peer: Database
 ) -> None:
-    await add(db, "a")
-    (zombie,) = await take(db, ttl_us=1)
-    engine.elapse(1)
-    await take(peer, "peer")
+    zombie = await taken_over(engine, db, peer)
     before = await holders(db)
 
     async def work() -> None:
@@ -266,10 +272,7 @@ async def test_guard_that_lost_lets_nothing_behind_it_be_committed_whoever_catch
 async def test_guard_is_answered_before_the_commit_though_nothing_comes_behind_it(
     engine: Engine, db: Database, peer: Database
 ) -> None:
-    await add(db, "a")
-    (zombie,) = await take(db, ttl_us=1)
-    engine.elapse(1)
-    await take(peer, "peer")
+    zombie = await taken_over(engine, db, peer)
 
     async def work() -> None:
         async with db.transaction() as tx:
