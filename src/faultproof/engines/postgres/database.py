@@ -21,7 +21,6 @@ from faultproof.engines.postgres.settings import settings
 from faultproof.engines.postgres.transaction import Opened, PostgresTransaction
 from faultproof.engines.postgres.wire import Command
 from faultproof.engines.scopes import Home, is_inside, refuse_inside
-from faultproof.engines.telling import Telling
 from faultproof.errors import Closed
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
@@ -63,7 +62,6 @@ class PostgresDatabase:
         self._pool = pool
         self._first = first
         self._wakeups = wakeups
-        self._telling = Telling(self.after_commit)
         self._home = Home()
         self._closed = False
 
@@ -103,7 +101,8 @@ class PostgresDatabase:
         return self._wakeups.listen(topic)
 
     def wake(self, topics: Iterable[str], *, after: Callable[[], bool] | None = None) -> None:
-        self._telling(topics, after)
+        if not self._closed:
+            self._wakeups.send_from_anywhere(topics, after)
 
     async def health(self) -> Health:
         now = await self.read(settings())
@@ -113,7 +112,7 @@ class PostgresDatabase:
         self._home.check_closing()
         if not self._closed:
             self._closed = True
-            await self._wakeups.close()
+            self._wakeups.close()
             await self._pool.close()
 
     async def _transact(self, script: Script[T]) -> T:

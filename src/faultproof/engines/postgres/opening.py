@@ -120,8 +120,8 @@ class Connecting:
         return raw
 
     def wakeups(self, env: Env, server: Server, logs: PostgresLog, options: PostgresOptions) -> Wakeups:
-        """On connections of their own, outside the pool."""
-        return Wakeups(env, self, self._conninfo, logs.floors, poll_s=options.poll, hears=not server.pooled)
+        """On a connection of their own, outside the pool."""
+        return Wakeups(env, self._conninfo, logs.floors, poll_s=options.poll, hears=not server.pooled)
 
     async def prepare(self, raw: Raw) -> None:
         """Make one that is there already like the others."""

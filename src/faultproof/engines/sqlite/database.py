@@ -17,8 +17,8 @@ from faultproof.engines.sqlite.claims import SqliteClaims
 from faultproof.engines.sqlite.faults import NotBegun
 from faultproof.engines.sqlite.lane import Lane
 from faultproof.engines.sqlite.log import SqliteLog
+from faultproof.engines.sqlite.telling import Telling
 from faultproof.engines.sqlite.wake import Wakeups
-from faultproof.engines.telling import Telling
 from faultproof.errors import Busy, Closed, DeadlineExceeded
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News

@@ -96,9 +96,7 @@ async def test_speaking_goes_on_when_its_connection_was_lost(
             " WHERE query LIKE '%pg_notify%' AND pid <> pg_backend_pid()"
         )
     await silent(news)
-    for _ in range(2):  # the first finds the connection gone
-        await peer.transact(wake("topic"))
-        await asyncio.wait_for(peer._wakeups._sending or asyncio.sleep(0), WAIT_S)
+    await peer.transact(wake("topic"))
     await heard(news)
     news.close()
 
@@ -106,6 +104,60 @@ async def test_speaking_goes_on_when_its_connection_was_lost(
 async def test_database_that_only_writes_has_nobody_listening(db: PostgresDatabase, postgres_url: str) -> None:
     await db.transact(wake("topic"))
     assert listeners(postgres_url) == []
+
+
+async def test_what_was_told_just_before_closing_is_heard(
+    db: PostgresDatabase, connect: Open, postgres_url: str
+) -> None:
+    news = db.changed("topic")
+    await silent(news)
+    brief = await connect()
+    await brief.transact(wake("topic"))  # it has no connection for that yet
+    await brief.close()
+    await heard(news)
+    news.close()
+
+
+async def test_after_a_line_is_closed_nothing_is_told(db: PostgresDatabase, connect: Open) -> None:
+    news = db.changed("topic")
+    await silent(news)
+    brief = await connect()
+    await brief.transact(wake("other"))
+    await brief.close()
+    brief.wake(["topic"])
+    await asyncio.to_thread(brief.wake, ["topic"])
+    assert not await news.wait(0.3)
+    news.close()
+
+
+async def test_many_commits_are_told_of_together(db: PostgresDatabase, peer: PostgresDatabase) -> None:
+    news = [db.changed(f"topic-{number}") for number in range(50)]
+    for one in news:
+        await silent(one)
+    for number in range(50):
+        peer.wake([f"topic-{number}"])
+    for one in news:
+        await heard(one)
+        one.close()
+
+
+async def test_topics_that_no_server_takes_do_not_stop_the_others(db: PostgresDatabase, peer: PostgresDatabase) -> None:
+    news = db.changed("topic")
+    await silent(news)
+    peer.wake(["nul\0", "lone \ud800", "x" * 9_000, "topic"])
+    await heard(news)
+    news.close()
+
+
+async def test_a_question_that_fails_is_taken_for_the_commits_end(db: PostgresDatabase, peer: PostgresDatabase) -> None:
+    def fails() -> bool:
+        raise RuntimeError("closed meanwhile")
+
+    news = db.changed("topic")
+    await silent(news)
+    peer.wake(["topic"], after=fails)
+    await heard(news)
+    news.close()
 
 
 async def test_own_commit_wakes_once(db: PostgresDatabase) -> None:
