@@ -55,7 +55,7 @@ async def test_old_snapshot_elsewhere_does_not_make_steps_long(db: PostgresDatab
 
 
 async def test_room_of_what_was_removed_is_used_again(db: PostgresDatabase, postgres_url: str) -> None:
-    sizes = []
+    sizes: list[int] = []
     with psycopg.connect(postgres_url, autocommit=True) as raw:
         for _ in range(3):
             await fill(db, 5_000)
