@@ -12,7 +12,7 @@ from faultproof.ports.database import Transaction
 from faultproof.ports.script import Script, Wake
 from tests.cli.executable import refusals
 from tests.engines.postgres.pooler import POOLERS, pooler
-from tests.engines.postgres.test_ear import listeners
+from tests.engines.postgres.test_line import listeners
 
 pytestmark = pytest.mark.anyio
 
@@ -59,13 +59,13 @@ async def test_through_a_pooler_one_is_heard_and_hears_by_looking(postgres_url: 
                 news = listening.changed("topic")
                 while await news.wait(0.3):  # what it tells when it begins to hear
                     pass
+                assert len(listeners(postgres_url)) == 1  # who is not behind it
                 if listening is db:
                     await telling.transact(wake("another"))
                     assert not await news.wait(0.3)  # it hears which
                 await telling.transact(wake("topic"))
                 assert await news.wait(WAIT_S)
                 news.close()
-            assert len(listeners(postgres_url)) == 1
 
 
 async def test_pooler_in_statement_mode_is_refused(postgres_url: str) -> None:
