@@ -116,8 +116,8 @@ class Call(NamedTuple):
 
 
 class Later(NamedTuple):
-    """A statement for whose answer the script does not wait. The engine gives it to `check` when it has it, at the latest
-    before the commit; what `check` raises ends the transaction."""
+    """A statement for whose answer the script does not wait. The engine gives it to `check` when it has it: at the latest
+    with the answer to the next statement, or before the commit. What `check` raises ends the transaction."""
 
     call: Call
     check: Callable[[Answer], None]
