@@ -1,0 +1,162 @@
+"""How a saga ended, and waiting for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from faultproof import bounds
+from faultproof.errors import FaultproofError, InProgress, InvalidInput, Misuse, Overloaded
+from faultproof.patterns.saga import sql
+from faultproof.patterns.saga.journal import ended_topic
+from faultproof.patterns.saga.machine import Run
+from faultproof.patterns.saga.steps import Step
+from faultproof.ports.database import Database
+from faultproof.ports.script import Script
+
+R = TypeVar("R")
+
+LOOK_S = 0.25
+"""How often those who wait look although nobody called."""
+WAITING_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class Completed:
+    """All steps are done."""
+
+    id: str
+    results: Mapping[str, str]
+    """By step, as JSON."""
+
+    def result(self, step: Step[Any, R]) -> R:
+        """What a step returned. Raises `Misuse` for a step that the saga did not have."""
+        if step.name not in self.results:
+            raise Misuse(f"the saga {self.id!r} has no result of a step {step.name!r}")
+        return step.decode(self.results[step.name])
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """It could not be carried through, and everything that happened, or may have, has been undone."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class NeedsAttention:
+    """It cannot go on by itself: retry, skip or resolve it by hand."""
+
+    id: str
+    reason: str
+
+
+Outcome: TypeAlias = Completed | Compensated | NeedsAttention
+
+
+class Waiting:
+    """Who waits in this process, for which sagas. One look in the database serves all of them."""
+
+    def __init__(self, database: Database, saga: str) -> None:
+        self._database = database
+        self._saga = saga
+        self._futures: dict[str, list[asyncio.Future[Outcome]]] = {}
+        self._fresh: OrderedDict[str, None] = OrderedDict()
+        self._watcher: asyncio.Task[None] | None = None
+        self.held: Callable[[str], bool] = lambda id: False
+        """Whether a runner in this process is at it: it will tell."""
+
+    def started(self, id: str) -> None:
+        """This process has just started it: nothing can be found yet."""
+        self._fresh[id] = None
+        if len(self._fresh) > WAITING_MAX:
+            self._fresh.popitem(last=False)
+
+    def tell(self, id: str, run: Run) -> None:
+        """A runner in this process has committed its end."""
+        self._fresh.pop(id, None)
+        if id in self._futures:
+            results = {name: state.result for name, state in run.steps.items() if state.result is not None}
+            self._answer(_outcome(id, run.phase, run.reason, results))
+
+    async def wait(self, id: str, timeout: float) -> Outcome:
+        """How it ended. Raises `InProgress` after `timeout` seconds, `InvalidInput` for one that was never started."""
+        bounds.seconds("timeout", timeout)
+        if len(self._futures) >= WAITING_MAX:
+            raise Overloaded(f"{WAITING_MAX} sagas are waited for in this process: come back later", retry_after=1.0)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._futures.setdefault(id, []).append(future)
+        try:
+            if id not in self._fresh and not self.held(id):
+                await self._look_for([id])
+                if not future.done() and await self._database.read(sql.exists(self._saga, id)) is None:
+                    raise InvalidInput(f"there is no saga {id!r} of {self._saga!r}: start it first")
+            if self._watcher is None or self._watcher.done():
+                self._watcher = asyncio.create_task(self._watch(), name=f"faultproof-{self._saga}-wait")
+            async with asyncio.timeout(timeout) as limit:
+                return await future
+        except TimeoutError as late:
+            if not limit.expired():
+                raise
+            raise InProgress(f"the saga {id!r} has not ended within {timeout} s: ask again later") from late
+        finally:
+            waiting = self._futures.get(id, [])
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting:
+                self._futures.pop(id, None)
+
+    async def close(self) -> None:
+        """Nobody is told any more."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.wait([self._watcher])  # unbounded: it has been cancelled
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        news = self._database.changed(ended_topic(self._saga))
+        try:
+            while self._futures:
+                await news.wait(LOOK_S)
+                ids = [id for id in self._futures if not self.held(id)]
+                if ids:
+                    await self._look_for(ids)
+        except FaultproofError as error:  # those who wait are told so
+            for waiting in self._futures.values():
+                for future in waiting:
+                    if not future.done():
+                        future.set_exception(error)
+        finally:
+            news.close()
+
+    async def _look_for(self, ids: Sequence[str]) -> None:
+        for outcome in await self._database.read(self._ended(ids)):
+            self._answer(outcome)
+
+    def _ended(self, ids: Sequence[str]) -> Script[list[Outcome]]:
+        outcomes: list[Outcome] = []
+        for found in (yield from sql.ended(self._saga, ids)):
+            results: dict[str, str] = {}
+            if found.state == "completed":
+                for step, data in (yield from sql.results(self._saga, found.id)):
+                    results[step] = data or "null"
+            outcomes.append(_outcome(found.id, found.state, found.reason, results))
+        return outcomes
+
+    def _answer(self, outcome: Outcome) -> None:
+        for future in self._futures.get(outcome.id, ()):
+            if not future.done():
+                future.set_result(outcome)
+
+
+def _outcome(id: str, state: str, reason: str | None, results: Mapping[str, str]) -> Outcome:
+    if state == "completed":
+        return Completed(id, results)
+    if state == "compensated":
+        return Compensated(id, reason or "")
+    return NeedsAttention(id, reason or "")
