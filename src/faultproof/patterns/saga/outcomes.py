@@ -22,6 +22,8 @@ R = TypeVar("R")
 LOOK_S = 0.25
 """How often those who wait look although nobody called."""
 WAITING_MAX = 10_000
+FRESH_MAX = 1_000
+"""Sagas that were started here and not waited for yet, whose end is remembered."""
 
 
 @dataclass(frozen=True)
@@ -65,33 +67,43 @@ class Waiting:
         self._database = database
         self._saga = saga
         self._futures: dict[str, list[asyncio.Future[Outcome]]] = {}
-        self._fresh: OrderedDict[str, None] = OrderedDict()
+        self._fresh: OrderedDict[str, Outcome | None] = OrderedDict()
         self._watcher: asyncio.Task[None] | None = None
         self.held: Callable[[str], bool] = lambda id: False
         """Whether a runner in this process is at it: it will tell."""
 
-    def started(self, id: str) -> None:
-        """This process has just started it: nothing can be found yet."""
+    def starting(self, id: str) -> None:
+        """This process starts it: nothing can be found yet, and whoever started it may ask in a moment."""
         self._fresh[id] = None
-        if len(self._fresh) > WAITING_MAX:
+        if len(self._fresh) > FRESH_MAX:
             self._fresh.popitem(last=False)
+
+    def not_started(self, id: str) -> None:
+        """It was there before, or could not be started."""
+        self._fresh.pop(id, None)
 
     def tell(self, id: str, run: Run) -> None:
         """A runner in this process has committed its end."""
-        self._fresh.pop(id, None)
-        if id in self._futures:
-            results = {name: state.result for name, state in run.steps.items() if state.result is not None}
-            self._answer(_outcome(id, run.phase, run.reason, results))
+        if id not in self._futures and id not in self._fresh:
+            return
+        results = {name: state.result for name, state in run.steps.items() if state.result is not None}
+        outcome = _outcome(id, run.phase, run.reason, results)
+        if id in self._fresh:
+            self._fresh[id] = outcome
+        self._answer(outcome)
 
     async def wait(self, id: str, timeout: float) -> Outcome:
         """How it ended. Raises `InProgress` after `timeout` seconds, `InvalidInput` for one that was never started."""
         bounds.seconds("timeout", timeout)
+        is_fresh = id in self._fresh
+        if (known := self._fresh.pop(id, None)) is not None and not isinstance(known, NeedsAttention):
+            return known
         if len(self._futures) >= WAITING_MAX:
             raise Overloaded(f"{WAITING_MAX} sagas are waited for in this process: come back later", retry_after=1.0)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._futures.setdefault(id, []).append(future)
         try:
-            if id not in self._fresh and not self.held(id):
+            if not is_fresh and not self.held(id):
                 await self._look_for([id])
                 if not future.done() and await self._database.read(sql.exists(self._saga, id)) is None:
                     raise InvalidInput(f"there is no saga {id!r} of {self._saga!r}: start it first")

@@ -263,9 +263,13 @@ class Saga(Generic[I]):
         return NewSaga(id, digest, encoded.decode(), None if deadline is None else int(deadline * 1_000_000))
 
     async def _start(self, item: NewSaga) -> bool:
-        is_new = await self._starts.submit(item, weight=len(item.input))
-        if is_new:
-            self._waiting.started(item.id)
+        self._waiting.starting(item.id)  # before: it may have ended when the answer is here
+        is_new = False
+        try:
+            is_new = await self._starts.submit(item, weight=len(item.input))
+        finally:
+            if not is_new:
+                self._waiting.not_started(item.id)
         return is_new
 
     def _start_one(self, item: NewSaga) -> Script[bool]:
