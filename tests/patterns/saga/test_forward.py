@@ -68,10 +68,14 @@ async def test_same_id_with_two_inputs_at_once_has_one_winner(engine: Engine, db
 
 async def test_a_start_commits_and_vanishes_with_the_callers_transaction(engine: Engine, db: Database) -> None:
     shop = await opened(engine, db)
-    with pytest.raises(ZeroDivisionError):
+
+    async def changed_their_mind() -> None:
         async with db.transaction() as tx:
             await shop.saga.start("gone", Order("milk"), tx=tx)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await changed_their_mind()
     async with db.transaction() as tx:
         await shop.saga.start("kept", Order("milk"), tx=tx)
         with pytest.raises(TransactionOpen):

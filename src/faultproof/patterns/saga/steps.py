@@ -139,6 +139,8 @@ class Step(Generic[I, R]):
     ) -> None:
         what = f"the action of a {kind} step"
         takes = {"remote": "(context)", "asynchronous": "(context)", "local": "(context, tx)"}[kind]
+        if not callable(action):
+            raise InvalidInput(f"{what} takes {takes}, and {action!r} cannot be called")
         check_arity(action, 2 if kind == "local" else 1, f"{what} takes {takes}")
         check_async(action, what)
         self.kind = kind
