@@ -96,7 +96,7 @@ async def opened(engine: Engine, db: Database, **options: object) -> Shop:
 
 
 @asynccontextmanager
-async def running(*sagas: fp.Saga, ttl: float = 10.0, concurrency: int = 256) -> AsyncIterator[list[Runner]]:
+async def running(*sagas: fp.Saga[Order], ttl: float = 10.0, concurrency: int = 256) -> AsyncIterator[list[Runner]]:
     """Workers that go on with sagas."""
     runners = [saga.runner(ttl=ttl, concurrency=concurrency) for saga in sagas]
     worker = fp.Worker(sagas[0]._database.env, *runners)

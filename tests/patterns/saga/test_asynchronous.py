@@ -132,7 +132,7 @@ async def test_a_token_that_was_never_given_out_is_refused_and_nothing_is_kept(e
         with pytest.raises(InvalidInput, match="no asynchronous step"):
             await courier.saga.complete("o-1", courier.after, token, "stolen")
         with pytest.raises(InvalidInput, match="cannot be kept"):
-            await courier.saga.complete("o-1", courier.ask, token, 7)  # type: ignore[arg-type]
+            await courier.saga.complete("o-1", courier.ask, token, 7)  # type: ignore[misc]
         assert engine.execute("SELECT count(*) FROM faultproof_saga_callback") == [(0,)]
         assert all(token[2:] not in str(line) for line in await courier.saga.history("o-1")), "the secret is kept"
 

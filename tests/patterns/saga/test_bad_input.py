@@ -58,16 +58,16 @@ async def test_behind_the_pivot_no_undo_is_needed(db: Database) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: fp.Step.remote(plain), "async def"),
-        (lambda: fp.Step.remote(act, undo=act), r"takes \(context, result\)"),
-        (lambda: fp.Step.local(act), r"takes \(context, tx\)"),
-        (lambda: fp.Step.local(undo, undo=undo), r"takes \(context, result, tx\)"),
+        (lambda: fp.Step.remote(plain), "async def"),  # type: ignore[arg-type]
+        (lambda: fp.Step.remote(act, undo=act), r"takes \(context, result\)"),  # type: ignore[arg-type]
+        (lambda: fp.Step.local(act), r"takes \(context, tx\)"),  # type: ignore[arg-type]
+        (lambda: fp.Step.local(undo, undo=undo), r"takes \(context, result, tx\)"),  # type: ignore[arg-type]
         (lambda: fp.Step.remote(act, name="a b"), "letters, digits"),
         (lambda: fp.Step.remote(act, name=""), None),
-        (lambda: fp.Step.remote(None), "cannot be called"),
+        (lambda: fp.Step.remote(None), "cannot be called"),  # type: ignore[arg-type]
         (lambda: fp.Step.remote(act, timeout=0), "`timeout`"),
         (lambda: fp.Step.remote(act, timeout=float("inf")), "`timeout`"),
-        (lambda: fp.Step.asynchronous(act, result=str, answer_within=-1), "`answer_within`"),
+        (lambda: fp.Step.asynchronous(act, result=str, answer_within=-1), "`answer_within`"),  # type: ignore[arg-type]
         (lambda: fp.StepRetry(attempts=0), "`attempts`"),
         (lambda: fp.StepRetry(base=2.0, cap=1.0), "`cap` must be at least `base`"),
     ],
