@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from faultproof.patterns.saga import Saga
 from faultproof.ports.database import Database
 from tests.conformance.engines import Engine
 from tests.fakes import until
@@ -27,7 +28,7 @@ def url_of(engine: Engine) -> str:
     return getattr(engine, "url", None) or f"sqlite:///{engine.path}?synchronous=normal"  # type: ignore[attr-defined]
 
 
-async def started(db: Database, provider: Path, monkeypatch: pytest.MonkeyPatch) -> actors.fp.Saga[Order]:
+async def started(db: Database, provider: Path, monkeypatch: pytest.MonkeyPatch) -> Saga[Order]:
     monkeypatch.setattr(sys, "argv", ["", "", "none"])
     saga = actors.saga_of(db, Provider(str(provider)))
     await saga.install()
@@ -35,11 +36,11 @@ async def started(db: Database, provider: Path, monkeypatch: pytest.MonkeyPatch)
     return saga
 
 
-async def all_ended(saga: actors.fp.Saga[Order]) -> bool:
+async def all_ended(saga: Saga[Order]) -> bool:
     return not await saga.sagas()
 
 
-async def few_are_left(saga: actors.fp.Saga[Order]) -> bool:
+async def few_are_left(saga: Saga[Order]) -> bool:
     return len(await saga.sagas(limit=1_000)) <= actors.CONCURRENCY
 
 

@@ -59,9 +59,10 @@ def _add(kind: str, ids: Sequence[str], delay_us: int) -> Changed: ...
 def _take(kind: str, owner: str, ttl_us: int, limit: int) -> list[Claim]: ...
 
 
+# Not a join: SQLite would look at all claims of the kind for each of these.
 @sql(
-    """SELECT count(*) FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
-       WHERE c.kind = :kind AND c.owner IS NOT NULL"""
+    """SELECT count(*) FROM faultproof_claim
+       WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})"""
 )
 def _count_held(kind: str, held: Sequence[Held]) -> int: ...
 

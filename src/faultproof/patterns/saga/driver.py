@@ -10,7 +10,7 @@ from faultproof.errors import Failed, InvalidInput, LeaseLost, OutcomeUnknown, R
 from faultproof.patterns.saga import machine
 from faultproof.patterns.saga.calling import Verdict, called, entry_of, failure, words
 from faultproof.patterns.saga.definition import Definition
-from faultproof.patterns.saga.journal import Journal, Loaded, Write
+from faultproof.patterns.saga.journal import Journal, Loaded, Take, Write
 from faultproof.patterns.saga.machine import Entry, Plan, Run, Work
 from faultproof.patterns.saga.shape import difference
 from faultproof.patterns.saga.steps import StepContext
@@ -56,7 +56,9 @@ class Active:
 class Driver:
     """Goes on with sagas. One for each runner; sagas share its group commit."""
 
-    def __init__(self, database: Database, definition: Definition, commit: GroupCommit[Write, None]) -> None:
+    def __init__(
+        self, database: Database, definition: Definition, commit: GroupCommit[Write | Take, list[Any]]
+    ) -> None:
         self._database = database
         self._definition = definition
         self._journal = Journal(database, definition.name)
@@ -146,7 +148,8 @@ class Driver:
         clock = self._database.env.clock
         while True:
             try:
-                return await self._commit.submit(write)
+                await self._commit.submit(write)
+                return
             except TryAgain:  # what is known now would be lost otherwise
                 if clock.monotonic() >= active.until:
                     raise

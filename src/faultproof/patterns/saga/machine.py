@@ -49,6 +49,8 @@ What = Literal[
     "resumed",
 ]
 
+OVER: frozenset[Phase] = frozenset({"completed", "compensated"})
+"""In these a saga has ended for good."""
 INTERRUPTIONS_MAX = 20
 """After so many processes died in the middle of one step, it counts as failed: it may be what kills them."""
 _TO_UNDO: frozenset[Status] = frozenset({"done", "uncertain", "undoing", "undo_waiting", "undo_failed"})

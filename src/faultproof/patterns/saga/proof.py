@@ -179,7 +179,7 @@ class _Run:
         if self._plant in _BROKEN:
             runner._driver.__class__ = _BROKEN[self._plant]
         if self._plant == "dropped fence":
-            for each in (saga._journal, runner._journal, runner._driver._journal):
+            for each in (saga._journal, runner._driver._journal):
                 each.__class__ = _Unfenced
         await Worker(process.env, runner).run()
 
