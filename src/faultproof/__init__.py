@@ -25,9 +25,11 @@ from faultproof.patterns.saga import (
     Pending,
     Saga,
     SagaOptions,
+    Services,
     Step,
     StepContext,
     StepRetry,
+    saga_from_yaml,
 )
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
@@ -64,6 +66,7 @@ __all__ = [
     "RetryPolicy",
     "Saga",
     "SagaOptions",
+    "Services",
     "Signals",
     "Step",
     "StepContext",
@@ -71,4 +74,5 @@ __all__ = [
     "Worker",
     "connect",
     "join",
+    "saga_from_yaml",
 ]

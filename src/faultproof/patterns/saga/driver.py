@@ -46,6 +46,9 @@ class Active:
         """A local step holds the claim's row locked; nobody can take it over, and to renew it would wait."""
         self.task: asyncio.Task[None] | None = None
 
+    def __repr__(self) -> str:
+        return f"<{self.id}: {self.run.phase}>"
+
     def accept(self, write: Write, plan: Plan) -> None:
         """What was written is so."""
         self.run, self.work, self.look_us = plan.run, plan.work, plan.look_us
@@ -198,9 +201,10 @@ class Driver:
                 timeout = None if active.look_us is None else max(0.0, (active.look_us - self.now_us()) / 1_000_000)
                 # unbounded: each has a timeout of its own
                 done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
+                ended = [task for task in tasks if task in done]  # in the order of the steps
+                for task in ended:
                     del tasks[task]
-                await self.journal(active, [task.result() for task in done])
+                await self.journal(active, [task.result() for task in ended])
         finally:
             for task in tasks:
                 task.cancel()

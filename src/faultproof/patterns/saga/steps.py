@@ -97,6 +97,10 @@ class StepContext(Generic[I]):
             raise Misuse(f"step {step.name!r} has no result yet: ask for those of steps before {self.step!r}")
         return step.decode(state.result)
 
+    def results(self) -> dict[str, Any]:
+        """What all steps that are done have returned, by name, as JSON values."""
+        return {name: msgspec.json.decode(s.result) for name, s in self._run.steps.items() if s.result is not None}
+
 
 class _NothingToUndo:
     """The type of `NOTHING_TO_UNDO`."""
