@@ -153,8 +153,11 @@ class SqliteClaims:
         return sorted((yield from _renew(kind, _held(claims), ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        if (yield from _finish(kind, _held(claims))) != len(claims):
-            raise lease_lost(kind)
+        def all_held(count: int) -> None:
+            if count != len(claims):
+                raise lease_lost(kind)
+
+        yield from later(_finish(kind, _held(claims)), all_held)
         if claims:
             yield from _raise_floor(kind, max(claim.token for claim in claims))
 
