@@ -8,10 +8,12 @@ the output of each step, the status when it ends.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from benchmarks.load import by_callers
 from benchmarks.model import Contestant, Place, Ready
@@ -21,11 +23,20 @@ PACKAGES = ("dbos", "SQLAlchemy", "psycopg")
 POOL = 20
 """Its default, and ours is given as many."""
 RATE = "sagas"
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""There is one DBOS in a process: contestants that share a process (in tests) take turns."""
 
 
 @asynccontextmanager
 async def running(place: Place, *, callers: int, each: int) -> AsyncIterator[Ready]:
     """Workflows of two steps that return at once; `callers` wait for one each."""
+    async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        async with _launched(place, callers=callers, each=each) as ready:
+            yield ready
+
+
+@asynccontextmanager
+async def _launched(place: Place, *, callers: int, each: int) -> AsyncIterator[Ready]:
     from dbos import DBOS
 
     is_postgres = place.url.startswith("postgresql")
