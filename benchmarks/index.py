@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.measures import batch, callers, delivery, drain, exploration, million, publish
+from benchmarks.measures import batch, callers, delivery, drain, exploration, million, publish, saga
 from benchmarks.model import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -17,6 +17,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         batch.SQLITE,
         delivery.POSTGRESQL,
         delivery.SQLITE,
+        saga.POSTGRESQL,
+        saga.SQLITE,
+        saga.THREE_STEPS,
         million.POSTGRESQL,
         million.SQLITE,
         exploration.EXPLORATION,

@@ -59,9 +59,10 @@ def _add(kind: str, ids: Sequence[str], delay_us: int) -> Changed: ...
 def _take(kind: str, owner: str, ttl_us: int, limit: int) -> list[Claim]: ...
 
 
+# Not a join: SQLite would look at all claims of the kind for each of these.
 @sql(
-    """SELECT count(*) FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
-       WHERE c.kind = :kind AND c.owner IS NOT NULL"""
+    """SELECT count(*) FROM faultproof_claim
+       WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})"""
 )
 def _count_held(kind: str, held: Sequence[Held]) -> int: ...
 
@@ -104,10 +105,17 @@ def _fail(kind: str, id: str, token: int, delay_us: int, dead: int, error: str) 
 
 
 @sql(
-    """UPDATE faultproof_claim SET owner = NULL, attempts = 0, until_us = {now}
+    """UPDATE faultproof_claim SET owner = NULL, attempts = 0, until_us = {now} + :delay_us
        WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})"""
 )
-def _release(kind: str, held: Sequence[Held]) -> Changed: ...
+def _release(kind: str, held: Sequence[Held], delay_us: int) -> Changed: ...
+
+
+@sql(
+    """UPDATE faultproof_claim SET until_us = CASE WHEN owner IS NULL THEN min(until_us, {now}) ELSE until_us END
+       WHERE kind = :kind AND dead = 0 AND id IN {ids} RETURNING id"""
+)
+def _hasten(kind: str, ids: Sequence[str]) -> list[str]: ...
 
 
 @sql(
@@ -145,8 +153,11 @@ class SqliteClaims:
         return sorted((yield from _renew(kind, _held(claims), ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        if (yield from _finish(kind, _held(claims))) != len(claims):
-            raise lease_lost(kind)
+        def all_held(count: int) -> None:
+            if count != len(claims):
+                raise lease_lost(kind)
+
+        yield from later(_finish(kind, _held(claims)), all_held)
         if claims:
             yield from _raise_floor(kind, max(claim.token for claim in claims))
 
@@ -155,8 +166,11 @@ class SqliteClaims:
         if (yield from _fail(kind, claim.id, claim.token, retry_in_us or 0, dead, error)) != 1:
             raise lease_lost(kind)
 
-    def release(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        yield from _release(kind, _held(claims))
+    def release(self, kind: str, claims: Sequence[Claim], *, delay_us: int = 0) -> Script[None]:
+        yield from _release(kind, _held(claims), delay_us)
+
+    def hasten(self, kind: str, ids: Sequence[str]) -> Script[list[str]]:
+        return sorted((yield from _hasten(kind, ids)))
 
     def remove(self, kind: str) -> Script[None]:
         yield from _raise_floor_above_all(kind)
