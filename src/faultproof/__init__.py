@@ -7,6 +7,7 @@ from faultproof.blocking import Blocking
 from faultproof.clock import Env
 from faultproof.connect import PostgresOptions, connect
 from faultproof.joining import join
+from faultproof.patterns.escrow import Audit, Escrow, EscrowOptions, Hold, Item
 from faultproof.patterns.outbox import (
     ConsumerOptions,
     DeadLetter,
@@ -25,6 +26,7 @@ from faultproof.primitives.worker import Worker
 from faultproof.signals import Signals
 
 __all__ = [
+    "Audit",
     "BatchLimits",
     "Batcher",
     "Blocking",
@@ -32,10 +34,14 @@ __all__ = [
     "DeadLetter",
     "Env",
     "Err",
+    "Escrow",
+    "EscrowOptions",
     "Event",
     "GroupCommit",
     "GroupLag",
+    "Hold",
     "Idempotency",
+    "Item",
     "Lag",
     "MessageInbox",
     "Ok",

@@ -74,6 +74,10 @@ LOOP_LAG = Signal(
     alarming=True,
 )
 
+HOLDS_EXPIRED = Signal(
+    name="faultproof.holds.expired", kind="count", unit="holds", meaning="a hold's time ran out and its stock was returned"
+)
+
 ALL: tuple[Signal, ...] = (
     LOCK_WAIT,
     QUEUE_DEPTH,
@@ -87,6 +91,7 @@ ALL: tuple[Signal, ...] = (
     STUCK,
     LOOP_RESTART,
     LOOP_LAG,
+    HOLDS_EXPIRED,
 )
 
 Sink = Callable[[Signal, float, Attributes], None]
