@@ -63,6 +63,7 @@ class LineRow(NamedTuple):
 class Move(NamedTuple):
     """What is added to each number of an item."""
 
+    escrow: str
     item: str
     total: int
     available: int
@@ -73,6 +74,7 @@ class Move(NamedTuple):
 class Change(NamedTuple):
     """How a hold stands from now on."""
 
+    escrow: str
     key: str
     state: str
     until_us: int
@@ -123,27 +125,29 @@ def clock() -> int:
     """The engine's, now."""
 
 
+# Sums and not results: if ever a lock failed, the table's checks would still refuse to oversell. The escrow's name comes
+# with each row, or SQLite would go through all items of the escrow to find those few.
 @sql(
     """UPDATE faultproof_escrow_item AS i SET total = i.total + moves.total, available = i.available + moves.available,
          reserved = i.reserved + moves.reserved, sold = i.sold + moves.sold
-       FROM {moves} WHERE i.escrow = :escrow AND i.item = moves.item""",
+       FROM {moves} WHERE i.escrow = moves.escrow AND i.item = moves.item""",
     deferred=True,
 )
-def move(escrow: str, moves: Sequence[Move]) -> None:
+def move(moves: Sequence[Move]) -> None:
     """Add to items that are there."""
 
 
 # Another process may create one of them at the same time: then both have added what they have.
 @sql(
     """INSERT INTO faultproof_escrow_item (escrow, item, total, available, reserved, sold)
-       SELECT :escrow, item, total, available, reserved, sold FROM {moves} WHERE true ORDER BY item
+       SELECT escrow, item, total, available, reserved, sold FROM {moves} WHERE true ORDER BY item
        ON CONFLICT (escrow, item) DO UPDATE SET total = faultproof_escrow_item.total + excluded.total,
          available = faultproof_escrow_item.available + excluded.available,
          reserved = faultproof_escrow_item.reserved + excluded.reserved,
          sold = faultproof_escrow_item.sold + excluded.sold""",
     deferred=True,
 )
-def create(escrow: str, moves: Sequence[Move]) -> None:
+def create(moves: Sequence[Move]) -> None:
     """Make items that were not there."""
 
 
@@ -158,10 +162,10 @@ def insert(escrow: str, rows: Sequence[LineRow]) -> None:
 
 @sql(
     """UPDATE faultproof_escrow_hold AS h SET state = changes.state, until_us = changes.until_us, at_us = changes.at_us
-       FROM {changes} WHERE h.escrow = :escrow AND h.key = changes.key""",
+       FROM {changes} WHERE h.escrow = changes.escrow AND h.key = changes.key""",
     deferred=True,
 )
-def change(escrow: str, changes: Sequence[Change]) -> None:
+def change(changes: Sequence[Change]) -> None:
     """Write down what has become of holds."""
 
 
