@@ -217,9 +217,21 @@ def due(escrow: str, limit: int) -> list[str]:
     """Keys of holds whose time is up, the longest first; of one with several lines several times."""
 
 
-@sql("SELECT min(until_us) - {now} FROM faultproof_escrow_hold WHERE escrow = :escrow AND state = 'held'")
-def next_due_in_us(escrow: str) -> int | None:
+class Look(NamedTuple):
+    """All that an idle loop asks."""
+
+    due_in_us: int | None
     """Until the next hold is due, if there is any."""
+    over_for_us: int | None
+    """How long the oldest row that nobody can change any more has been so, if there is any."""
+
+
+@sql(
+    """SELECT (SELECT min(until_us) FROM faultproof_escrow_hold WHERE escrow = :escrow AND state = 'held') - {now},
+         {now} - (SELECT min(at_us) FROM faultproof_escrow_hold WHERE escrow = :escrow AND state <> 'held')"""
+)
+def look(escrow: str) -> Look:
+    """Whether there is anything to do."""
 
 
 @sql(
