@@ -143,7 +143,6 @@ async def test_an_expired_hold_cannot_be_confirmed_and_its_stock_is_there_again(
     escrow: fp.Escrow, elapse: Elapse, recorder: Recorder
 ) -> None:
     await escrow.reserve({"milk": 10, "bread": 5}, key="o-1", ttl=10)
-    await escrow.reserve({"milk": 10}, key="o-0", ttl=10) if False else None
     elapse(10.001)
     assert (await escrow.hold("o-1")).state == "expired"
     before = await escrow.audit()
