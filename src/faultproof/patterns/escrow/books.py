@@ -80,7 +80,7 @@ class Books:
 
     def put_items(self, rows: Iterable[StockRow]) -> None:
         """What was locked."""
-        self.stocks = {row.item: Stock(row) for row in rows}
+        self.stocks.update({row.item: Stock(row) for row in rows})
 
     def put_lines(self, rows: Iterable[LineRow]) -> None:
         """What was read."""

@@ -9,9 +9,6 @@ from faultproof.patterns.escrow.books import Books, Decision
 from faultproof.patterns.escrow.requests import Hold, Request, Reserve, Restock
 from faultproof.ports.script import Script, later
 
-DUE_MAX = 1_000
-"""Lines of the longest overdue holds among which a call looks for those that keep its items from it."""
-
 OnExpired = Callable[[Hold], Script[None]]
 
 
@@ -24,7 +21,8 @@ def apply(
     locked: Callable[[], None] = lambda: None,
 ) -> Script[list[Decision]]:
     """Decide all requests on the items and holds that they concern, in the caller's transaction: lock, read in a later
-    statement, decide, write. Where the transaction is its own that is two round trips, however many requests.
+    statement, decide, write. Where the transaction is its own that is two round trips, however many requests, and a third
+    when holds are found that are due and keep named items from being sold.
 
     `waits`: for items that are locked elsewhere; without it what needs them is `Contended`. `locked` is called when the
     locks are had.
@@ -46,11 +44,17 @@ def opened(escrow: str, requests: Sequence[Request], *, waits: bool) -> Script[B
     keys = [request.key for request in requests]
     # Those who name their items need none besides: under their key is the same hold, or none of theirs.
     called = keys if not named else [r.key for r in requests if not isinstance(r, (Reserve, Restock))]
-    books = Books(waits=waits)
+    books, due = Books(waits=waits), list[str]()
     lock = sql.lock if waits else sql.lock_or_skip
-    yield from later(lock(escrow, items, called, DUE_MAX), books.put_items)
-    yield from later(sql.lines(escrow, items, keys, DUE_MAX), books.put_lines)
+    yield from later(lock(escrow, items, called, len(called)), books.put_items)
+    yield from later(sql.lines(escrow, keys, len(keys)), books.put_lines)
+    if items:
+        yield from later(sql.due_on(escrow, items), due.extend)
     books.now = yield from sql.clock()
+    if due := [key for key in dict.fromkeys(due) if key not in books.entries]:
+        # Without waiting: who waits with locks in his hand waits for others who do.
+        yield from later(sql.lock_or_skip(escrow, [], due, len(due)), books.put_items)
+        books.put_lines((yield from sql.lines(escrow, due, len(due))))
     return books
 
 

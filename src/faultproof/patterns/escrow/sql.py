@@ -81,27 +81,25 @@ class Change(NamedTuple):
     at_us: int
 
 
-# Named items, those of holds called by key, and those of holds that are due on named items. In order of the item, so that
-# two transactions which need the same two cannot wait for each other.
+# Named items, and those of holds called by key. In order of the item, so that two transactions which need the same two
+# cannot wait for each other. The limits on sets, which cut nothing off, keep a planner that knows nothing of a set from
+# expecting so much that it would rather read the whole table.
 _LOCK = """
     SELECT i.item, i.total, i.available, i.reserved, i.sold FROM faultproof_escrow_item AS i
     WHERE i.escrow = :escrow AND i.item IN (
       SELECT value FROM {items}
-      UNION SELECT h.item FROM faultproof_escrow_hold AS h WHERE h.escrow = :escrow AND h.key IN {keys}
-      UNION SELECT h.item FROM faultproof_escrow_hold AS h WHERE h.escrow = :escrow AND h.key IN (
-        SELECT key FROM (SELECT key, item FROM faultproof_escrow_hold
-          WHERE escrow = :escrow AND state = 'held' AND until_us <= {now} ORDER BY until_us LIMIT :due_max) AS due
-        WHERE item IN {items}))
+      UNION SELECT h.item FROM faultproof_escrow_hold AS h
+        WHERE h.escrow = :escrow AND h.key IN (SELECT value FROM {keys} LIMIT :count))
     ORDER BY i.item """
 
 
 @sql(_LOCK + "{lock}")
-def lock(escrow: str, items: Sequence[str], keys: Sequence[str], due_max: int) -> list[StockRow]:
-    """Lock the items that are needed, waiting for those that are locked elsewhere."""
+def lock(escrow: str, items: Sequence[str], keys: Sequence[str], count: int) -> list[StockRow]:
+    """Lock the items that are needed, waiting for those that are locked elsewhere. `count`: of the keys."""
 
 
 @sql(_LOCK + "{lock_or_skip}")
-def lock_or_skip(escrow: str, items: Sequence[str], keys: Sequence[str], due_max: int) -> list[StockRow]:
+def lock_or_skip(escrow: str, items: Sequence[str], keys: Sequence[str], count: int) -> list[StockRow]:
     """Lock the items that are needed and not locked elsewhere."""
 
 
@@ -109,15 +107,21 @@ def lock_or_skip(escrow: str, items: Sequence[str], keys: Sequence[str], due_max
 # these holds before the locks were had is seen here.
 @sql(
     """SELECT h.key, h.line, h.item, h.quantity, h.state, h.until_us, h.ttl_us, h.at_us
-       FROM faultproof_escrow_hold AS h WHERE h.escrow = :escrow AND h.key IN (
-         SELECT value FROM {keys}
-         UNION SELECT key FROM (SELECT key, item FROM faultproof_escrow_hold
-           WHERE escrow = :escrow AND state = 'held' AND until_us <= {now} ORDER BY until_us LIMIT :due_max) AS due
-         WHERE item IN {items})
-       ORDER BY h.until_us, h.key, h.line"""
+       FROM faultproof_escrow_hold AS h
+       WHERE h.escrow = :escrow AND h.key IN (SELECT value FROM {keys} LIMIT :count) ORDER BY h.key, h.line"""
 )
-def lines(escrow: str, items: Sequence[str], keys: Sequence[str], due_max: int) -> list[LineRow]:
-    """The holds of these keys, and those that are due on these items."""
+def lines(escrow: str, keys: Sequence[str], count: int) -> list[LineRow]:
+    """The holds of these keys."""
+
+
+# The longest overdue thousand are looked at: where no loop runs, this is how long looking takes at most.
+@sql(
+    """SELECT d.key FROM (SELECT key, item, until_us FROM faultproof_escrow_hold
+         WHERE escrow = :escrow AND state = 'held' AND until_us <= {now} ORDER BY until_us LIMIT 1000) AS d
+       WHERE d.item IN {items} ORDER BY d.until_us, d.key LIMIT 100"""
+)
+def due_on(escrow: str, items: Sequence[str]) -> list[str]:
+    """Keys of holds whose time is up and that keep these items from being sold."""
 
 
 @sql("SELECT {now}")
