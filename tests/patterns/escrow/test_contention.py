@@ -48,7 +48,11 @@ async def nothing_is_wrong(escrow: fp.Escrow, told: list[list[str]], stock: int)
     for key, word in last.items():
         if word in ("held", "confirmed", "released", "expired"):
             state = (await escrow.hold(key)).state
-            assert state == word or (word == "held" and state in ("expired", "confirmed", "released")), (key, word, state)
+            assert state == word or (word == "held" and state in ("expired", "confirmed", "released")), (
+                key,
+                word,
+                state,
+            )
     assert sum(word == "confirmed" for word in last.values()) <= hot.sold
 
 
@@ -166,9 +170,13 @@ async def test_holds_over_the_same_items_in_any_order_never_deadlock(on_postgres
     await two.close()
 
 
-async def test_more_than_can_be_served_in_time_is_refused_and_told_when_to_come_back(hot: fp.Escrow, connect: Connect) -> None:
+async def test_more_than_can_be_served_in_time_is_refused_and_told_when_to_come_back(
+    hot: fp.Escrow, connect: Connect
+) -> None:
     small = fp.Escrow(await connect(), options=fp.EscrowOptions(batch=1, shed_after=0.000_001))
-    answers = await asyncio.gather(*(small.reserve({"hot": 1}, key=f"o-{n}") for n in range(30)), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(small.reserve({"hot": 1}, key=f"o-{n}") for n in range(30)), return_exceptions=True
+    )
     shed = [answer for answer in answers if isinstance(answer, Overloaded)]
     held = [answer for answer in answers if isinstance(answer, fp.Hold)]
     assert len(shed) + len(held) == 30

@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from faultproof.errors import HoldEnded, HoldExpired, InsufficientStock, InvalidInput, KeyReused, UnknownHold, UnknownItem
+from faultproof.errors import (
+    HoldEnded,
+    HoldExpired,
+    InsufficientStock,
+    InvalidInput,
+    KeyReused,
+    UnknownHold,
+    UnknownItem,
+)
 from faultproof.patterns.escrow.requests import (
     TOTAL_MAX,
     Confirm,
@@ -91,6 +99,15 @@ class Books:
                 self.entries[row.key] = Entry(row.key, line, row.state, row.until_us, row.ttl_us, new=False)
             else:
                 entry.lines += line
+
+    def may_fall_short(self, requests: Sequence[Request]) -> bool:
+        """Whether more is asked of some item than is available."""
+        asked: dict[str, int] = {}
+        for request in requests:
+            if isinstance(request, Reserve):
+                for item, quantity in request.lines:
+                    asked[item] = asked.get(item, 0) + quantity
+        return any(item in self.stocks and quantity > self.stocks[item].available for item, quantity in asked.items())
 
     def decide(self, requests: Sequence[Request]) -> list[Decision]:
         """Answer all of them, in order. Holds that are due go first, so that nothing is refused for their sake."""
@@ -175,7 +192,9 @@ def _restock(books: Books, request: Restock) -> Decision:
         stock = Stock(None)
     if entry is None:
         if stock.total + quantity > TOTAL_MAX:
-            return Err(InvalidInput(f"an item has at most {TOTAL_MAX:,}; {item!r} would have {stock.total + quantity:,}"))
+            return Err(
+                InvalidInput(f"an item has at most {TOTAL_MAX:,}; {item!r} would have {stock.total + quantity:,}")
+            )
         stock.total += quantity
         stock.available += quantity
         books.stocks[item] = stock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from faultproof import bounds
 from faultproof.errors import Busy, ConstraintViolated, InvalidInput, Misuse, UnknownHold, UnknownItem
@@ -18,6 +18,8 @@ from faultproof.patterns.escrow.requests import Confirm, Extend, Hold, Item, Rel
 from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.group_commit import Err
+
+T = TypeVar("T")
 
 NAME_BYTES_MAX = 100
 
@@ -45,14 +47,7 @@ class Escrow:
 
         Raises `InvalidInput` for a name that cannot be used.
         """
-        if (
-            not isinstance(name, str)
-            or not all(c.isalnum() or c in "-_." for c in name)
-            or not 1 <= len(name.encode()) <= NAME_BYTES_MAX
-        ):
-            raise InvalidInput(
-                f"an escrow is named with up to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.', got {name!r}"
-            )
+        _check_name(name)
         self.name = name
         self._database = database
         self._options = options or EscrowOptions()
@@ -79,7 +74,7 @@ class Escrow:
         `key`: of the delivery; the same again adds nothing. Raises `KeyReused` for a key that was used otherwise,
         `InvalidInput` for more than the item may have, and else as `reserve`.
         """
-        return self._do(requests.restock(item, quantity, key), tx)
+        return self._do(Item, requests.restock(item, quantity, key), tx)
 
     @overload
     def reserve(self, items: Mapping[str, int], *, key: str, ttl: float | None = None, tx: SyncTx) -> Hold: ...
@@ -110,7 +105,7 @@ class Escrow:
         `tx` `Overloaded` (with `retry_after`) when too many wait, `DeadlineExceeded`, `TransactionOpen` inside an open
         transaction: nothing happened in all of these. `OutcomeUnknown`: ask again with the same key.
         """
-        return self._do(requests.reserve(items, key, ttl, self._options), tx)
+        return self._do(Hold, requests.reserve(items, key, ttl, self._options), tx)
 
     @overload
     def confirm(self, key: str, *, tx: SyncTx) -> Hold: ...
@@ -121,7 +116,7 @@ class Escrow:
     def confirm(self, key: str, *, tx: Tx | SyncTx | Inline | None = None) -> Awaitable[Hold] | Script[Hold] | Hold:
         """What is held is sold. Again: the same answer. Raises `HoldExpired` once its time is up, `HoldEnded` if it was
         released, `UnknownHold`, and else as `reserve`."""
-        return self._do(Confirm(requests.text(key, "a key")), tx)
+        return self._do(Hold, Confirm(requests.text(key, "a key")), tx)
 
     @overload
     def release(self, key: str, *, tx: SyncTx) -> Hold: ...
@@ -132,7 +127,7 @@ class Escrow:
     def release(self, key: str, *, tx: Tx | SyncTx | Inline | None = None) -> Awaitable[Hold] | Script[Hold] | Hold:
         """What is held is available again. Again: the same answer. Raises `HoldExpired` once its time is up (it is available
         then as well), `HoldEnded` if it was confirmed, `UnknownHold`, and else as `reserve`."""
-        return self._do(Release(requests.text(key, "a key")), tx)
+        return self._do(Hold, Release(requests.text(key, "a key")), tx)
 
     @overload
     def extend(self, key: str, *, ttl: float | None = None, tx: SyncTx) -> Hold: ...
@@ -145,7 +140,7 @@ class Escrow:
     ) -> Awaitable[Hold] | Script[Hold] | Hold:
         """Hold it for at least `ttl` seconds from now; never shorter than before. Raises like `confirm`, and `HoldEnded` for
         one that was confirmed."""
-        return self._do(Extend(requests.text(key, "a key"), requests.microseconds(ttl, self._options)), tx)
+        return self._do(Hold, Extend(requests.text(key, "a key"), requests.microseconds(ttl, self._options)), tx)
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
@@ -183,9 +178,7 @@ class Escrow:
         `every`: seconds that a hold may be overdue. `keep`: seconds for which the keys of holds that are over, and of
         deliveries, are remembered; a repetition later than that is taken for new. `batch`: lines in one transaction.
         """
-        return Expiry(
-            self._database, self.name, self._options, self._on_expired, every=every, keep=keep, batch=batch
-        )
+        return Expiry(self._database, self.name, self._options, self._on_expired, every=every, keep=keep, batch=batch)
 
     async def close(self) -> None:
         """Commit what was accepted, and refuse new calls outside transactions."""
@@ -193,7 +186,7 @@ class Escrow:
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 
-    def _do(self, request: Request, tx: Tx | SyncTx | Inline | None) -> Any:
+    def _do(self, answer: type[T], request: Request, tx: Tx | SyncTx | Inline | None) -> Awaitable[T] | Script[T] | T:
         if tx is None:
             return self._alone(request)
         if not hasattr(tx, "run"):
@@ -201,7 +194,9 @@ class Escrow:
                 f"`tx` is a {type(tx).__qualname__}: pass what `database.transaction()` gives, or `faultproof.join(connection)`"
             )
         if getattr(tx, "database", self._database).logs is not self._database.logs:
-            raise Misuse("`tx` is a transaction of another database than this one's: it would not commit what you write")
+            raise Misuse(
+                "`tx` is a transaction of another database than this one's: it would not commit what you write"
+            )
         return tx.run(self._inside(request))
 
     async def _alone(self, request: Request) -> Any:
@@ -213,12 +208,21 @@ class Escrow:
             return await self._lanes.submit(request)
 
     def _inside(self, request: Request) -> Script[Any]:
-        decisions: list[Decision] = yield from apply(
-            self.name, [request], waits=True, on_expired=self._on_expired
-        )
+        decisions: list[Decision] = yield from apply(self.name, [request], waits=True, on_expired=self._on_expired)
         (decision,) = decisions
         if isinstance(decision, Err):
             raise decision.error
         if isinstance(decision.value, Contended):
             raise Busy(f"the hold {request.key!r} is being made by another call: try again")
         return decision.value
+
+
+def _check_name(name: object) -> None:
+    if (
+        not isinstance(name, str)
+        or not all(c.isalnum() or c in "-_." for c in name)
+        or not 1 <= len(name.encode()) <= NAME_BYTES_MAX
+    ):
+        raise InvalidInput(
+            f"an escrow is named with up to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.', got {name!r}"
+        )
