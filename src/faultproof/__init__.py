@@ -7,7 +7,7 @@ from faultproof.blocking import Blocking
 from faultproof.clock import Env
 from faultproof.connect import PostgresOptions, connect
 from faultproof.joining import join
-from faultproof.patterns.escrow import Audit, Escrow, EscrowOptions, Hold, Item
+from faultproof.patterns.escrow import Escrow, EscrowOptions, Hold, StockAudit, StockItem
 from faultproof.patterns.outbox import (
     ConsumerOptions,
     DeadLetter,
@@ -26,7 +26,6 @@ from faultproof.primitives.worker import Worker
 from faultproof.signals import Signals
 
 __all__ = [
-    "Audit",
     "BatchLimits",
     "Batcher",
     "Blocking",
@@ -41,7 +40,6 @@ __all__ = [
     "GroupLag",
     "Hold",
     "Idempotency",
-    "Item",
     "Lag",
     "MessageInbox",
     "Ok",
@@ -52,6 +50,8 @@ __all__ = [
     "RetryBudget",
     "RetryPolicy",
     "Signals",
+    "StockAudit",
+    "StockItem",
     "Worker",
     "connect",
     "join",

@@ -55,7 +55,7 @@ async def patiently(ask):  # type: ignore[no-untyped-def]  # whatever it gives
         try:
             return await ask()
         except TryAgain:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # sleeps: as a client does that was told to come back
 
 
 def tell(*facts: str) -> None:

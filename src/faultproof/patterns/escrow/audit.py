@@ -10,7 +10,7 @@ from faultproof.ports.script import Script
 FINDINGS_MAX = 1_000
 
 
-class Audit(NamedTuple):
+class StockAudit(NamedTuple):
     """What an audit found."""
 
     violations: tuple[str, ...]
@@ -23,7 +23,7 @@ class Audit(NamedTuple):
     them. If it grows, no expiry loop runs."""
 
 
-def audit(escrow: str) -> Script[Audit]:
+def audit(escrow: str) -> Script[StockAudit]:
     """On a snapshot: between its statements nothing may change."""
     found: list[str] = []
     for row in (yield from sql.wrong_sums(escrow, FINDINGS_MAX)):
@@ -33,7 +33,7 @@ def audit(escrow: str) -> Script[Audit]:
     for key, _ in (yield from sql.torn(escrow, FINDINGS_MAX)):
         found.append(f"the lines of the hold {key!r} do not stand together")
     counts = yield from sql.counts(escrow)
-    return Audit(tuple(found), counts.items, counts.holds, counts.overdue)
+    return StockAudit(tuple(found), counts.items, counts.holds, counts.overdue)
 
 
 def _sentences(row: sql.Sums) -> list[str]:

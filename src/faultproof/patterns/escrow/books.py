@@ -25,13 +25,13 @@ from faultproof.patterns.escrow.requests import (
     Expire,
     Extend,
     Hold,
-    Item,
     Lines,
     Release,
     Request,
     Reserve,
     Restock,
     State,
+    StockItem,
 )
 from faultproof.patterns.escrow.sql import Change, LineRow, Move, StockRow
 from faultproof.primitives.group_commit import Err, Ok
@@ -199,7 +199,7 @@ def _restock(books: Books, request: Restock) -> Decision:
         stock.available += quantity
         books.stocks[item] = stock
         books.entries[request.key] = Entry(request.key, request.lines, "restocked", books.now, 0, new=True)
-    return Ok(Item(item, stock.total, stock.available, stock.reserved, stock.sold))
+    return Ok(StockItem(item, stock.total, stock.available, stock.reserved, stock.sold))
 
 
 def _reserve(books: Books, request: Reserve) -> Decision:

@@ -8,13 +8,13 @@ from typing import Any, TypeVar, overload
 from faultproof import bounds
 from faultproof.errors import Busy, ConstraintViolated, InvalidInput, Misuse, UnknownHold, UnknownItem
 from faultproof.patterns.escrow import requests, sql
-from faultproof.patterns.escrow.audit import Audit, audit
+from faultproof.patterns.escrow.audit import audit
 from faultproof.patterns.escrow.books import Contended, Decision
 from faultproof.patterns.escrow.expiry import Expiry
 from faultproof.patterns.escrow.lanes import Lanes
 from faultproof.patterns.escrow.operations import OnExpired, apply
 from faultproof.patterns.escrow.options import EscrowOptions
-from faultproof.patterns.escrow.requests import Confirm, Extend, Hold, Item, Release, Request
+from faultproof.patterns.escrow.requests import Confirm, Extend, Hold, Release, Request, StockItem
 from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.group_commit import Err
@@ -61,20 +61,20 @@ class Escrow:
     # -- changing -------------------------------------------------------------------------------------------------------
 
     @overload
-    def restock(self, item: str, quantity: int, *, key: str, tx: SyncTx) -> Item: ...
+    def restock(self, item: str, quantity: int, *, key: str, tx: SyncTx) -> StockItem: ...
     @overload
-    def restock(self, item: str, quantity: int, *, key: str, tx: Inline) -> Script[Item]: ...
+    def restock(self, item: str, quantity: int, *, key: str, tx: Inline) -> Script[StockItem]: ...
     @overload
-    def restock(self, item: str, quantity: int, *, key: str, tx: Tx | None = None) -> Awaitable[Item]: ...
+    def restock(self, item: str, quantity: int, *, key: str, tx: Tx | None = None) -> Awaitable[StockItem]: ...
     def restock(
         self, item: str, quantity: int, *, key: str, tx: Tx | SyncTx | Inline | None = None
-    ) -> Awaitable[Item] | Script[Item] | Item:
+    ) -> Awaitable[StockItem] | Script[StockItem] | StockItem:
         """Add `quantity` to an item, which is made if it is not there; how it stands then.
 
         `key`: of the delivery; the same again adds nothing. Raises `KeyReused` for a key that was used otherwise,
         `InvalidInput` for more than the item may have, and else as `reserve`.
         """
-        return self._do(Item, requests.restock(item, quantity, key), tx)
+        return self._do(StockItem, requests.restock(item, quantity, key), tx)
 
     @overload
     def reserve(self, items: Mapping[str, int], *, key: str, ttl: float | None = None, tx: SyncTx) -> Hold: ...
@@ -154,19 +154,21 @@ class Escrow:
         state = "expired" if state == "held" and not left_us else state
         return Hold(key, {row.item: row.quantity for row in rows}, state, until_us, left_us / 1_000_000)  # type: ignore[arg-type]
 
-    async def item(self, item: str) -> Item:
+    async def item(self, item: str) -> StockItem:
         """How it stands. Raises `UnknownItem`."""
         row = await self._database.read(sql.item(self.name, requests.text(item, "an item")), snapshot=False)
         if row is None:
             raise UnknownItem(f"there is no item {item!r}: `restock` it first")
-        return Item(*row)
+        return StockItem(*row)
 
-    async def items(self, *, after: str = "", limit: int = 1_000) -> list[Item]:
+    async def items(self, *, after: str = "", limit: int = 1_000) -> list[StockItem]:
         """How the items stand, in the database's order of their names, at most `limit` behind `after`."""
         bounds.count("limit", limit)
-        return [Item(*row) for row in await self._database.read(sql.items(self.name, after, limit), snapshot=False)]
+        return [
+            StockItem(*row) for row in await self._database.read(sql.items(self.name, after, limit), snapshot=False)
+        ]
 
-    async def audit(self) -> Audit:
+    async def audit(self) -> StockAudit:
         """Add everything up from the rows, on one snapshot. It reads all holds that are kept."""
         return await self._database.read(audit(self.name))
 
