@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 from faultproof import bounds
 from faultproof.errors import Busy, ConstraintViolated, InvalidInput, Misuse, UnknownHold, UnknownItem
 from faultproof.patterns.escrow import requests, sql
-from faultproof.patterns.escrow.audit import audit
+from faultproof.patterns.escrow.audit import StockAudit, audit
 from faultproof.patterns.escrow.books import Contended, Decision
 from faultproof.patterns.escrow.expiry import Expiry
 from faultproof.patterns.escrow.lanes import Lanes
