@@ -12,9 +12,10 @@ import pytest
 
 import faultproof as fp
 from faultproof.clock import Env
-from faultproof.errors import Busy, Overloaded
+from faultproof.errors import Busy, HoldEnded, InsufficientStock, Overloaded
 from faultproof.patterns.escrow.lanes import shard_of
 from faultproof.ports.database import Database
+from faultproof.ports.script import sql
 from faultproof.signals import LOCK_WAIT, Signals
 from tests.conformance.conftest import Connect
 from tests.conformance.engines import Engine, Postgres
@@ -141,6 +142,35 @@ async def test_an_item_that_is_locked_holds_up_no_other_and_waiting_is_measured(
 def elsewhere(call: Coroutine[Any, Any, fp.Hold]) -> asyncio.Task[fp.Hold]:
     """As another request's task would: with nothing of this one's open transaction."""
     return asyncio.create_task(call, context=Context())
+
+
+async def test_a_call_that_has_waited_decides_on_what_it_finds_then(on_postgres: Database) -> None:
+    db = on_postgres
+    escrow = await stocked(db)
+    await escrow.reserve({"a": 1, "b": 1}, key="o-1")
+    await escrow.reserve({"a": 98, "b": 98}, key="others")  # or a constraint would notice
+    async with db.transaction() as tx:
+        await escrow.release("o-1", tx=tx)
+        await escrow.reserve({"a": 2}, key="o-2", tx=tx)
+        confirming = elsewhere(escrow.confirm("o-1"))
+        reserving = elsewhere(escrow.reserve({"a": 1}, key="o-3"))
+        await until(lambda: waits_for_a_lock(db))
+    with pytest.raises(HoldEnded, match="released already"):
+        await within(confirming)
+    with pytest.raises(InsufficientStock):
+        await within(reserving)
+    assert (await escrow.audit()).violations == ()
+    assert (await escrow.item("a"))[1:] == (100, 0, 100, 0)
+    await escrow.close()
+
+
+@sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+def _waiting() -> int: ...
+
+
+async def waits_for_a_lock(db: Database) -> bool:
+    task = asyncio.create_task(db.read(_waiting()), context=Context())
+    return await task > 0
 
 
 async def test_an_item_that_stays_locked_is_busy_in_time_and_nothing_happened(on_postgres: Database) -> None:
