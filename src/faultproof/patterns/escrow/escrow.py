@@ -174,7 +174,7 @@ class Escrow:
 
     # -- running --------------------------------------------------------------------------------------------------------
 
-    def expiry(self, *, every: float = 1.0, keep: float = 86_400.0, batch: int = 500) -> Expiry:
+    def expiry(self, *, every: float = 1.0, keep: float = 86_400.0, batch: int = 100) -> Expiry:
         """The loop that returns expired holds' stock; for a `Worker`, in any number of processes.
 
         `every`: seconds that a hold may be overdue. `keep`: seconds for which the keys of holds that are over, and of
