@@ -45,6 +45,7 @@ def test_patterns_gives_status_and_proof() -> None:
     rows = json.loads(faultproof("patterns", "--json").stdout)
     assert {row["name"]: row["proof"] for row in rows if row["status"] == "ready"} == {
         "Outbox": "faultproof.patterns.outbox.proof:OUTBOX",
+        "Escrow": "faultproof.patterns.escrow.proof:ESCROW",
         "Batch": "faultproof.patterns.batch.proof:BATCH",
     }
     assert all(row["proof"] is None for row in rows if row["status"] == "planned")
