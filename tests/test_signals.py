@@ -21,6 +21,7 @@ from faultproof.signals import (
     ALL,
     BUDGET_SPENT,
     DEAD_LETTER,
+    HOLDS_EXPIRED,
     LAG_AGE,
     LAG_EVENTS,
     LOCK_WAIT,
@@ -388,3 +389,20 @@ def test_without_opentelemetry_signals_go_to_logging() -> None:
         [sys.executable, "-c", WITHOUT_OPENTELEMETRY], capture_output=True, text=True, timeout=60, check=True
     )
     assert ran.stdout == "WARNING faultproof.stuck 2 claims {'kind': 'job'}\n"
+
+
+@shows(HOLDS_EXPIRED)
+async def test_holds_whose_time_ran_out_are_counted_when_their_stock_is_returned(
+    connect: Connect, env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    escrow = fp.Escrow(await connect(env))
+    await escrow.install()
+    await escrow.restock("milk", 3, key="d-1")
+    for n in range(3):
+        await escrow.reserve({"milk": 1}, key=f"o-{n}", ttl=10.0 * (n + 1))
+    loop = escrow.expiry()
+    assert await loop.step() == 1.0
+    assert recorder.values(HOLDS_EXPIRED) == []
+    clock.now += 20.0
+    assert await loop.step() == 0.0
+    assert recorder.values(HOLDS_EXPIRED, escrow="stock") == [2]

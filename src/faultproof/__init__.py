@@ -7,6 +7,7 @@ from faultproof.blocking import Blocking
 from faultproof.clock import Env
 from faultproof.connect import PostgresOptions, connect
 from faultproof.joining import join
+from faultproof.patterns.escrow import Escrow, EscrowOptions, Hold, StockAudit, StockItem
 from faultproof.patterns.outbox import (
     ConsumerOptions,
     DeadLetter,
@@ -49,9 +50,12 @@ __all__ = [
     "DeadLetter",
     "Env",
     "Err",
+    "Escrow",
+    "EscrowOptions",
     "Event",
     "GroupCommit",
     "GroupLag",
+    "Hold",
     "Idempotency",
     "Lag",
     "MessageInbox",
@@ -71,6 +75,8 @@ __all__ = [
     "Step",
     "StepContext",
     "StepRetry",
+    "StockAudit",
+    "StockItem",
     "Worker",
     "connect",
     "join",

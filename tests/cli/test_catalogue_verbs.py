@@ -46,6 +46,7 @@ def test_patterns_gives_status_and_proof() -> None:
     assert {row["name"]: row["proof"] for row in rows if row["status"] == "ready"} == {
         "Outbox": "faultproof.patterns.outbox.proof:OUTBOX",
         "Saga": "faultproof.patterns.saga.proof:SAGA",
+        "Escrow": "faultproof.patterns.escrow.proof:ESCROW",
         "Batch": "faultproof.patterns.batch.proof:BATCH",
     }
     assert all(row["proof"] is None for row in rows if row["status"] == "planned")

@@ -224,7 +224,7 @@ def test_progress_is_shown_on_a_terminal_after_a_second(monkeypatch: pytest.Monk
 
 PROVE: dict[str, tuple[str, ...]] = {
     "There is no pattern named 'outbx'; did you mean Outbox?": ("outbx",),
-    "CQRS has no proof yet; ready are Outbox, Saga, Batch": ("cqrs",),
+    "CQRS has no proof yet; ready are Outbox, Saga, Escrow, Batch": ("cqrs",),
     "there is no proof 'nowhere.at_all:X': no module 'nowhere.at_all' is installed": ("nowhere.at_all:X",),
     "there is no proof ':X': no module '' is installed": (":X",),
     "there is no proof 'faultproof.cli:app': the module has no Proof of that name": ("faultproof.cli:app",),
