@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from faultproof.errors import EventsTrimmed, InvalidInput, LeaseLost, SchemaMismatch
+from faultproof.ports.claims import Claim
 from faultproof.ports.log import Record
 
 
 def lease_lost(kind: str) -> LeaseLost:
     """A claim was presented that is not the latest of its row."""
     return LeaseLost(f"another worker has taken over work of kind {kind!r}: what this one did has been undone")
+
+
+def all_held(kind: str, claims: Sequence[Claim]) -> Callable[[int], None]:
+    """For `later`: raises `lease_lost` unless so many rows were found as claims were presented."""
+
+    def check(found: int) -> None:
+        if found != len(claims):
+            raise lease_lost(kind)
+
+    return check
 
 
 def no_such_log(log: str) -> SchemaMismatch:

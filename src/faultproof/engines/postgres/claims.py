@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from faultproof.engines.refusals import lease_lost
+from faultproof.engines.refusals import all_held, lease_lost
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, later, sql
@@ -138,21 +138,14 @@ class PostgresClaims:
         return sorted((yield from _take(kind, owner, ttl_us, limit)))
 
     def guard(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        def all_held(ids: list[str]) -> None:
-            if len(ids) != len(claims):
-                raise lease_lost(kind)
-
-        yield from later(_lock(kind, _held(claims)), all_held)
+        check = all_held(kind, claims)
+        yield from later(_lock(kind, _held(claims)), lambda ids: check(len(ids)))
 
     def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:
         return sorted((yield from _renew(kind, _held(claims), ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        def all_held(count: int) -> None:
-            if count != len(claims):
-                raise lease_lost(kind)
-
-        yield from later(_finish(kind, _held(claims)), all_held)
+        yield from later(_finish(kind, _held(claims)), all_held(kind, claims))
 
     def fail(self, kind: str, claim: Claim, *, error: str, retry_in_us: int | None) -> Script[None]:
         dead = int(retry_in_us is None)

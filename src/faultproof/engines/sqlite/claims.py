@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from faultproof.engines.refusals import lease_lost
+from faultproof.engines.refusals import all_held, lease_lost
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Changed, Script, later, sql
@@ -143,21 +143,13 @@ class SqliteClaims:
         return sorted((yield from _take(kind, owner, ttl_us, limit)))
 
     def guard(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        def all_held(count: int) -> None:
-            if count != len(claims):
-                raise lease_lost(kind)
-
-        yield from later(_count_held(kind, _held(claims)), all_held)
+        yield from later(_count_held(kind, _held(claims)), all_held(kind, claims))
 
     def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:
         return sorted((yield from _renew(kind, _held(claims), ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        def all_held(count: int) -> None:
-            if count != len(claims):
-                raise lease_lost(kind)
-
-        yield from later(_finish(kind, _held(claims)), all_held)
+        yield from later(_finish(kind, _held(claims)), all_held(kind, claims))
         if claims:
             yield from _raise_floor(kind, max(claim.token for claim in claims))
 

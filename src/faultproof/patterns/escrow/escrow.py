@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar, overload
 
 from faultproof import bounds
-from faultproof.errors import Busy, ConstraintViolated, InvalidInput, Misuse, UnknownHold, UnknownItem
+from faultproof.errors import Busy, ConstraintViolated, UnknownHold, UnknownItem
 from faultproof.patterns.escrow import requests, sql
 from faultproof.patterns.escrow.audit import StockAudit, audit
 from faultproof.patterns.escrow.books import Contended, Decision
@@ -18,10 +18,9 @@ from faultproof.patterns.escrow.requests import Confirm, Extend, Hold, Release, 
 from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.group_commit import Err
+from faultproof.primitives.transactions import check_tx
 
 T = TypeVar("T")
-
-NAME_BYTES_MAX = 100
 
 
 class Escrow:
@@ -47,7 +46,7 @@ class Escrow:
 
         Raises `InvalidInput` for a name that cannot be used.
         """
-        _check_name(name)
+        bounds.name("an escrow", name)
         self.name = name
         self._database = database
         self._options = options or EscrowOptions()
@@ -191,14 +190,7 @@ class Escrow:
     def _do(self, answer: type[T], request: Request, tx: Tx | SyncTx | Inline | None) -> Awaitable[T] | Script[T] | T:
         if tx is None:
             return self._alone(request)
-        if not hasattr(tx, "run"):
-            raise InvalidInput(
-                f"`tx` is a {type(tx).__qualname__}: pass what `database.transaction()` gives, or `faultproof.join(connection)`"
-            )
-        if getattr(tx, "database", self._database).logs is not self._database.logs:
-            raise Misuse(
-                "`tx` is a transaction of another database than this one's: it would not commit what you write"
-            )
+        check_tx(tx, self._database)
         return tx.run(self._inside(request))
 
     async def _alone(self, request: Request) -> Any:
@@ -217,14 +209,3 @@ class Escrow:
         if isinstance(decision.value, Contended):
             raise Busy(f"the hold {request.key!r} is being made by another call: try again")
         return decision.value
-
-
-def _check_name(name: object) -> None:
-    if (
-        not isinstance(name, str)
-        or not all(c.isalnum() or c in "-_." for c in name)
-        or not 1 <= len(name.encode()) <= NAME_BYTES_MAX
-    ):
-        raise InvalidInput(
-            f"an escrow is named with up to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.', got {name!r}"
-        )

@@ -203,43 +203,34 @@ def _told(books: Books) -> Script[None]:
         yield from _on_expired(hold)
 
 
-class _Planted(Lanes):
-    """Each call for itself, in a way of its own."""
-
-    async def submit(self, request: Request) -> Any:
-        (decision,) = await self._carried_out([request])
-        if isinstance(decision, Err):
-            raise decision.error
-        return decision.value
-
-    async def _carried_out(self, requests: list[Request]) -> Any:
-        return await self._database.transact(lambda: self._broken(requests))
-
-    def _broken(self, requests: list[Request]) -> Script[Any]:
-        raise NotImplementedError
-
-    @property
-    def _database(self) -> Database:
-        return self._quick._database
+def _answer(decisions: Sequence[Any]) -> Any:
+    (decision,) = decisions
+    if isinstance(decision, Err):
+        raise decision.error
+    return decision.value
 
 
-class _Splits(_Planted):
+def _database(lanes: Lanes) -> Database:
+    return lanes._quick._database
+
+
+class _Splits(Lanes):
     """The item's numbers in one transaction, the hold in the next."""
 
-    async def _carried_out(self, requests: list[Request]) -> Any:
+    async def submit(self, request: Request) -> Any:
         books = Books(waits=True)
         decisions: Any = None
 
         def numbers() -> Script[None]:
             nonlocal books, decisions
-            books = yield from opened(self._escrow, requests, waits=True)
-            decisions = books.decide(requests)
+            books = yield from opened(self._escrow, [request], waits=True)
+            decisions = books.decide([request])
             yield from write_items(self._escrow, books)
             yield from _told(books)
 
-        await self._database.transact(numbers)
-        await self._database.transact(write_holds(self._escrow, books))
-        return decisions
+        await _database(self).transact(numbers)
+        await _database(self).transact(write_holds(self._escrow, books))
+        return _answer(decisions)
 
 
 @sql(
@@ -249,12 +240,12 @@ class _Splits(_Planted):
 def _overwrite(rows: Sequence[StockRow]) -> None: ...
 
 
-class _DoesNotLock(_Planted):
+class _DoesNotLock(Lanes):
     """It looks in one transaction, and writes what it has calculated in the next."""
 
-    async def _carried_out(self, requests: list[Request]) -> Any:
-        books = await self._database.transact(lambda: opened(self._escrow, requests, waits=True))
-        decisions = books.decide(requests)
+    async def submit(self, request: Request) -> Any:
+        books = await _database(self).transact(lambda: opened(self._escrow, [request], waits=True))
+        decisions = books.decide([request])
 
         def blindly() -> Script[None]:
             rows = [StockRow(i, s.total, s.available, s.reserved, s.sold) for i, s in books.stocks.items()]
@@ -262,20 +253,22 @@ class _DoesNotLock(_Planted):
             yield from write_holds(self._escrow, books)
             yield from _told(books)
 
-        await self._database.transact(blindly)
-        return decisions
+        await _database(self).transact(blindly)
+        return _answer(decisions)
 
 
-class _ConfirmsTheExpired(_Planted):
+class _ConfirmsTheExpired(Lanes):
     """Whoever confirms has paid, so it is sold."""
 
-    def _broken(self, requests: list[Request]) -> Script[Any]:
-        books = yield from opened(self._escrow, requests, waits=True)
-        for request in requests:
-            entry = books.entries.get(request.key)
-            if isinstance(request, Confirm) and entry is not None:
-                entry.state, entry.until_us = "held", books.now + 1
-        decisions = books.decide(requests)
+    async def submit(self, request: Request) -> Any:
+        return _answer(await _database(self).transact(lambda: self._believed(request)))
+
+    def _believed(self, request: Request) -> Script[Any]:
+        books = yield from opened(self._escrow, [request], waits=True)
+        entry = books.entries.get(request.key)
+        if isinstance(request, Confirm) and entry is not None:
+            entry.state, entry.until_us = "held", books.now + 1
+        decisions = books.decide([request])
         yield from written(self._escrow, books)
         yield from _told(books)
         return decisions

@@ -106,7 +106,7 @@ def reserve(items: object, key: object, ttl: float | None, options: EscrowOption
     """Its lines are in order of the item: the same hold is the same lines."""
     if not isinstance(items, Mapping) or not 1 <= len(items) <= LINES_MAX:
         raise InvalidInput(
-            f"a hold is of 1 to {LINES_MAX} items, as a mapping from item to quantity, got {_short(items)}"
+            f"a hold is of 1 to {LINES_MAX} items, as a mapping from item to quantity, got {bounds.short(items)}"
         )
     checked = [(text(item, "an item"), count(quantity, item)) for item, quantity in items.items()]
     lines = (checked[0],) if len(checked) == 1 else tuple(sorted(checked))
@@ -134,7 +134,9 @@ def text(value: object, what: str) -> str:
                 return value
         except UnicodeEncodeError:  # half of a surrogate pair, which no engine stores
             pass
-    raise InvalidInput(f"{what} is a text of 1 to {NAME_BYTES_MAX} bytes without NUL characters, got {_short(value)}")
+    raise InvalidInput(
+        f"{what} is a text of 1 to {NAME_BYTES_MAX} bytes without NUL characters, got {bounds.short(value)}"
+    )
 
 
 def count(quantity: object, item: object) -> int:
@@ -142,13 +144,5 @@ def count(quantity: object, item: object) -> int:
     if type(quantity) is int and 1 <= quantity <= QUANTITY_MAX:
         return quantity
     raise InvalidInput(
-        f"a quantity is a whole number from 1 to {QUANTITY_MAX:,}, got {_short(quantity)} of {_short(item)}"
+        f"a quantity is a whole number from 1 to {QUANTITY_MAX:,}, got {bounds.short(quantity)} of {bounds.short(item)}"
     )
-
-
-def _short(value: object) -> str:
-    try:
-        written = repr(value)
-    except ValueError:  # Python writes no integer of more than some thousand digits
-        return "a number that is too long to be written here"
-    return written if len(written) <= 60 else written[:57] + "..."

@@ -91,7 +91,7 @@ class EventTypes:
                 hint = "pass `type=`" if type(event) is dict else "add it to the outbox's `events`"
                 raise UnknownEventType(f"{type(event).__qualname__} is not a registered event: {hint}")
         if not isinstance(name, str):
-            raise InvalidInput(f"`type` must be the name that an event is registered under, got {_short(name)}")
+            raise InvalidInput(f"`type` must be the name that an event is registered under, got {bounds.short(name)}")
         if name not in self._decoders:
             raise UnknownEventType(f"no event is registered as {name!r}: add it to the outbox's `events`")
         if type(event) is not self._kinds[name]:
@@ -158,13 +158,13 @@ def entry(
     """A validated row for the intake. A key stays in its partition for ever; an event without one goes anywhere."""
     if key is not None and not 1 <= _text_bytes(key) <= KEY_BYTES_MAX:
         raise InvalidInput(
-            f"a key must be a text of 1 to {KEY_BYTES_MAX} bytes (or None for no order), got {_short(key)}"
+            f"a key must be a text of 1 to {KEY_BYTES_MAX} bytes (or None for no order), got {bounds.short(key)}"
         )
     if not _is(headers, Mapping, types.NoneType):
-        raise InvalidInput(f"headers must map texts to texts, got {_short(headers)}")
+        raise InvalidInput(f"headers must map texts to texts, got {bounds.short(headers)}")
     for text in ("" if key is None else key, *(headers or {}), *(headers or {}).values()):
         if not _storable(text):
-            raise InvalidInput(f"keys and headers must be valid text without NUL characters, got {_short(text)}")
+            raise InvalidInput(f"keys and headers must be valid text without NUL characters, got {bounds.short(text)}")
     bounds.seconds("delay", delay, least=0)
     encoded = msgspec.json.encode(dict(headers)).decode() if headers else None
     if encoded is not None and len(encoded) > HEADERS_BYTES_MAX:
@@ -191,11 +191,6 @@ def _storable(text: object) -> bool:
         return isinstance(text, str) and "\0" not in text.encode().decode()
     except UnicodeEncodeError:  # a lone surrogate
         return False
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 _SEARCHED = (

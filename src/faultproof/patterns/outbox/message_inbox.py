@@ -12,9 +12,9 @@ from typing import overload
 from faultproof import bounds
 from faultproof.errors import InvalidInput
 from faultproof.patterns.outbox import sql
-from faultproof.patterns.outbox.outbox import check_name, check_tx
 from faultproof.ports.database import Database, News, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
+from faultproof.primitives.transactions import check_tx
 
 ID_BYTES_MAX = 512
 
@@ -28,7 +28,7 @@ class MessageInbox:
 
     def __init__(self, database: Database, name: str) -> None:
         """`name`: of the consumer, not of the message's source; 1 to 100 letters, digits, `-`, `_`, `.`."""
-        check_name(name, "an inbox")
+        bounds.name("an inbox", name)
         self.name = name
         self._database = database
 

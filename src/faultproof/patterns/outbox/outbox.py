@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from faultproof import bounds
-from faultproof.errors import InvalidInput, Misuse
 from faultproof.patterns.outbox import lag, operations, sql
 from faultproof.patterns.outbox.consumer import Consumer
 from faultproof.patterns.outbox.dead_letters import DeadLetters
@@ -21,8 +20,8 @@ from faultproof.ports.log import Entry, intake_topic
 from faultproof.ports.script import Inline, Script, Wake
 from faultproof.primitives.batcher import BatchLimits
 from faultproof.primitives.group_commit import GroupCommit, Ok
+from faultproof.primitives.transactions import check_tx
 
-NAME_BYTES_MAX = 100
 PARTITIONS_MAX = 1_024
 PAYLOAD_BYTES_MAX = 2**28 - 1
 """What PostgreSQL takes in one JSON text."""
@@ -64,7 +63,7 @@ class Outbox:
     ) -> None:
         """`events`: stable type name -> msgspec Struct, dataclass or `dict`. `name`: of the log; 1 to 100 letters, digits,
         `-`, `_`, `.`. Raises `InvalidInput` for a name or a type that cannot be used."""
-        check_name(name, "an outbox")
+        bounds.name("an outbox", name)
         self.name = name
         self._database = database
         self._options = options or OutboxOptions()
@@ -194,7 +193,7 @@ class Outbox:
 
     def dead_letters(self, group: str) -> DeadLetters:
         """What a group has given up: to list, replay or discard."""
-        check_name(group, "a group")
+        bounds.name("a group", group)
         return DeadLetters(self._database, self.name, group)
 
     async def lag(self) -> lag.Lag:
@@ -207,7 +206,7 @@ class Outbox:
         Stop its consumers before: one that runs on fails, and says so in its health, until it is stopped. One of that name
         that is started later begins at the oldest event kept.
         """
-        check_name(group, "a group")
+        bounds.name("a group", group)
         await self._database.transact(lambda: operations.forget(self._database, self.name, group))
 
     async def begin_epoch(self) -> str:
@@ -226,7 +225,7 @@ class Outbox:
     def _consumer(
         self, group: str, options: ConsumerOptions | None, handler: Handler | None = None, sink: Sink | None = None
     ) -> Consumer:
-        check_name(group, "a group")
+        bounds.name("a group", group)
         return Consumer(
             self._database,
             self.name,
@@ -252,31 +251,3 @@ class Outbox:
         yield from self._database.logs.append(self.name, items, partitions=self._options.partitions)
         yield Wake(intake_topic(self.name))
         return [Ok(made.id) for made in items]
-
-
-def type_name(value: object) -> str:
-    """For messages; in `publish`, `type` is a parameter."""
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def check_tx(tx: object, database: Database) -> None:
-    """Raise `InvalidInput` for what cannot run a script, and `Misuse` for a transaction of another database."""
-    if not hasattr(tx, "run"):
-        raise InvalidInput(
-            f"`tx` is a {type_name(tx)}: pass what `database.transaction()` gives, or `faultproof.join(connection)`"
-        )
-    # Not compared themselves: a `Database` of the user's own around another passes its log table on.
-    if getattr(tx, "database", database).logs is not database.logs:
-        raise Misuse("`tx` is a transaction of another database than this one's: it would not commit what you write")
-
-
-def check_name(name: object, what: str) -> None:
-    """Names end up in keys, topics and logs: keep them short and plain."""
-    if (
-        not isinstance(name, str)
-        or not all(c.isalnum() or c in "-_." for c in name)
-        or not 1 <= len(name.encode()) <= NAME_BYTES_MAX
-    ):
-        raise InvalidInput(
-            f"{what} is named with up to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.', got {name!r}"
-        )

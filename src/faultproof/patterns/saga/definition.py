@@ -10,7 +10,7 @@ import msgspec
 from faultproof import bounds
 from faultproof.errors import InvalidInput
 from faultproof.patterns.saga.shape import Shape, shape_of
-from faultproof.patterns.saga.steps import Step, check_name
+from faultproof.patterns.saga.steps import Step
 
 Stage = Step[Any, Any] | Sequence[Step[Any, Any]]
 
@@ -21,7 +21,7 @@ class Definition:
     def __init__(
         self, name: str, *, version: int, input: Any, steps: Sequence[Stage], pivot: Step[Any, Any] | None
     ) -> None:
-        self.name = check_name(name, "a saga")
+        self.name = bounds.name("a saga", name)
         bounds.count("version", version)
         self.version = version
         stages = tuple(tuple(stage) if isinstance(stage, (list, tuple)) else (stage,) for stage in steps)

@@ -22,11 +22,11 @@ from faultproof.patterns.saga.runner import Runner
 from faultproof.patterns.saga.shape import Shape, difference
 from faultproof.patterns.saga.sql import Listed, NewSaga
 from faultproof.patterns.saga.steps import Step
-from faultproof.patterns.saga.transactions import check_tx
 from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.batcher import BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit
+from faultproof.primitives.transactions import check_tx
 
 I = TypeVar("I")  # noqa: E741  # input, as in `StepContext`
 R = TypeVar("R")

@@ -21,7 +21,6 @@ I = TypeVar("I")  # noqa: E741  # input, as in the signatures below
 R = TypeVar("R")
 
 Kind = Literal["remote", "local", "asynchronous"]
-NAME_BYTES_MAX = 100
 RESULT_BYTES_MAX = 262_144
 
 
@@ -148,7 +147,7 @@ class Step(Generic[I, R]):
         check_arity(action, 2 if kind == "local" else 1, f"{what} takes {takes}")
         check_async(action, what)
         self.kind = kind
-        self.name = check_name(name or getattr(action, "__name__", ""), "a step")
+        self.name = bounds.name("a step", name or getattr(action, "__name__", ""), hint=": give `name=`")
         self.action = action
         self.undo = None if isinstance(undo, _NothingToUndo) else undo
         self.is_undoable = undo is not None
@@ -275,19 +274,6 @@ class Step(Generic[I, R]):
                 f"the result of step {self.name!r} contains a NUL character, which databases cut or refuse"
             )
         return encoded.decode()
-
-
-def check_name(name: object, what: str) -> str:
-    """Names end up in keys and topics: keep them short and plain."""
-    if (
-        not isinstance(name, str)
-        or not all(c.isalnum() or c in "-_." for c in name)
-        or not 1 <= len(name.encode()) <= NAME_BYTES_MAX
-    ):
-        raise InvalidInput(
-            f"{what} is named with up to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.', got {name!r}: give `name=`"
-        )
-    return name
 
 
 def _returned(action: Callable[..., Any]) -> Any:

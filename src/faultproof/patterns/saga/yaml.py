@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
+from faultproof import bounds
 from faultproof.errors import InvalidInput, MissingExtra
 from faultproof.patterns.saga.definition import Stage
 from faultproof.patterns.saga.saga import Saga, SagaOptions
 from faultproof.patterns.saga.services import Services
-from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepRetry, check_name
+from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepRetry
 from faultproof.ports.database import Database
 
 TEXT_BYTES_MAX = 262_144
@@ -112,7 +113,7 @@ def _mapping(value: object, where: str) -> dict[str, Any]:
 
 def _step(step: _Step, services: Services) -> Step[Any, Any]:
     for what in (step.service, step.action, *filter(None, [step.compensation])):
-        check_name(what, "a service, an action or a compensation")
+        bounds.name("a service, an action or a compensation", what)
     retry = StepRetry(attempts=step.retry.attempts, base=step.retry.base, cap=step.retry.cap)
     undo: Any = None
     if step.compensation == "none":

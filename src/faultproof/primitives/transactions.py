@@ -9,8 +9,9 @@ from faultproof.ports.database import Database
 def check_tx(tx: object, database: Database) -> None:
     """Raise `InvalidInput` for what cannot run a script, and `Misuse` for a transaction of another database."""
     if not hasattr(tx, "run"):
+        kind = f"{type(tx).__module__}.{type(tx).__qualname__}"
         raise InvalidInput(
-            f"`tx` is a {type(tx).__qualname__}: pass what `database.transaction()` gives, or `faultproof.join(connection)`"
+            f"`tx` is a {kind}: pass what `database.transaction()` gives, or `faultproof.join(connection)`"
         )
     # Not compared themselves: a `Database` of the user's own around another passes its claim table on.
     if getattr(tx, "database", database).claims is not database.claims:
