@@ -130,7 +130,7 @@ async def test_a_bare_call_inside_an_open_transaction_says_what_to_pass(db: Data
 
 
 async def test_a_transaction_that_is_none_or_another_s_is_refused(escrow: fp.Escrow, connect: Connect) -> None:
-    with pytest.raises(InvalidInput, match="`tx` is a builtins.str"):
+    with pytest.raises(InvalidInput, match=r"`tx` is a builtins\.str"):
         await escrow.reserve({"milk": 1}, key="o-1", tx="tx")  # type: ignore[call-overload]
     other = await connect()
     async with other.transaction() as tx:

@@ -129,7 +129,7 @@ async def test_a_transaction_of_another_database_is_refused(engine: Engine, db: 
     async with another.transaction() as tx:
         with pytest.raises(Misuse, match="another database"):
             await shop.saga.start("o-1", Order("x"), tx=tx)
-    with pytest.raises(InvalidInput, match="`tx` is a builtins.str"):
+    with pytest.raises(InvalidInput, match=r"`tx` is a builtins\.str"):
         shop.saga.start("o-1", Order("x"), tx="tx")  # type: ignore[call-overload]
 
 
