@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class Later(Generic[R]):
 
 Result: TypeAlias = Union[R, BaseException, Later[R]]  # noqa: UP007  # a type variable takes no | at run time
 Apply = Callable[[Sequence[T]], Awaitable[Sequence[Result[R]]]]
+Told = Callable[[Union[R, BaseException]], None]  # noqa: UP007  # as above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +72,22 @@ class BatchLimits:
 
 
 class _Item(Generic[T, R]):
-    __slots__ = ("arrived", "expires", "future", "value", "weight")
+    __slots__ = ("arrived", "expires", "future", "told", "value", "weight")
 
-    def __init__(self, value: T, weight: float, future: asyncio.Future[R], arrived: float, expires: float) -> None:
+    def __init__(
+        self,
+        value: T,
+        weight: float,
+        future: asyncio.Future[R] | None,
+        told: Told[R] | None,
+        arrived: float,
+        expires: float,
+    ) -> None:
         self.value = value
         self.weight = weight
         self.future = future
+        """Of whoever waits; None if nobody does."""
+        self.told = told
         self.arrived = arrived
         self.expires = expires
 
@@ -108,13 +120,18 @@ class Batcher(Generic[T, R]):
         """Items waiting for a batch, or postponed by theirs."""
         return len(self._pending) + len(self._postponed)
 
-    async def submit(self, item: T, *, weight: float = 1.0, timeout: float | None = None) -> R:
+    async def submit(
+        self, item: T, *, weight: float = 1.0, timeout: float | None = None, told: Told[R] | None = None
+    ) -> R:
         """Apply `item` in some batch, and give its result.
 
         Raises what `apply` gave for the item; `Overloaded` when too many wait; `DeadlineExceeded` when `timeout` seconds
         passed before its batch began (nothing happened); `OutcomeUnknown` when they passed after; `InvalidInput` for a
         weight or a timeout that is no finite number. A caller that is cancelled before its batch began takes the item
         with it; afterwards the outcome is unknown to it.
+
+        `told` hears of the result or the error as soon as the batch has ended, before the caller goes on, and also when the
+        caller has gone meanwhile; of an item that was in no batch it hears nothing.
         """
         if self._closed:
             raise Closed(f"the batcher {self._name!r} is closed: make a new one")
@@ -127,8 +144,15 @@ class Batcher(Generic[T, R]):
         if seconds <= 0:
             raise DeadlineExceeded(f"no time was left to wait for a batch of {self._name!r}")
         if not self._busy() and not self._pending and self._limits.window == 0:
-            return await self._lead(item, seconds)
-        return await self._follow(item, weight, seconds)
+            return await self._lead(item, seconds, told)
+        return await self._follow(item, weight, seconds, told)
+
+    def post(self, item: T, told: Told[R], *, weight: float = 1.0) -> None:
+        """Apply `item` in some batch for nobody who waits; `told` hears of it. For whoever bounds by itself how many items
+        it has under way: this refuses none for their number, and none expires. Raises `Closed`."""
+        if self._closed:
+            raise Closed(f"the batcher {self._name!r} is closed: make a new one")
+        self._enqueue(_Item(item, weight, None, told, self._env.clock.monotonic(), math.inf))
 
     async def close(self) -> None:
         """Refuse new items, and wait until those accepted have been applied."""
@@ -142,12 +166,15 @@ class Batcher(Generic[T, R]):
         while self._postponed:
             await asyncio.wait(set(self._postponed))  # unbounded: so is each of these
 
-    async def _lead(self, item: T, seconds: float) -> R:
+    async def _lead(self, item: T, seconds: float, told: Told[R] | None) -> R:
         """Nobody is ahead: run the item as a batch of its own, at once, without another task in between."""
         self._leading = True
+        result: Result[R] = OutcomeUnknown(f"whoever led a batch of {self._name!r} was cut short amid it")
         try:
             async with asyncio.timeout(seconds) as limit:
                 (result,) = await self._run([item])
+                if told is not None and not isinstance(result, Later):
+                    self._tell(told, result)
         except TimeoutError as error:
             if limit.expired():
                 raise OutcomeUnknown(f"a batch of {self._name!r} was still running after {seconds} s") from error
@@ -157,10 +184,12 @@ class Batcher(Generic[T, R]):
             if self._led is not None:
                 self._led.set_result(None)
                 self._led = None
+            if told is not None and not isinstance(result, Later):
+                self._tell(told, result)
             self._start()
         if isinstance(result, Later):  # it leads no longer: others may go ahead meanwhile
             future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-            self._postpone(future, result)
+            self._postpone(future, told, result)
             return await self._outcome(future, seconds)
         if isinstance(result, BaseException):
             raise _raisable(self._name, result)
@@ -175,14 +204,17 @@ class Batcher(Generic[T, R]):
                 raise
             raise OutcomeUnknown(f"an item of {self._name!r} was still being worked on after {seconds} s") from error
 
-    async def _follow(self, item: T, weight: float, seconds: float) -> R:
-        self._admit()
-        loop = asyncio.get_running_loop()
-        now = self._env.clock.monotonic()
-        future: asyncio.Future[R] = loop.create_future()
+    def _enqueue(self, item: _Item[T, R]) -> int:
         arrival = self._arrivals = self._arrivals + 1
-        self._pending[arrival] = _Item(item, weight, future, now, now + seconds)
+        self._pending[arrival] = item
         self._start()
+        return arrival
+
+    async def _follow(self, item: T, weight: float, seconds: float, told: Told[R] | None) -> R:
+        self._admit()
+        now = self._env.clock.monotonic()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        arrival = self._enqueue(_Item(item, weight, future, told, now, now + seconds))
         try:
             async with asyncio.timeout(seconds) as limit:
                 return await future
@@ -258,7 +290,7 @@ class Batcher(Generic[T, R]):
             self._env.signals.emit(QUEUE_AGE, now - oldest.arrived, queue=self._name)
         while self._pending and len(batch) < self._limits.items:
             arrival, item = next(iter(self._pending.items()))
-            if item.future.done() or item.expires <= now:
+            if item.future is not None and (item.future.done() or item.expires <= now):
                 del self._pending[arrival]
                 if not item.future.done():
                     item.future.set_exception(
@@ -293,29 +325,42 @@ class Batcher(Generic[T, R]):
 
     def _answer(self, batch: Sequence[_Item[T, R]], results: Sequence[Result[R]]) -> None:
         for item, result in zip(batch, results, strict=True):
-            if item.future.done():  # its caller was cancelled or ran out of time
-                continue
             if isinstance(result, Later):
-                self._postpone(item.future, result)
-            elif isinstance(result, BaseException):
-                item.future.set_exception(_raisable(self._name, result))
+                if item.told is not None or (item.future is not None and not item.future.done()):
+                    self._postpone(item.future, item.told, result)
             else:
-                item.future.set_result(result)
+                self._settle(item.future, item.told, result)
 
-    def _postpone(self, future: asyncio.Future[R], later: Later[R]) -> None:
+    def _settle(self, future: asyncio.Future[R] | None, told: Told[R] | None, result: R | BaseException) -> None:
+        if told is not None:
+            self._tell(told, result)
+        if future is None or future.done():  # its caller was cancelled or ran out of time
+            return
+        if isinstance(result, BaseException):
+            future.set_exception(_raisable(self._name, result))
+        else:
+            future.set_result(result)
+
+    def _tell(self, told: Told[R], result: R | BaseException) -> None:
+        try:
+            told(result)
+        except Exception as error:  # the others are told nevertheless
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"whoever posted to the batcher {self._name!r} failed at being told", "exception": error}
+            )
+
+    def _postpone(self, future: asyncio.Future[R] | None, told: Told[R] | None, later: Later[R]) -> None:
         """A task of its own, held to the same bound as waiting items."""
 
         async def work() -> None:
             try:
                 result = await later.work()
             except BaseException as error:  # a caller waits for it, whatever it is
-                if not future.done():
-                    future.set_exception(_raisable(self._name, error))
+                self._settle(future, told, error)
                 if not isinstance(error, Exception):
                     raise
             else:
-                if not future.done():
-                    future.set_result(result)
+                self._settle(future, told, result)
 
         task = asyncio.get_running_loop().create_task(work(), name=f"faultproof-{self._name}-later")
         self._postponed.add(task)

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from faultproof.errors import Closed, Misuse, OutcomeUnknown, Repair, TransactionOpen, TryAgain
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
-from faultproof.primitives.batcher import Batcher, BatchLimits, Later, Result, for_each_caller
+from faultproof.primitives.batcher import Batcher, BatchLimits, Later, Result, Told, for_each_caller
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -60,14 +60,20 @@ class GroupCommit(Generic[T, R]):
         self._apply = apply
         self._batcher: Batcher[T, R] = Batcher(self._commit, env=database.env, limits=limits, name=name)
 
-    async def submit(self, item: T, *, weight: float = 1.0, timeout: float | None = None) -> R:
-        """Commit the operation, alone or with others, and give its result. Errors as for `Batcher.submit`.
+    async def submit(
+        self, item: T, *, weight: float = 1.0, timeout: float | None = None, told: Told[R] | None = None
+    ) -> R:
+        """Commit the operation, alone or with others, and give its result. Errors, and `told`, as for `Batcher.submit`.
 
         Raises `TransactionOpen` inside an open transaction of this task: it would wait for itself.
         """
         if self._database.in_transaction():
             raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
-        return await self._batcher.submit(item, weight=weight, timeout=timeout)
+        return await self._batcher.submit(item, weight=weight, timeout=timeout, told=told)
+
+    def post(self, item: T, told: Told[R], *, weight: float = 1.0) -> None:
+        """Commit the operation for nobody who waits; see `Batcher.post`."""
+        self._batcher.post(item, told, weight=weight)
 
     async def close(self) -> None:
         """Commit what was accepted, and refuse the rest."""

@@ -5,7 +5,7 @@ States: a row is dead if `dead`, held if `owner` is set and `until_us` lies ahea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from faultproof.engines.refusals import all_held, lease_lost
@@ -47,6 +47,16 @@ class Held(NamedTuple):
        ON CONFLICT (kind, id) DO NOTHING"""
 )
 def _add(kind: str, ids: Sequence[str], delay_us: int) -> Changed: ...
+
+
+@sql(
+    """INSERT INTO faultproof_claim (kind, id, owner, token, attempts, until_us)
+       SELECT :kind, value, :owner, coalesce((SELECT token FROM faultproof_claim_floor WHERE kind = :kind), 0) + 1, 1,
+              {now} + :ttl_us
+       FROM {ids} WHERE true
+       ON CONFLICT (kind, id) DO NOTHING RETURNING id, token, attempts"""
+)
+def _hold(kind: str, owner: str, ids: Sequence[str], ttl_us: int) -> list[Claim]: ...
 
 
 @sql(
@@ -138,6 +148,11 @@ class SqliteClaims:
 
     def add(self, kind: str, ids: Sequence[str], *, delay_us: int = 0) -> Script[int]:
         return (yield from _add(kind, ids, delay_us))
+
+    def hold(
+        self, kind: str, owner: str, ids: Sequence[str], *, ttl_us: int, held: Callable[[list[Claim]], None]
+    ) -> Script[None]:
+        yield from later(_hold(kind, owner, ids, ttl_us), held)
 
     def take(self, kind: str, owner: str, *, ttl_us: int, limit: int) -> Script[list[Claim]]:
         return sorted((yield from _take(kind, owner, ttl_us, limit)))

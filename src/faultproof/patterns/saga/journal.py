@@ -70,11 +70,24 @@ class Take(NamedTuple):
     """What to make of each, and what to journal of it first."""
 
 
+class Hold(NamedTuple):
+    """Who goes on with a saga from its start, so that nobody has to find it first."""
+
+    owner: str
+    ttl_us: int
+    begin: Callable[[], Sequence[Entry] | None]
+    """What to journal with it, or None if there is no room any more. Called in its transaction, again if that is begun
+    again."""
+    held: Callable[[Claim], None]
+    """Given its claim, before the commit; not for one that was there already."""
+
+
 class Start(NamedTuple):
     """A saga to start."""
 
     definition: Definition
     row: sql.NewSaga
+    hold: Hold | None = None
 
 
 Item = Write | Take | Start
@@ -96,8 +109,7 @@ class Journal:
         if len(new) < len(items):  # some were there, or are here twice
             digests = dict((yield from sql.known(self._saga, [item.id for item in items])))
         if new:
-            yield from later(self._claims.add(self._kind, sorted(new)), lambda count: None)
-            yield Wake(work_topic(self._saga))
+            yield from self._hand_out([start for start in starts if start.row.id in new])
         outcomes: list[Outcome[bool]] = []
         for item in items:
             if digests.get(item.id, item.digest) != item.digest:
@@ -108,6 +120,28 @@ class Journal:
                 outcomes.append(Ok(item.id in new))
                 new.discard(item.id)
         return outcomes
+
+    def _hand_out(self, new: Sequence[Start]) -> Script[None]:
+        """To whoever holds them from the start, in this process, or to anybody."""
+        begun = {start.row.id: start.hold.begin() for start in new if start.hold is not None}
+        held = {
+            start.row.id: start.hold for start in new if begun.get(start.row.id) is not None and start.hold is not None
+        }
+        if free := sorted({start.row.id for start in new} - held.keys()):
+            yield from later(self._claims.add(self._kind, free), lambda count: None)
+            yield Wake(work_topic(self._saga))
+        if not held:
+            return
+
+        def told(claims: list[Claim]) -> None:
+            for claim in claims:
+                held[claim.id].held(claim)
+
+        owner = next(iter(held.values())).owner  # they are of one process
+        ttl_us = max(hold.ttl_us for hold in held.values())
+        yield from self._claims.hold(self._kind, owner, sorted(held), ttl_us=ttl_us, held=told)
+        lines = [sql.NewEntry(id, seq, *entry) for id in held for seq, entry in enumerate(begun[id] or (), 1)]
+        yield from sql.write(self._saga, lines)
 
     def take(self, asked: Take) -> Script[list[Any]]:
         """Take up sagas that are due, with what follows at once journaled."""
@@ -143,7 +177,10 @@ class Journal:
         """For a group commit: what is journaled, started and taken up at the same time shares a transaction."""
         writes = [item for item in items if isinstance(item, Write)]
         if writes:
-            yield from self.guard([write.claim for write in writes])
+            if going_on := [
+                write.claim for write in writes if not write.run.is_over
+            ]:  # to finish one is a guard as well
+                yield from self.guard(going_on)
             yield from self.write(writes)
         starts = [item for item in items if isinstance(item, Start)]
         started = iter((yield from self.start(starts)) if starts else [])

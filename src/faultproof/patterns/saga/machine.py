@@ -263,12 +263,13 @@ def _forward(planner: _Planner, now_us: int) -> Plan | None:
     if stage is None:
         planner.add(Entry("", "completed"))
         return planner.plan([], None)
-    if run.deadline_us is not None and now_us >= run.deadline_us and _is_before_pivot(shape, run):
-        planner.add(Entry("", "turned", data="the deadline of the whole has passed"))
-        return None
     states = [(step, run.steps[step.name]) for step in stage]
     failed = next(((step, state) for step, state in states if state.status == "failed"), None)
-    if failed is None:
+    late = run.deadline_us is not None and now_us >= run.deadline_us and _is_before_pivot(shape, run)
+    if late and all(state.status != "begun" for _, state in states):  # or it turns when those under way have ended
+        planner.add(Entry("", "turned", data="the deadline of the whole has passed"))
+        return None
+    if failed is None and not late:
         for step, state in states:
             if state.status == "idle" or (state.status == "waiting" and (state.due_us or 0) <= now_us):
                 secret = next(planner.secret) if step.kind == "asynchronous" else None
@@ -283,6 +284,8 @@ def _forward(planner: _Planner, now_us: int) -> Plan | None:
             return None
         planner.add(Entry(step.name, "attention", data=state.error))
         return planner.plan([], None)
+    if failed is not None or late:  # only their ends bring it on
+        return planner.plan(work, None)
     dues = [due for name in shape.steps if (due := planner.run.steps[name].due_us) is not None]
     if run.deadline_us is not None and _is_before_pivot(shape, planner.run):
         dues.append(run.deadline_us)

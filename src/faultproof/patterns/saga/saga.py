@@ -82,6 +82,7 @@ class Saga(Generic[I]):
         self._commit: GroupCommit[Item, Any] = GroupCommit(
             database, self._journal.commit_all, limits=self._options.batch, name=f"{name}-journal"
         )
+        self._here: list[Runner] = []
         self._owner = f"{database.env.process}:{database.env.ids.new()[-6:]}"
 
     async def install(self) -> None:
@@ -133,6 +134,7 @@ class Saga(Generic[I]):
             self.definition,
             self._commit,
             self._waiting,
+            self._here,
             owner=self._owner,
             ttl=ttl,
             concurrency=concurrency,
@@ -259,9 +261,12 @@ class Saga(Generic[I]):
 
     async def _start(self, item: NewSaga) -> bool:
         self._waiting.starting(item.id)  # before: it may have ended when the answer is here
-        is_new = False
+        hold, told, is_new = None, None, False
+        if (runner := next((runner for runner in self._here if runner.has_room), None)) is not None:
+            hold, told = runner.hold(item.id, self.definition.decode_input(item.input), item.deadline_us)
         try:
-            is_new = bool(await self._commit.submit(Start(self.definition, item), weight=len(item.input)))
+            start = Start(self.definition, item, hold)
+            is_new = bool(await self._commit.submit(start, weight=len(item.input), told=told))
         finally:
             if not is_new:
                 self._waiting.not_started(item.id)

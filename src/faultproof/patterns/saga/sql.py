@@ -261,6 +261,10 @@ def open_sagas(saga: str, state: str, older_us: int, limit: int) -> list[Listed]
 def ended_sagas(saga: str, state: str, limit: int) -> list[Listed]: ...
 
 
+@sql("SELECT {now}")
+def now() -> int: ...
+
+
 @sql("SELECT DISTINCT saga FROM faultproof_saga ORDER BY saga")
 def names() -> list[str]: ...
 
