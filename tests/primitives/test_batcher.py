@@ -332,6 +332,86 @@ async def test_cancelling_the_one_who_leads_lets_the_others_go_on() -> None:
     assert (one, two) == (2, 4)
 
 
+async def test_what_is_posted_shares_a_batch_with_what_is_submitted_and_who_posted_is_told() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    told: list[object] = []
+    tasks = await behind_a_leader(gate, batcher, 1)
+    batcher.post(2, told.append)
+    gate.answer = lambda items: [ValueError(item) if item == 2 else 2 * item for item in items]
+    gate.let(2)
+    assert await outcomes(tasks) == [0, 2]
+    assert gate.batches == [[0], [1, 2]]
+    assert [type(each) for each in told] == [ValueError]
+    await batcher.close()
+    with pytest.raises(Closed):
+        batcher.post(3, told.append)
+
+
+async def test_close_waits_for_what_was_posted() -> None:
+    gate = Gate(is_open=True)
+    batcher = Batcher(gate, env=env_of())
+    told: list[object] = []
+    for item in range(3):
+        batcher.post(item, told.append)
+    await within(batcher.close())
+    assert told == [0, 2, 4]
+
+
+async def test_whoever_is_told_hears_of_the_result_though_the_caller_has_gone() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    told: list[object] = []
+    tasks = await behind_a_leader(gate, batcher, 1, 2, told=told.append)
+    gate.let()
+    await settle()
+    tasks[1].cancel()
+    await settle()
+    gate.let()
+    await outcomes(tasks)
+    assert told == [2, 4]
+
+
+async def test_whoever_is_told_hears_nothing_of_an_item_that_was_in_no_batch() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    told: list[object] = []
+    tasks = await behind_a_leader(gate, batcher, 1, told=told.append)
+    tasks[1].cancel()
+    gate.let(2)
+    await outcomes(tasks)
+    assert (gate.batches, told) == ([[0]], [])
+
+
+async def test_whoever_is_told_hears_of_a_batch_whose_leader_was_cut_short() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    told: list[object] = []
+    (task,) = submitting(batcher, 1, told=told.append)
+    await settle()
+    task.cancel()
+    await outcomes([task])
+    assert [type(each) for each in told] == [OutcomeUnknown]
+
+
+async def test_whoever_fails_at_being_told_harms_nobody_else() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+
+    def fail(result: object) -> None:
+        raise RuntimeError("told")
+
+    tasks = await behind_a_leader(gate, batcher, 1)
+    batcher.post(2, fail)
+    tasks += submitting(batcher, 3)
+    await settle()
+    gate.let(2)
+    assert await outcomes(tasks) == [0, 2, 6]
+    assert [str(error) for error in reported] == ["told"]
+
+
 async def test_an_item_that_expired_while_it_waited_is_never_applied() -> None:
     clock, gate = ManualClock(), Gate()
     batcher = Batcher(gate, env=env_of(clock=clock))

@@ -68,29 +68,32 @@ def _hold(kind: str, owner: str, ids: Sequence[str], ttl_us: int) -> list[Claim]
 def _take(kind: str, owner: str, ttl_us: int, limit: int) -> list[Claim]: ...
 
 
-# A row that somebody else is taking makes this wait; the condition is then looked at again, on the row as it became.
+# Held claims are looked up one by one (a subselect that locks is not made part of a join), in order of id. A join would have
+# the planner read all claims of the kind, of which it knows nothing where they come and go. A row that somebody else is
+# taking makes this wait; the condition is then looked at again, on the row as it became.
 @sql(
-    """SELECT c.id FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
-       WHERE c.kind = :kind AND c.owner IS NOT NULL ORDER BY c.id FOR UPDATE OF c"""
+    """SELECT ours.id FROM {held} CROSS JOIN LATERAL (
+         SELECT c.id FROM faultproof_claim AS c
+         WHERE c.kind = :kind AND c.id = held.id AND c.token = held.token AND c.owner IS NOT NULL FOR UPDATE) AS ours"""
 )
 def _lock(kind: str, held: Sequence[Held]) -> list[str]: ...
 
 
 @sql(
-    """WITH ours AS (
-         SELECT c.id FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
-         WHERE c.kind = :kind AND c.owner IS NOT NULL ORDER BY c.id FOR UPDATE OF c)
-       UPDATE faultproof_claim AS c SET until_us = {now} + :ttl_us FROM ours WHERE c.kind = :kind AND c.id = ours.id
-       RETURNING c.id, c.token, c.attempts"""
+    """WITH ours AS (SELECT ours.id FROM {held} CROSS JOIN LATERAL (
+         SELECT c.id FROM faultproof_claim AS c
+         WHERE c.kind = :kind AND c.id = held.id AND c.token = held.token AND c.owner IS NOT NULL FOR UPDATE) AS ours)
+       UPDATE faultproof_claim AS c SET until_us = {now} + :ttl_us
+       WHERE c.kind = :kind AND c.id = ANY (ARRAY(SELECT ours.id FROM ours)) RETURNING c.id, c.token, c.attempts"""
 )
 def _renew(kind: str, held: Sequence[Held], ttl_us: int) -> list[Claim]: ...
 
 
 @sql(
-    """WITH ours AS (
-         SELECT c.id FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
-         WHERE c.kind = :kind AND c.owner IS NOT NULL ORDER BY c.id FOR UPDATE OF c)
-       DELETE FROM faultproof_claim AS c USING ours WHERE c.kind = :kind AND c.id = ours.id"""
+    """WITH ours AS (SELECT ours.id FROM {held} CROSS JOIN LATERAL (
+         SELECT c.id FROM faultproof_claim AS c
+         WHERE c.kind = :kind AND c.id = held.id AND c.token = held.token AND c.owner IS NOT NULL FOR UPDATE) AS ours)
+       DELETE FROM faultproof_claim AS c WHERE c.kind = :kind AND c.id = ANY (ARRAY(SELECT ours.id FROM ours))"""
 )
 def _finish(kind: str, held: Sequence[Held]) -> Changed: ...
 
@@ -181,4 +184,4 @@ class PostgresClaims:
 
 
 def _held(claims: Sequence[Claim]) -> list[Held]:
-    return [Held(claim.id, claim.token) for claim in claims]
+    return sorted(Held(claim.id, claim.token) for claim in claims)

@@ -23,7 +23,9 @@ _MACROS = {
     "updated": "WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200)",
 }
 _TYPES: dict[type, str] = {int: "bigint", str: "text", float: "double precision", bool: "boolean", bytes: "bytea"}
-_PLACES = re.compile(r"(?<!:):(?P<parameter>[a-z_]+)|(?P<table>\b(?:FROM|JOIN) )?\{(?P<braces>[a-z_]+)\}|%")
+_PLACES = re.compile(
+    r"(?<!:):(?P<parameter>[a-z_]+)|(?P<table>\b(?:FROM|JOIN) )?(?P<within>\bIN )?\{(?P<braces>[a-z_]+)\}|%"
+)
 
 
 class Rendered(NamedTuple):
@@ -72,6 +74,10 @@ def _spelled(statement: Statement, place: Callable[[str], str], *, percent: str)
         if name in _MACROS:
             return table + _MACROS[name]
         rows = _subselect(parameters[name], place(name))
+        if match["within"]:
+            # An array is looked up in an index, whatever the planner believes of the table. Of a subselect it makes a join,
+            # and of a table that it knows nothing about yet it then reads every row.
+            return f"= ANY (ARRAY{rows})"
         # Until version 16 a subselect in FROM needs a name, and in `IN {ids}` it cannot have one.
         return f"{table}{rows} AS {name}" if table else rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from faultproof.clock import Alarm
 from faultproof.patterns.saga.journal import Write
 from faultproof.patterns.saga.machine import Entry, Plan, Run, Work
 from faultproof.ports.claims import Claim
@@ -13,7 +14,7 @@ from faultproof.ports.claims import Claim
 class Attempt:
     """One call of an action or an undo, in a task of its own."""
 
-    __slots__ = ("began", "expired", "task", "timeout", "timer", "work")
+    __slots__ = ("alarm", "began", "expired", "task", "timeout", "work")
 
     def __init__(self, work: Work, *, began: float, timeout: float) -> None:
         self.work = work
@@ -21,7 +22,7 @@ class Attempt:
         self.timeout = timeout
         self.expired = False
         self.task: asyncio.Task[Any]
-        self.timer: asyncio.TimerHandle
+        self.alarm: Alarm
 
     def expire(self) -> None:
         """Its time is over."""
@@ -71,7 +72,7 @@ class Active:
         """A local step holds the claim's row locked: nobody can take it over, and to renew it would wait."""
         self.is_over = False
         """Nothing of it goes on here, whatever still comes back."""
-        self.look: asyncio.TimerHandle | None = None
+        self.look: Alarm | None = None
 
     def __repr__(self) -> str:
         return f"<{self.id}: {self.run.phase}>"

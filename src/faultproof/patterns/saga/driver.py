@@ -45,6 +45,7 @@ class Driver:
     ) -> None:
         """`settled`: told of each saga that has ended, or waits for others. `failed`: told what the database has raised."""
         self._database = database
+        self._clock = database.env.clock
         self._definition = definition
         self._planner = planner
         self._journal = Journal(database, definition.name)
@@ -104,9 +105,9 @@ class Driver:
     def _written(self, active: Active, write: Write, plan: Plan, result: object) -> None:
         if active.is_over:
             return
-        if isinstance(result, TryAgain) and self._database.env.clock.monotonic() < active.until:
+        if isinstance(result, TryAgain) and self._clock.monotonic() < active.until:
             # What is known now would be lost otherwise.
-            asyncio.get_running_loop().call_later(AGAIN_S, self._post, active, write, plan, context=self._context)
+            self._clock.alarm(AGAIN_S, partial(self._post, active, write, plan), context=self._context)
         elif isinstance(result, BaseException):
             self._fail(active, result)
         else:
@@ -125,7 +126,7 @@ class Driver:
         if active.look is not None:
             active.look.cancel()
         left = max(LOOK_MIN_S, (look_us - self._planner.now_us()) / 1_000_000)
-        active.look = asyncio.get_running_loop().call_later(left, self._look, active, context=self._context)
+        active.look = self._clock.alarm(left, partial(self._look, active), context=self._context)
 
     def _look(self, active: Active) -> None:
         if not (active.is_over or active.is_busy or self.is_closing):  # if it is busy, that brings it here
@@ -139,7 +140,7 @@ class Driver:
     def _attempt(self, active: Active, work: Work) -> None:
         """Of a remote or asynchronous step, or of its undo."""
         step = self._definition.steps[work.step]
-        began = self._database.env.clock.monotonic()
+        began = self._clock.monotonic()
         if began >= active.until:  # this loop was blocked for so long that somebody else may be at it
             self._fail(active, LeaseLost(f"the lease on saga {active.id!r} has run out: whoever takes it goes on"))
             return
@@ -148,14 +149,13 @@ class Driver:
         function = step.undo if work.undo else step.action
         assert function is not None
         arguments = (context, _result(active, step)) if work.undo else (context,)
-        loop = asyncio.get_running_loop()
-        attempt.task = loop.create_task(call(function, *arguments), context=self._context.copy())
-        attempt.timer = loop.call_later(attempt.timeout, attempt.expire, context=self._context)
+        attempt.task = asyncio.get_running_loop().create_task(call(function, *arguments), context=self._context.copy())
+        attempt.alarm = self._clock.alarm(attempt.timeout, attempt.expire, context=self._context)
         active.attempts[work] = attempt
         attempt.task.add_done_callback(partial(self._attempted, active, attempt), context=self._context)
 
     def _attempted(self, active: Active, attempt: Attempt, task: asyncio.Task[Any]) -> None:
-        attempt.timer.cancel()
+        attempt.alarm.cancel()
         work = attempt.work
         del active.attempts[work]
         returned, wrong = outcome_of(task, timeout=attempt.timeout, expired=attempt.expired)
@@ -171,10 +171,11 @@ class Driver:
     def _attempt_local(self, active: Active, work: Work) -> None:
         """Of a local step, or of its undo."""
         active.is_busy = active.in_transaction = True
-        began = self._database.env.clock.monotonic()
+        began = self._clock.monotonic()
         attempt = Attempt(work, began=began, timeout=self._timeout(active, work))
-        loop = asyncio.get_running_loop()
-        attempt.task = loop.create_task(self._perform_local(active, attempt), context=self._context.copy())
+        attempt.task = asyncio.get_running_loop().create_task(
+            self._perform_local(active, attempt), context=self._context.copy()
+        )
         active.attempts[work] = attempt
         attempt.task.add_done_callback(partial(self._attempted_locally, active, attempt), context=self._context)
 
@@ -238,13 +239,13 @@ class Driver:
             token=None if work.undo or secret is None else f"{work.attempt}.{secret}",
             run=active.run,
             until=until,
-            clock=self._database.env.clock.monotonic,
+            clock=self._clock.monotonic,
         )
 
     def _measured(self, work: Work, began: float) -> None:
         env = self._database.env
         what = f"undo {work.step}" if work.undo else work.step
-        env.signals.emit(SAGA_STEP, env.clock.monotonic() - began, saga=self._definition.name, step=what)
+        env.signals.emit(SAGA_STEP, self._clock.monotonic() - began, saga=self._definition.name, step=what)
 
 
 def _result(active: Active, step: Step[Any, Any]) -> Any:

@@ -70,7 +70,7 @@ class Take(NamedTuple):
     """What to make of each, and what to journal of it first."""
 
 
-class Hold(NamedTuple):
+class Starter(NamedTuple):
     """Who goes on with a saga from its start, so that nobody has to find it first."""
 
     owner: str
@@ -87,7 +87,7 @@ class Start(NamedTuple):
 
     definition: Definition
     row: sql.NewSaga
-    hold: Hold | None = None
+    hold: Starter | None = None
 
 
 Item = Write | Take | Start

@@ -13,7 +13,7 @@ from faultproof.patterns.saga import sql
 from faultproof.patterns.saga.active import Active
 from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.driver import Driver
-from faultproof.patterns.saga.journal import Hold, Item, Loaded, Take, Write, claim_kind, work_topic
+from faultproof.patterns.saga.journal import Starter, Item, Loaded, Take, Write, claim_kind, work_topic
 from faultproof.patterns.saga.machine import Entry
 from faultproof.patterns.saga.outcomes import Waiting
 from faultproof.patterns.saga.planning import Planner
@@ -124,7 +124,7 @@ class Runner:
         """For another saga."""
         return self._free > 0 and not self._driver.is_closing
 
-    def hold(self, id: str, input: Any, deadline_us: int | None) -> tuple[Hold, Callable[[object], None]]:
+    def hold(self, id: str, input: Any, deadline_us: int | None) -> tuple[Starter, Callable[[object], None]]:
         """For a saga that is being started in this process: what to journal with it, and who is to be told what came of
         that."""
         active = Active(Claim(id, 0, 0), input, 0.0)
@@ -144,7 +144,7 @@ class Runner:
             if result is True and active.claim.token:
                 self._taken([active])
 
-        return Hold(self._owner, int(self._ttl * 1_000_000), begin, held), told
+        return Starter(self._owner, int(self._ttl * 1_000_000), begin, held), told
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
