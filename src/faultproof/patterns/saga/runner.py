@@ -13,7 +13,7 @@ from faultproof.patterns.saga import sql
 from faultproof.patterns.saga.active import Active
 from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.driver import Driver
-from faultproof.patterns.saga.journal import Starter, Item, Loaded, Take, Write, claim_kind, work_topic
+from faultproof.patterns.saga.journal import Item, Loaded, Starter, Take, Write, claim_kind, work_topic
 from faultproof.patterns.saga.machine import Entry
 from faultproof.patterns.saga.outcomes import Waiting
 from faultproof.patterns.saga.planning import Planner
