@@ -99,6 +99,8 @@ class Batcher(Generic[T, R]):
         self._led: asyncio.Future[None] | None = None  # whoever closes waits on it for the one who leads
         self._loop: asyncio.Task[None] | None = None
         self._postponed: set[asyncio.Task[None]] = set()
+        self._watched: OrderedDict[int, _Item[T, R]] = OrderedDict()  # by arrival, until they are answered
+        self._watch: asyncio.TimerHandle | None = None
         self._closed = False
         self._took = 0.0
         self._began = 0.0
@@ -181,19 +183,50 @@ class Batcher(Generic[T, R]):
         now = self._env.clock.monotonic()
         future: asyncio.Future[R] = loop.create_future()
         arrival = self._arrivals = self._arrivals + 1
-        self._pending[arrival] = _Item(item, weight, future, now, now + seconds)
+        mine = self._pending[arrival] = _Item(item, weight, future, now, now + seconds)
         self._start()
+        timer: asyncio.TimerHandle | None = None
+        if seconds == self._limits.timeout:
+            self._watched[arrival] = mine
+            if self._watch is None:
+                self._watch = loop.call_later(seconds, self._look)
+        else:
+            timer = loop.call_later(seconds, self._expire, arrival, mine)
         try:
-            async with asyncio.timeout(seconds) as limit:
-                return await future
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            if arrival in self._pending:
-                raise DeadlineExceeded(f"{seconds} s passed before a batch of {self._name!r} took the item") from error
-            raise OutcomeUnknown(f"a batch of {self._name!r} was still running after {seconds} s") from error
+            return await future
         finally:
             self._pending.pop(arrival, None)
+            if timer is not None:
+                timer.cancel()
+            elif self._watched.pop(arrival, None) is not None and not self._watched and self._watch is not None:
+                self._watch.cancel()
+                self._watch = None
+
+    def _look(self) -> None:
+        """One timer for all that wait equally long, because they expire in the order in which they came: a timer for each
+        would be a third of what a call costs."""
+        self._watch = None
+        now = self._env.clock.monotonic()
+        while self._watched:
+            arrival, item = next(iter(self._watched.items()))
+            if item.expires > now:
+                self._watch = asyncio.get_running_loop().call_later(item.expires - now, self._look)
+                return
+            del self._watched[arrival]
+            self._expire(arrival, item)
+
+    def _expire(self, arrival: int, item: _Item[T, R]) -> None:
+        """Answer one whose time is up, unless it has been answered."""
+        if item.future.done():
+            return
+        seconds = item.expires - item.arrived
+        if self._pending.pop(arrival, None) is not None:
+            error: Exception = DeadlineExceeded(
+                f"{seconds:.6g} s passed before a batch of {self._name!r} took the item"
+            )
+        else:
+            error = OutcomeUnknown(f"a batch of {self._name!r} was still running after {seconds:.6g} s")
+        item.future.set_exception(error)
 
     def _admit(self) -> None:
         """Refuse now what would be late anyway. Whoever finds no full batch ahead is let in, or nobody would ever notice
