@@ -1,9 +1,10 @@
-"""Two lanes: one in which nothing is waited for, and one for what must wait.
+"""Two lanes: one in which nothing is waited for long, and one for what must wait.
 
-A call shares a transaction with whatever is asked at the same time. If one of them had to wait for an item that somebody
-else has locked, all would wait; so the quick lane skips locked items, and what needs them goes to a slow lane, whose
-transactions wait for the lock. Slow lanes are chosen by a stable hash of the item, so that one item which is locked for
-long holds up few others. An item that was found locked a moment ago will be so again: its calls go there directly.
+A call shares a transaction with whatever is asked at the same time. If one of them had to wait long for an item that
+somebody else has locked, all would wait; so the quick lane waits for as long as other processes' batches take, and from
+then on for a while skips what is locked. What needs that goes to a slow lane, whose transactions wait for the lock. Slow
+lanes are chosen by a stable hash of the item, so that one item which is locked for long holds up few others. An item that
+was found locked a moment ago will be so again: its calls go there directly.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from faultproof.primitives.batcher import BatchLimits
 from faultproof.primitives.group_commit import GroupCommit
 from faultproof.signals import LOCK_WAIT
 
+QUICK_S = 0.05
+"""How long the quick lane waits for a lock: a hot item is free again after each of the other processes' batches."""
+HURRIED_S = 1.0
+"""For how long it does not wait at all after that was not enough."""
 CONTENDED_S = 0.1
 """How long an item that was found locked is taken for one that is."""
 CONTENDED_MAX = 1_000
@@ -32,6 +37,10 @@ ATTEMPTS = 3
 """A hold that is made while it is asked for has items which nobody knew to lock: then once more."""
 
 Lane = GroupCommit[Request, Any]
+
+
+class _LockedForLong(Busy):
+    """An item of somebody's in the quick lane is locked for longer than the others should wait."""
 
 
 class Lanes:
@@ -43,9 +52,10 @@ class Lanes:
         self._escrow = escrow
         self._options = options
         self._on_expired = on_expired
+        self._hurried_until = 0.0
         self._contended: OrderedDict[str, float] = OrderedDict()  # bounded: CONTENDED_MAX
         limits = BatchLimits(items=options.batch, pending=options.pending, shed_after=options.shed_after)
-        self._quick: Lane = GroupCommit(database, self._without_waiting, limits=limits, name=f"{escrow}-escrow")
+        self._quick: Lane = GroupCommit(database, self._quickly, limits=limits, name=f"{escrow}-escrow")
         self._slow: list[Lane] = [
             GroupCommit(database, self._waiting, limits=limits, name=f"{escrow}-escrow-locked-{number}")
             for number in range(options.shards)
@@ -55,7 +65,7 @@ class Lanes:
         """Have it decided and committed; its answer."""
         item = self._found_locked(request) if self._contended else None
         if item is None:
-            answer = await self._quick.submit(request)
+            answer = await self._at_once(request)
             if type(answer) is not Contended:
                 return answer
             item = answer.item
@@ -79,16 +89,31 @@ class Lanes:
         for lane in (self._quick, *self._slow):
             await lane.close()
 
-    def _without_waiting(self, requests: Sequence[Request], wait: bool) -> Script[list[Decision]]:
-        return apply(self._escrow, requests, waits=False, on_expired=self._on_expired)
+    async def _at_once(self, request: Request) -> Any:
+        try:
+            return await self._quick.submit(request)
+        except _LockedForLong:
+            return await self._quick.submit(request)  # which skips now what is locked
+
+    def _quickly(self, requests: Sequence[Request], wait: bool) -> Script[list[Decision]]:
+        if self._clock.monotonic() < self._hurried_until:
+            return (yield from apply(self._escrow, requests, waits=False, on_expired=self._on_expired))
+        try:
+            return (yield from self._locking(requests, QUICK_S))
+        except Busy as busy:
+            self._hurried_until = self._clock.monotonic() + HURRIED_S
+            raise _LockedForLong(*busy.args) from busy
 
     def _waiting(self, requests: Sequence[Request], wait: bool) -> Script[list[Decision]]:
+        return self._locking(requests, self._options.lock_timeout)
+
+    def _locking(self, requests: Sequence[Request], patience: float) -> Script[list[Decision]]:
         began = self._clock.monotonic()
 
         def locked() -> None:
             self._signals.emit(LOCK_WAIT, self._clock.monotonic() - began, escrow=self._escrow)
 
-        yield Patience(self._options.lock_timeout)
+        yield Patience(patience)
         return (yield from apply(self._escrow, requests, waits=True, on_expired=self._on_expired, locked=locked))
 
     def _found_locked(self, request: Request) -> str | None:
