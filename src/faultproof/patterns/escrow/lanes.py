@@ -110,11 +110,15 @@ class Lanes:
     def _locking(self, requests: Sequence[Request], patience: float) -> Script[list[Decision]]:
         began = self._clock.monotonic()
 
-        def locked() -> None:
+        def waited() -> None:
             self._signals.emit(LOCK_WAIT, self._clock.monotonic() - began, escrow=self._escrow)
 
         yield Patience(patience)
-        return (yield from apply(self._escrow, requests, waits=True, on_expired=self._on_expired, locked=locked))
+        try:
+            return (yield from apply(self._escrow, requests, waits=True, on_expired=self._on_expired, locked=waited))
+        except Busy:
+            waited()
+            raise
 
     def _found_locked(self, request: Request) -> str | None:
         if isinstance(request, (Reserve, Restock)):
