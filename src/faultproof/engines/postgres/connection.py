@@ -140,7 +140,7 @@ class Connection:
 
     async def _later(self, step: Later) -> Answer:
         self._check()
-        self._queue.append(_command(step.call)._replace(check=step.check))
+        self._queue.append(_command(step.call)._replace(check=step.check, refuses=step.refuses))
         return NOTHING
 
     def _begin(self, begin: Begin) -> None:
@@ -155,7 +155,7 @@ class Connection:
         if nothing_done:
             self._queue.clear()
         else:
-            if any(command.check for command in self._queue):  # what it raises must be known before
+            if any(command.check and command.refuses for command in self._queue):  # what it raises must be known before
                 await self._flush(self._queue.pop())
             await self._flush(_COMMIT)
         self._begun = self._sent = False

@@ -101,16 +101,20 @@ class Direct(psycopg.AsyncConnection[Any]):
         yield from generators.send(pgconn)
         results: list[PGresult] = []
         refused = False
-        for prepared in fresh:
-            (result,) = yield from generators.fetch_many(pgconn)
-            failed = result.status == ExecStatus.FATAL_ERROR
-            if not refused and (failed or prepared is None):
-                results.append(result)
-            refused |= failed
-            if refused and prepared is not None:
-                del self._names[prepared]
-        yield from generators.fetch_many(pgconn)  # the end of the pipeline
-        pgconn.exit_pipeline_mode()
+        try:
+            for prepared in fresh:
+                (result,) = yield from generators.fetch_many(pgconn)
+                failed = result.status == ExecStatus.FATAL_ERROR
+                if not refused and (failed or prepared is None):
+                    results.append(result)
+                refused |= failed
+                if refused and prepared is not None:
+                    del self._names[prepared]
+            yield from generators.fetch_many(pgconn)  # the end of the pipeline
+            pgconn.exit_pipeline_mode()
+        except psycopg.OperationalError:
+            if not refused:  # or the server has said why it hangs up
+                raise
         return results
 
     def _reply(self, result: PGresult) -> Reply:

@@ -27,6 +27,8 @@ class Command(NamedTuple):
     """The user's own SQL, whose errors are the user's."""
     check: Callable[[Answer], None] | None = None
     """Given its answer, which nobody else waits for."""
+    refuses: bool = False
+    """`check` may raise, which has to be known before the commit."""
 
 
 class CommandFailed(Exception):

@@ -12,13 +12,14 @@ from __future__ import annotations
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from faultproof.errors import Busy
+from faultproof.errors import Busy, ConstraintViolated
 from faultproof.patterns.escrow.books import Contended, Decision
 from faultproof.patterns.escrow.operations import OnExpired, apply
 from faultproof.patterns.escrow.options import EscrowOptions
-from faultproof.patterns.escrow.requests import Request, Reserve, Restock
+from faultproof.patterns.escrow.requests import Hold, Request, Reserve, Restock
+from faultproof.patterns.escrow.straight import reserved, wanted
 from faultproof.ports.database import Database
 from faultproof.ports.script import Patience, Script
 from faultproof.primitives.batcher import BatchLimits
@@ -29,6 +30,8 @@ QUICK_S = 0.05
 """How long the quick lane waits for a lock: a hot item is free again after each of the other processes' batches."""
 HURRIED_S = 1.0
 """For how long it does not wait at all after that was not enough."""
+LOOKING_S = 0.25
+"""For how long it looks before it reserves after something had to be refused."""
 CONTENDED_S = 0.1
 """How long an item that was found locked is taken for one that is."""
 CONTENDED_MAX = 1_000
@@ -47,15 +50,18 @@ class Lanes:
     """Where calls outside transactions go."""
 
     def __init__(self, database: Database, escrow: str, options: EscrowOptions, on_expired: OnExpired | None) -> None:
+        self._database = database
         self._clock = database.env.clock
         self._signals = database.env.signals
         self._escrow = escrow
         self._options = options
         self._on_expired = on_expired
-        self._hurried_until = 0.0
+        self._hurried_until = self._looking_until = 0.0
         self._contended: OrderedDict[str, float] = OrderedDict()  # bounded: CONTENDED_MAX
         limits = BatchLimits(items=options.batch, pending=options.pending, shed_after=options.shed_after)
-        self._quick: Lane = GroupCommit(database, self._quickly, limits=limits, name=f"{escrow}-escrow")
+        self._quick: Lane = GroupCommit(
+            database, self._quickly, first=self._straight, limits=limits, name=f"{escrow}-escrow"
+        )
         self._slow: list[Lane] = [
             GroupCommit(database, self._waiting, limits=limits, name=f"{escrow}-escrow-locked-{number}")
             for number in range(options.shards)
@@ -95,6 +101,24 @@ class Lanes:
         except _LockedForLong:
             return await self._quick.submit(request)  # which skips now what is locked
 
+    async def _straight(self, requests: Sequence[Request]) -> list[Hold] | None:
+        sums = wanted(requests)
+        if sums is None or self._clock.monotonic() < max(self._hurried_until, self._looking_until):
+            return None
+        reserves = cast(Sequence[Reserve], requests)
+        try:
+            holds = await self._database.transact(
+                lambda: reserved(self._escrow, reserves, sums, patience=QUICK_S, locked=self._locked)
+            )
+        except ConstraintViolated:
+            self._looking_until = self._clock.monotonic() + LOOKING_S
+            return None
+        except Busy:
+            self._locked(QUICK_S)
+            self._hurried_until = self._clock.monotonic() + HURRIED_S
+            return None
+        return holds()
+
     def _quickly(self, requests: Sequence[Request], wait: bool) -> Script[list[Decision]]:
         if self._clock.monotonic() < self._hurried_until:
             return (yield from apply(self._escrow, requests, waits=False, on_expired=self._on_expired))
@@ -111,7 +135,7 @@ class Lanes:
         began = self._clock.monotonic()
 
         def waited() -> None:
-            self._signals.emit(LOCK_WAIT, self._clock.monotonic() - began, escrow=self._escrow)
+            self._locked(self._clock.monotonic() - began)
 
         yield Patience(patience)
         try:
@@ -119,6 +143,10 @@ class Lanes:
         except Busy:
             waited()
             raise
+
+    def _locked(self, seconds: float) -> None:
+        """Tell how long locks took."""
+        self._signals.emit(LOCK_WAIT, seconds, escrow=self._escrow)
 
     def _found_locked(self, request: Request) -> str | None:
         if isinstance(request, (Reserve, Restock)):
