@@ -182,8 +182,7 @@ def begun(work: Runnable[T]) -> Script[T]:
 
 
 def later(statement: Script[T], check: Callable[[T], None], *, refuses: bool = True) -> Script[None]:
-    """The one statement of that script, with its result looked at whenever it comes: a round trip less where that counts.
-    `refuses`: see `Later`."""
+    """The one statement of that script, with its result looked at whenever it comes: a round trip less where that counts."""
     call = next(statement)
     assert isinstance(call, Call)
 

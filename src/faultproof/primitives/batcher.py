@@ -100,7 +100,7 @@ class Batcher(Generic[T, R]):
         self._loop: asyncio.Task[None] | None = None
         self._postponed: set[asyncio.Task[None]] = set()
         self._watched: OrderedDict[int, _Item[T, R]] = OrderedDict()  # by arrival, until they are answered
-        self._watch: asyncio.TimerHandle | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self._closed = False
         self._took = 0.0
         self._began = 0.0
@@ -143,6 +143,8 @@ class Batcher(Generic[T, R]):
             await asyncio.wait([running])  # unbounded: each batch is bounded by what `apply` bounds
         while self._postponed:
             await asyncio.wait(set(self._postponed))  # unbounded: so is each of these
+        if self._watcher is not None:
+            self._watcher.cancel()
 
     async def _lead(self, item: T, seconds: float) -> R:
         """Nobody is ahead: run the item as a batch of its own, at once, without another task in between."""
@@ -163,19 +165,19 @@ class Batcher(Generic[T, R]):
         if isinstance(result, Later):  # it leads no longer: others may go ahead meanwhile
             future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
             self._postpone(future, result)
-            return await self._outcome(future, seconds)
+            return await self._outcome(future, seconds, None)
         if isinstance(result, BaseException):
             raise _raisable(self._name, result)
         return result
 
-    async def _outcome(self, future: asyncio.Future[R], seconds: float) -> R:
+    async def _outcome(self, future: asyncio.Future[R], seconds: float, arrival: int | None) -> R:
         try:
             async with asyncio.timeout(seconds) as limit:
                 return await future
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise OutcomeUnknown(f"an item of {self._name!r} was still being worked on after {seconds} s") from error
+            raise self._late(arrival, seconds) from error
 
     async def _follow(self, item: T, weight: float, seconds: float) -> R:
         self._admit()
@@ -185,48 +187,33 @@ class Batcher(Generic[T, R]):
         arrival = self._arrivals = self._arrivals + 1
         mine = self._pending[arrival] = _Item(item, weight, future, now, now + seconds)
         self._start()
-        timer: asyncio.TimerHandle | None = None
-        if seconds == self._limits.timeout:
-            self._watched[arrival] = mine
-            if self._watch is None:
-                self._watch = loop.call_later(seconds, self._look)
-        else:
-            timer = loop.call_later(seconds, self._expire, arrival, mine)
         try:
+            if seconds != self._limits.timeout:
+                return await self._outcome(future, seconds, arrival)
+            self._watched[arrival] = mine
+            if self._watcher is None:
+                self._watcher = loop.create_task(self._watch(), name=f"faultproof-{self._name}-watch")
             return await future
         finally:
             self._pending.pop(arrival, None)
-            if timer is not None:
-                timer.cancel()
-            elif self._watched.pop(arrival, None) is not None and not self._watched and self._watch is not None:
-                self._watch.cancel()
-                self._watch = None
+            self._watched.pop(arrival, None)
 
-    def _look(self) -> None:
-        """One timer for all that wait equally long, because they expire in the order in which they came: a timer for each
-        would be a third of what a call costs."""
-        self._watch = None
-        now = self._env.clock.monotonic()
+    async def _watch(self) -> None:
+        """Answer those whose time is up. They expire in the order in which they came, so that one timer does for all: one for
+        each would be a third of what a call costs."""
         while self._watched:
             arrival, item = next(iter(self._watched.items()))
-            if item.expires > now:
-                self._watch = asyncio.get_running_loop().call_later(item.expires - now, self._look)
-                return
-            del self._watched[arrival]
-            self._expire(arrival, item)
+            left = item.expires - self._env.clock.monotonic()
+            if left > 0:
+                await self._env.clock.sleep(left)
+            elif self._watched.pop(arrival, None) is not None and not item.future.done():
+                item.future.set_exception(self._late(arrival, self._limits.timeout))
+        self._watcher = None
 
-    def _expire(self, arrival: int, item: _Item[T, R]) -> None:
-        """Answer one whose time is up, unless it has been answered."""
-        if item.future.done():
-            return
-        seconds = item.expires - item.arrived
-        if self._pending.pop(arrival, None) is not None:
-            error: Exception = DeadlineExceeded(
-                f"{seconds:.6g} s passed before a batch of {self._name!r} took the item"
-            )
-        else:
-            error = OutcomeUnknown(f"a batch of {self._name!r} was still running after {seconds:.6g} s")
-        item.future.set_exception(error)
+    def _late(self, arrival: int | None, seconds: float) -> DeadlineExceeded | OutcomeUnknown:
+        if arrival is not None and self._pending.pop(arrival, None) is not None:
+            return DeadlineExceeded(f"{seconds} s passed before a batch of {self._name!r} took the item")
+        return OutcomeUnknown(f"a batch of {self._name!r} was still running after {seconds} s")
 
     def _admit(self) -> None:
         """Refuse now what would be late anyway. Whoever finds no full batch ahead is let in, or nobody would ever notice

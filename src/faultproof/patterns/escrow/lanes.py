@@ -19,7 +19,7 @@ from faultproof.patterns.escrow.books import Contended, Decision
 from faultproof.patterns.escrow.operations import OnExpired, apply
 from faultproof.patterns.escrow.options import EscrowOptions
 from faultproof.patterns.escrow.requests import Hold, Request, Reserve, Restock
-from faultproof.patterns.escrow.straight import reserved, wanted
+from faultproof.patterns.escrow.straight import holds, reserved, wanted
 from faultproof.ports.database import Database
 from faultproof.ports.script import Patience, Script
 from faultproof.primitives.batcher import BatchLimits
@@ -107,9 +107,7 @@ class Lanes:
             return None
         reserves = cast(Sequence[Reserve], requests)
         try:
-            holds = await self._database.transact(
-                lambda: reserved(self._escrow, reserves, sums, patience=QUICK_S, locked=self._locked)
-            )
+            times = await self._database.transact(lambda: reserved(self._escrow, reserves, sums, QUICK_S))
         except ConstraintViolated:
             self._looking_until = self._clock.monotonic() + LOOKING_S
             return None
@@ -117,7 +115,8 @@ class Lanes:
             self._locked(QUICK_S)
             self._hurried_until = self._clock.monotonic() + HURRIED_S
             return None
-        return holds()
+        self._locked((times[-1] - times[0]) / 1_000_000)
+        return holds(reserves, times)
 
     def _quickly(self, requests: Sequence[Request], wait: bool) -> Script[list[Decision]]:
         if self._clock.monotonic() < self._hurried_until:

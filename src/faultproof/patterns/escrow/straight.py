@@ -8,7 +8,7 @@ it thinks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from faultproof.patterns.escrow import sql
 from faultproof.patterns.escrow.requests import Hold, Request, Reserve
@@ -33,11 +33,8 @@ def wanted(requests: Sequence[Request]) -> Sums | None:
     return dict(sorted(sums.items()))
 
 
-def reserved(
-    escrow: str, requests: Sequence[Reserve], sums: Sums, *, patience: float, locked: Callable[[float], None]
-) -> Script[Callable[[], list[Hold]]]:
-    """Hold what is wanted. What it gives makes the holds once the transaction has committed. `locked`: is told then how
-    many seconds the locks took.
+def reserved(escrow: str, requests: Sequence[Reserve], sums: Sums, patience: float) -> Script[list[int]]:
+    """Hold what is wanted. The times at which locks were asked for and then had, complete once this has committed.
 
     Ends in `ConstraintViolated` where something has to be refused or is there already, and in `Busy` where an item was
     locked for `patience` seconds.
@@ -52,10 +49,10 @@ def reserved(
     for item, quantity in sums.items():
         yield from later(sql.take(escrow, item, quantity), times.extend, refuses=False)
     yield from later(sql.hold_all(escrow, list(sums), len(sums), rows), times.extend, refuses=False)
+    return times
 
-    def holds() -> list[Hold]:
-        now = times[-1]
-        locked((now - times[0]) / 1_000_000)
-        return [Hold(r.key, dict(r.lines), "held", now + r.ttl_us, r.ttl_us / 1_000_000) for r in requests]
 
-    return holds
+def holds(requests: Sequence[Reserve], times: Sequence[int]) -> list[Hold]:
+    """What their owners are told."""
+    now = times[-1]
+    return [Hold(r.key, dict(r.lines), "held", now + r.ttl_us, r.ttl_us / 1_000_000) for r in requests]
