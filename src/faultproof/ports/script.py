@@ -122,6 +122,8 @@ class Later(NamedTuple):
 
     call: Call
     check: Callable[[Answer], None]
+    refuses: bool = True
+    """No: `check` only takes note, so the answer may come with that to the commit."""
 
 
 class Wake(NamedTuple):
@@ -179,7 +181,7 @@ def begun(work: Runnable[T]) -> Script[T]:
     return work() if callable(work) else work
 
 
-def later(statement: Script[T], check: Callable[[T], None]) -> Script[None]:
+def later(statement: Script[T], check: Callable[[T], None], *, refuses: bool = True) -> Script[None]:
     """The one statement of that script, with its result looked at whenever it comes: a round trip less where that counts."""
     call = next(statement)
     assert isinstance(call, Call)
@@ -190,7 +192,7 @@ def later(statement: Script[T], check: Callable[[T], None]) -> Script[None]:
         except StopIteration as stop:
             check(stop.value)
 
-    yield Later(call, answered)
+    yield Later(call, answered, refuses)
 
 
 class Inline:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar, Union
 
 from faultproof import bounds
-from faultproof.clock import Env
+from faultproof.clock import Alarm, Env
 from faultproof.errors import Closed, DeadlineExceeded, Failed, OutcomeUnknown, Overloaded
 from faultproof.signals import QUEUE_AGE, QUEUE_DEPTH
 
@@ -111,6 +111,8 @@ class Batcher(Generic[T, R]):
         self._led: asyncio.Future[None] | None = None  # whoever closes waits on it for the one who leads
         self._loop: asyncio.Task[None] | None = None
         self._postponed: set[asyncio.Task[None]] = set()
+        self._watched: OrderedDict[int, _Item[T, R]] = OrderedDict()  # by arrival, until they are answered
+        self._alarm: Alarm | None = None
         self._closed = False
         self._took = 0.0
         self._began = 0.0
@@ -165,6 +167,8 @@ class Batcher(Generic[T, R]):
             await asyncio.wait([running])  # unbounded: each batch is bounded by what `apply` bounds
         while self._postponed:
             await asyncio.wait(set(self._postponed))  # unbounded: so is each of these
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     async def _lead(self, item: T, seconds: float, told: Told[R] | None) -> R:
         """Nobody is ahead: run the item as a batch of its own, at once, without another task in between."""
@@ -190,19 +194,19 @@ class Batcher(Generic[T, R]):
         if isinstance(result, Later):  # it leads no longer: others may go ahead meanwhile
             future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
             self._postpone(future, told, result)
-            return await self._outcome(future, seconds)
+            return await self._outcome(future, seconds, None)
         if isinstance(result, BaseException):
             raise _raisable(self._name, result)
         return result
 
-    async def _outcome(self, future: asyncio.Future[R], seconds: float) -> R:
+    async def _outcome(self, future: asyncio.Future[R], seconds: float, arrival: int | None) -> R:
         try:
             async with asyncio.timeout(seconds) as limit:
                 return await future
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise OutcomeUnknown(f"an item of {self._name!r} was still being worked on after {seconds} s") from error
+            raise self._late(arrival, seconds) from error
 
     def _enqueue(self, item: _Item[T, R]) -> int:
         arrival = self._arrivals = self._arrivals + 1
@@ -214,18 +218,37 @@ class Batcher(Generic[T, R]):
         self._admit()
         now = self._env.clock.monotonic()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        arrival = self._enqueue(_Item(item, weight, future, told, now, now + seconds))
+        mine: _Item[T, R] = _Item(item, weight, future, told, now, now + seconds)
+        arrival = self._enqueue(mine)
         try:
-            async with asyncio.timeout(seconds) as limit:
-                return await future
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            if arrival in self._pending:
-                raise DeadlineExceeded(f"{seconds} s passed before a batch of {self._name!r} took the item") from error
-            raise OutcomeUnknown(f"a batch of {self._name!r} was still running after {seconds} s") from error
+            if seconds != self._limits.timeout:
+                return await self._outcome(future, seconds, arrival)
+            self._watched[arrival] = mine
+            if self._alarm is None:
+                self._alarm = self._env.clock.alarm(seconds, self._expire)
+            return await future
         finally:
             self._pending.pop(arrival, None)
+            self._watched.pop(arrival, None)
+
+    def _expire(self) -> None:
+        """Answer those whose time is up. They expire in the order in which they came, so that one alarm does for all: one for
+        each would be a third of what a call costs."""
+        self._alarm = None
+        while self._watched:
+            arrival, item = next(iter(self._watched.items()))
+            left = item.expires - self._env.clock.monotonic()
+            if left > 0:
+                self._alarm = self._env.clock.alarm(left, self._expire)
+                return
+            del self._watched[arrival]
+            if item.future is not None and not item.future.done():
+                item.future.set_exception(self._late(arrival, self._limits.timeout))
+
+    def _late(self, arrival: int | None, seconds: float) -> DeadlineExceeded | OutcomeUnknown:
+        if arrival is not None and self._pending.pop(arrival, None) is not None:
+            return DeadlineExceeded(f"{seconds} s passed before a batch of {self._name!r} took the item")
+        return OutcomeUnknown(f"a batch of {self._name!r} was still running after {seconds} s")
 
     def _admit(self) -> None:
         """Refuse now what would be late anyway. Whoever finds no full batch ahead is let in, or nobody would ever notice

@@ -24,7 +24,7 @@ _MACROS = {
 }
 _TYPES: dict[type, str] = {int: "bigint", str: "text", float: "double precision", bool: "boolean", bytes: "bytea"}
 _PLACES = re.compile(
-    r"(?<!:):(?P<parameter>[a-z_]+)|(?P<table>\b(?:FROM|JOIN) )?(?P<within>\bIN )?\{(?P<braces>[a-z_]+)\}|%"
+    r"(?<!:):(?P<parameter>[a-z_]+)|(?P<before>\b(?:FROM|JOIN|(?<!NOT )IN) )?\{(?P<braces>[a-z_]+)\}|%"
 )
 
 
@@ -70,16 +70,16 @@ def _spelled(statement: Statement, place: Callable[[str], str], *, percent: str)
             return percent
         if name := match["parameter"]:
             return f"{place(name)}::{_TYPES[parameters[name].kind]}"
-        name, table = match["braces"], match["table"] or ""
+        name, before = match["braces"], match["before"] or ""
         if name in _MACROS:
-            return table + _MACROS[name]
+            return before + _MACROS[name]
         rows = _subselect(parameters[name], place(name))
-        if match["within"]:
-            # An array is looked up in an index, whatever the planner believes of the table. Of a subselect it makes a join,
-            # and of a table that it knows nothing about yet it then reads every row.
-            return f"= ANY (ARRAY{rows})"
+        if before == "IN ":
+            # As an array an index can look for all of them. A set that is joined is one of unknown size to the planner, who
+            # would rather read all of a table of which nothing is known yet: one that was empty a moment ago.
+            return f"= ANY (ARRAY {rows})"
         # Until version 16 a subselect in FROM needs a name, and in `IN {ids}` it cannot have one.
-        return f"{table}{rows} AS {name}" if table else rows
+        return f"{before}{rows} AS {name}" if before else rows
 
     return _PLACES.sub(spelled, statement.postgres or statement.text)
 

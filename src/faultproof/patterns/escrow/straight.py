@@ -1,0 +1,58 @@
+"""Reserving without looking: one round trip, for a batch of which nothing need be refused.
+
+Reservations of one item commute, and the tables know what must never be (O'Neil's idea): so what is asked is taken, the holds
+are written, and where stock falls short, an item is missing or a key was used before, a constraint undoes it all. Then the
+requests are decided one by one (`operations.py`). Above all the item is locked while one process commits, and not also while
+it thinks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from faultproof.patterns.escrow import sql
+from faultproof.patterns.escrow.requests import Hold, Request, Reserve
+from faultproof.ports.script import Patience, Script, later
+
+ITEMS_MAX = 4
+"""Each is a statement of its own."""
+
+Sums = dict[str, int]
+
+
+def wanted(requests: Sequence[Request]) -> Sums | None:
+    """How many of each item, in order of the items as everybody locks them; None for what has to be decided one by one."""
+    sums: Sums = {}
+    for request in requests:
+        if type(request) is not Reserve:
+            return None
+        for item, quantity in request.lines:
+            sums[item] = sums.get(item, 0) + quantity
+    if len(sums) > ITEMS_MAX or len({request.key for request in requests}) < len(requests):
+        return None
+    return dict(sorted(sums.items()))
+
+
+def reserved(escrow: str, requests: Sequence[Reserve], sums: Sums, patience: float) -> Script[list[int]]:
+    """Hold what is wanted. The times at which locks were asked for and then had, complete once this has committed.
+
+    Ends in `ConstraintViolated` where something has to be refused or is there already, and in `Busy` where an item was
+    locked for `patience` seconds.
+    """
+    times: list[int] = []
+    rows = [
+        sql.NewLine(request.key, number, item, quantity, request.ttl_us)
+        for request in requests
+        for number, (item, quantity) in enumerate(request.lines)
+    ]
+    yield Patience(patience)
+    for item, quantity in sums.items():
+        yield from later(sql.take(escrow, item, quantity), times.extend, refuses=False)
+    yield from later(sql.hold_all(escrow, list(sums), len(sums), rows), times.extend, refuses=False)
+    return times
+
+
+def holds(requests: Sequence[Reserve], times: Sequence[int]) -> list[Hold]:
+    """What their owners are told."""
+    now = times[-1]
+    return [Hold(r.key, dict(r.lines), "held", now + r.ttl_us, r.ttl_us / 1_000_000) for r in requests]
