@@ -55,7 +55,7 @@ class ClaimTable(Protocol):
         self, kind: str, owner: str, ids: Sequence[str], *, ttl_us: int, held: Callable[[list[Claim]], None]
     ) -> Script[None]:
         """Create rows that do not exist yet, taken by `owner` from the first. `held` is given the claims of those that were
-        new: with the answer to the transaction's next statement, or before the commit."""
+        new: with the answer to the transaction's next statement, or to its commit."""
         ...
 
     def take(self, kind: str, owner: str, *, ttl_us: int, limit: int) -> Script[list[Claim]]:

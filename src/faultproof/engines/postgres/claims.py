@@ -149,7 +149,7 @@ class PostgresClaims:
     def hold(
         self, kind: str, owner: str, ids: Sequence[str], *, ttl_us: int, held: Callable[[list[Claim]], None]
     ) -> Script[None]:
-        yield from later(_hold(kind, owner, ids, ttl_us), held)
+        yield from later(_hold(kind, owner, ids, ttl_us), held, refuses=False)
 
     def take(self, kind: str, owner: str, *, ttl_us: int, limit: int) -> Script[list[Claim]]:
         return sorted((yield from _take(kind, owner, ttl_us, limit)))

@@ -79,7 +79,7 @@ class Starter(NamedTuple):
     """What to journal with it, or None if there is no room any more. Called in its transaction, again if that is begun
     again."""
     held: Callable[[Claim], None]
-    """Given its claim, before the commit; not for one that was there already."""
+    """Given its claim, with the answer to the commit at the latest; not for one that was there already."""
 
 
 class Start(NamedTuple):
@@ -128,7 +128,7 @@ class Journal:
             start.row.id: start.hold for start in new if begun.get(start.row.id) is not None and start.hold is not None
         }
         if free := sorted({start.row.id for start in new} - held.keys()):
-            yield from later(self._claims.add(self._kind, free), lambda count: None)
+            yield from later(self._claims.add(self._kind, free), lambda count: None, refuses=False)
             yield Wake(work_topic(self._saga))
         if not held:
             return
