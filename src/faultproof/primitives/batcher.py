@@ -27,6 +27,8 @@ RETRY_AFTER_MIN_S = 0.1
 """Somebody who is refused does not come back at once."""
 SMOOTHING = 0.2
 """How much of what is known about the time of a batch comes from the last one."""
+AT_ONCE = 2
+"""Batches that may overlap."""
 WEIGHT_MIN, WEIGHT_MAX = 0.000_001, 1e15
 """In the caller's own unit; most mean bytes."""
 
@@ -58,6 +60,9 @@ class BatchLimits:
     """An item behind a full batch that would wait longer than this, as batches have taken lately, is refused too."""
     timeout: float = 30.0
     """How long a caller waits unless it says otherwise."""
+    overlap: int | None = None
+    """Once so many wait, a second batch begins beside the one that runs: one is got ready, or answered, while the other is
+    written. None: one after the other."""
 
     def __post_init__(self) -> None:
         bounds.count("items", self.items)
@@ -67,6 +72,8 @@ class BatchLimits:
         if self.shed_after is not None:
             bounds.seconds("shed_after", self.shed_after)
         bounds.seconds("timeout", self.timeout)
+        if self.overlap is not None:
+            bounds.count("overlap", self.overlap)
 
 
 class _Item(Generic[T, R]):
@@ -92,12 +99,13 @@ class Batcher(Generic[T, R]):
         self._apply = apply
         self._env = env
         self._limits = limits or BatchLimits()
+        self._overlap = self._limits.overlap or self._limits.pending + 1
         self._name = name
         self._pending: OrderedDict[int, _Item[T, R]] = OrderedDict()  # by arrival; a cancelled one leaves at once
         self._arrivals = 0
         self._leading = False
         self._led: asyncio.Future[None] | None = None  # whoever closes waits on it for the one who leads
-        self._loop: asyncio.Task[None] | None = None
+        self._drains: set[asyncio.Task[None]] = set()  # bounded: AT_ONCE
         self._postponed: set[asyncio.Task[None]] = set()
         self._watched: OrderedDict[int, _Item[T, R]] = OrderedDict()  # by arrival, until they are answered
         self._watcher: asyncio.Task[None] | None = None
@@ -128,9 +136,25 @@ class Batcher(Generic[T, R]):
             bounds.number("weight", weight, least=0, most=WEIGHT_MAX)
         if seconds <= 0:
             raise DeadlineExceeded(f"no time was left to wait for a batch of {self._name!r}")
-        if not self._busy() and not self._pending and self._limits.window == 0:
+        if not self._pending and not self._busy() and self._limits.window == 0:
             return await self._lead(item, seconds)
-        return await self._follow(item, weight, seconds)
+        self._admit()
+        loop = asyncio.get_running_loop()
+        now = self._env.clock.monotonic()
+        future: asyncio.Future[R] = loop.create_future()
+        arrival = self._arrivals = self._arrivals + 1
+        mine = self._pending[arrival] = _Item(item, weight, future, now, now + seconds)
+        self._start()
+        try:
+            if timeout is not None:
+                return await self._outcome(future, seconds, arrival)
+            self._watched[arrival] = mine
+            if self._watcher is None or self._watcher.done():
+                self._watcher = loop.create_task(self._watch(), name=f"faultproof-{self._name}-watch")
+            return await future
+        finally:
+            self._pending.pop(arrival, None)
+            self._watched.pop(arrival, None)
 
     async def close(self) -> None:
         """Refuse new items, and wait until those accepted have been applied."""
@@ -138,9 +162,8 @@ class Batcher(Generic[T, R]):
         while self._busy():
             if self._leading:
                 self._led = self._led or asyncio.get_running_loop().create_future()
-            running = self._led if self._leading else self._loop
-            assert running is not None
-            await asyncio.wait([running])  # unbounded: each batch is bounded by what `apply` bounds
+            running = [*self._drains, *([self._led] if self._led else [])]
+            await asyncio.wait(running)  # unbounded: each batch is bounded by what `apply` bounds
         while self._postponed:
             await asyncio.wait(set(self._postponed))  # unbounded: so is each of these
         if self._watcher is not None:
@@ -179,25 +202,6 @@ class Batcher(Generic[T, R]):
                 raise
             raise self._late(arrival, seconds) from error
 
-    async def _follow(self, item: T, weight: float, seconds: float) -> R:
-        self._admit()
-        loop = asyncio.get_running_loop()
-        now = self._env.clock.monotonic()
-        future: asyncio.Future[R] = loop.create_future()
-        arrival = self._arrivals = self._arrivals + 1
-        mine = self._pending[arrival] = _Item(item, weight, future, now, now + seconds)
-        self._start()
-        try:
-            if seconds != self._limits.timeout:
-                return await self._outcome(future, seconds, arrival)
-            self._watched[arrival] = mine
-            if self._watcher is None:
-                self._watcher = loop.create_task(self._watch(), name=f"faultproof-{self._name}-watch")
-            return await future
-        finally:
-            self._pending.pop(arrival, None)
-            self._watched.pop(arrival, None)
-
     async def _watch(self) -> None:
         """Answer those whose time is up. They expire in the order in which they came, so that one timer does for all: one for
         each would be a third of what a call costs."""
@@ -208,7 +212,6 @@ class Batcher(Generic[T, R]):
                 await self._env.clock.sleep(left)
             elif self._watched.pop(arrival, None) is not None and not item.future.done():
                 item.future.set_exception(self._late(arrival, self._limits.timeout))
-        self._watcher = None
 
     def _late(self, arrival: int | None, seconds: float) -> DeadlineExceeded | OutcomeUnknown:
         if arrival is not None and self._pending.pop(arrival, None) is not None:
@@ -230,15 +233,23 @@ class Batcher(Generic[T, R]):
             )
 
     def _busy(self) -> bool:
-        return self._leading or (self._loop is not None and not self._loop.done())
+        return self._leading or bool(self._drains)
 
     def _start(self) -> None:
-        if self._pending and not self._busy():
-            self._loop = asyncio.get_running_loop().create_task(self._drain(), name=f"faultproof-{self._name}")
+        """Begin a batch if there is one to be begun."""
+        running = len(self._drains) + self._leading
+        if self._pending and (not running or (running < AT_ONCE and len(self._pending) >= self._overlap)):
+            task = asyncio.get_running_loop().create_task(self._drain(), name=f"faultproof-{self._name}")
+            self._drains.add(task)
+            task.add_done_callback(self._drained)
+
+    def _drained(self, task: asyncio.Task[None]) -> None:
+        self._drains.discard(task)
+        self._start()
 
     async def _drain(self) -> None:
-        """Batch after batch, until none is left."""
-        while self._pending:
+        """Batch after batch, until none is left, or so few that they can wait for the batch that runs besides."""
+        while self._pending and (len(self._drains) + self._leading == 1 or len(self._pending) >= self._overlap):
             await self._fill()
             batch = self._next()
             if not batch:
@@ -277,18 +288,19 @@ class Batcher(Generic[T, R]):
             self._env.signals.emit(QUEUE_DEPTH, len(self._pending), queue=self._name)
             self._env.signals.emit(QUEUE_AGE, now - oldest.arrived, queue=self._name)
         while self._pending and len(batch) < self._limits.items:
-            arrival, item = next(iter(self._pending.items()))
-            if item.future.done() or item.expires <= now:
-                del self._pending[arrival]
-                if not item.future.done():
-                    item.future.set_exception(
-                        DeadlineExceeded(f"the item expired before a batch of {self._name!r} took it")
-                    )
+            arrival, item = self._pending.popitem(last=False)
+            if item.future.done():
+                continue
+            if item.expires <= now:
+                item.future.set_exception(
+                    DeadlineExceeded(f"the item expired before a batch of {self._name!r} took it")
+                )
                 continue
             if batch and weight + item.weight > self._limits.weight:
+                self._pending[arrival] = item
+                self._pending.move_to_end(arrival, last=False)
                 break
             weight += item.weight
-            del self._pending[arrival]
             batch.append(item)
         return batch
 
