@@ -28,6 +28,8 @@ RETRY_AFTER_MIN_S = 0.1
 """Somebody who is refused does not come back at once."""
 SMOOTHING = 0.2
 """How much of what is known about the time of a batch comes from the last one."""
+AT_ONCE = 2
+"""Batches that may overlap."""
 WEIGHT_MIN, WEIGHT_MAX = 0.000_001, 1e15
 """In the caller's own unit; most mean bytes."""
 
@@ -60,6 +62,9 @@ class BatchLimits:
     """An item behind a full batch that would wait longer than this, as batches have taken lately, is refused too."""
     timeout: float = 30.0
     """How long a caller waits unless it says otherwise."""
+    overlap: int | None = None
+    """Once so many wait, a second batch begins beside the one that runs: one is got ready, or answered, while the other is
+    written. None: one after the other."""
 
     def __post_init__(self) -> None:
         bounds.count("items", self.items)
@@ -69,6 +74,8 @@ class BatchLimits:
         if self.shed_after is not None:
             bounds.seconds("shed_after", self.shed_after)
         bounds.seconds("timeout", self.timeout)
+        if self.overlap is not None:
+            bounds.count("overlap", self.overlap)
 
 
 class _Item(Generic[T, R]):
@@ -104,12 +111,13 @@ class Batcher(Generic[T, R]):
         self._apply = apply
         self._env = env
         self._limits = limits or BatchLimits()
+        self._overlap = self._limits.overlap or self._limits.pending + 1
         self._name = name
         self._pending: OrderedDict[int, _Item[T, R]] = OrderedDict()  # by arrival; a cancelled one leaves at once
         self._arrivals = 0
         self._leading = False
         self._led: asyncio.Future[None] | None = None  # whoever closes waits on it for the one who leads
-        self._loop: asyncio.Task[None] | None = None
+        self._drains: set[asyncio.Task[None]] = set()  # bounded: AT_ONCE
         self._postponed: set[asyncio.Task[None]] = set()
         self._watched: OrderedDict[int, _Item[T, R]] = OrderedDict()  # by arrival, until they are answered
         self._alarm: Alarm | None = None
@@ -145,16 +153,33 @@ class Batcher(Generic[T, R]):
             bounds.number("weight", weight, least=0, most=WEIGHT_MAX)
         if seconds <= 0:
             raise DeadlineExceeded(f"no time was left to wait for a batch of {self._name!r}")
-        if not self._busy() and not self._pending and self._limits.window == 0:
+        if not self._pending and not self._busy() and self._limits.window == 0:
             return await self._lead(item, seconds, told)
-        return await self._follow(item, weight, seconds, told)
+        self._admit()
+        now = self._env.clock.monotonic()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        arrival = self._arrivals = self._arrivals + 1
+        mine = self._pending[arrival] = _Item(item, weight, future, told, now, now + seconds)
+        self._start()
+        try:
+            if timeout is not None:
+                return await self._outcome(future, seconds, arrival)
+            self._watched[arrival] = mine
+            if self._alarm is None:
+                self._alarm = self._env.clock.alarm(seconds, self._expire)
+            return await future
+        finally:
+            self._pending.pop(arrival, None)
+            self._watched.pop(arrival, None)
 
     def post(self, item: T, told: Told[R], *, weight: float = 1.0) -> None:
         """Apply `item` in some batch for nobody who waits; `told` hears of it. For whoever bounds by itself how many items
         it has under way: this refuses none for their number, and none expires. Raises `Closed`."""
         if self._closed:
             raise Closed(f"the batcher {self._name!r} is closed: make a new one")
-        self._enqueue(_Item(item, weight, None, told, self._env.clock.monotonic(), math.inf))
+        self._arrivals += 1
+        self._pending[self._arrivals] = _Item(item, weight, None, told, self._env.clock.monotonic(), math.inf)
+        self._start()
 
     async def close(self) -> None:
         """Refuse new items, and wait until those accepted have been applied."""
@@ -162,9 +187,8 @@ class Batcher(Generic[T, R]):
         while self._busy():
             if self._leading:
                 self._led = self._led or asyncio.get_running_loop().create_future()
-            running = self._led if self._leading else self._loop
-            assert running is not None
-            await asyncio.wait([running])  # unbounded: each batch is bounded by what `apply` bounds
+            running = [*self._drains, *([self._led] if self._led else [])]
+            await asyncio.wait(running)  # unbounded: each batch is bounded by what `apply` bounds
         while self._postponed:
             await asyncio.wait(set(self._postponed))  # unbounded: so is each of these
         if self._alarm is not None:
@@ -208,29 +232,6 @@ class Batcher(Generic[T, R]):
                 raise
             raise self._late(arrival, seconds) from error
 
-    def _enqueue(self, item: _Item[T, R]) -> int:
-        arrival = self._arrivals = self._arrivals + 1
-        self._pending[arrival] = item
-        self._start()
-        return arrival
-
-    async def _follow(self, item: T, weight: float, seconds: float, told: Told[R] | None) -> R:
-        self._admit()
-        now = self._env.clock.monotonic()
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        mine: _Item[T, R] = _Item(item, weight, future, told, now, now + seconds)
-        arrival = self._enqueue(mine)
-        try:
-            if seconds != self._limits.timeout:
-                return await self._outcome(future, seconds, arrival)
-            self._watched[arrival] = mine
-            if self._alarm is None:
-                self._alarm = self._env.clock.alarm(seconds, self._expire)
-            return await future
-        finally:
-            self._pending.pop(arrival, None)
-            self._watched.pop(arrival, None)
-
     def _expire(self) -> None:
         """Answer those whose time is up. They expire in the order in which they came, so that one alarm does for all: one for
         each would be a third of what a call costs."""
@@ -265,15 +266,23 @@ class Batcher(Generic[T, R]):
             )
 
     def _busy(self) -> bool:
-        return self._leading or (self._loop is not None and not self._loop.done())
+        return self._leading or bool(self._drains)
 
     def _start(self) -> None:
-        if self._pending and not self._busy():
-            self._loop = asyncio.get_running_loop().create_task(self._drain(), name=f"faultproof-{self._name}")
+        """Begin a batch if there is one to be begun."""
+        running = len(self._drains) + self._leading
+        if self._pending and (not running or (running < AT_ONCE and len(self._pending) >= self._overlap)):
+            task = asyncio.get_running_loop().create_task(self._drain(), name=f"faultproof-{self._name}")
+            self._drains.add(task)
+            task.add_done_callback(self._drained)
+
+    def _drained(self, task: asyncio.Task[None]) -> None:
+        self._drains.discard(task)
+        self._start()
 
     async def _drain(self) -> None:
-        """Batch after batch, until none is left."""
-        while self._pending:
+        """Batch after batch, until none is left, or so few that they can wait for the batch that runs besides."""
+        while self._pending and (len(self._drains) + self._leading == 1 or len(self._pending) >= self._overlap):
             await self._fill()
             batch = self._next()
             if not batch:
@@ -312,18 +321,18 @@ class Batcher(Generic[T, R]):
             self._env.signals.emit(QUEUE_DEPTH, len(self._pending), queue=self._name)
             self._env.signals.emit(QUEUE_AGE, now - oldest.arrived, queue=self._name)
         while self._pending and len(batch) < self._limits.items:
-            arrival, item = next(iter(self._pending.items()))
+            arrival, item = self._pending.popitem(last=False)
             if item.future is not None and (item.future.done() or item.expires <= now):
-                del self._pending[arrival]
                 if not item.future.done():
                     item.future.set_exception(
                         DeadlineExceeded(f"the item expired before a batch of {self._name!r} took it")
                     )
                 continue
             if batch and weight + item.weight > self._limits.weight:
+                self._pending[arrival] = item
+                self._pending.move_to_end(arrival, last=False)
                 break
             weight += item.weight
-            del self._pending[arrival]
             batch.append(item)
         return batch
 

@@ -6,9 +6,9 @@ most of the price of a small one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from faultproof.errors import Closed, Misuse, OutcomeUnknown, Repair, TransactionOpen, TryAgain
 from faultproof.ports.database import Database
@@ -71,16 +71,16 @@ class GroupCommit(Generic[T, R]):
         self._first = first
         self._batcher: Batcher[T, R] = Batcher(self._run, env=database.env, limits=limits, name=name)
 
-    async def submit(
+    def submit(
         self, item: T, *, weight: float = 1.0, timeout: float | None = None, told: Told[R] | None = None
-    ) -> R:
+    ) -> Coroutine[Any, Any, R]:
         """Commit the operation, alone or with others, and give its result. Errors, and `told`, as for `Batcher.submit`.
 
         Raises `TransactionOpen` inside an open transaction of this task: it would wait for itself.
         """
         if self._database.in_transaction():
             raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
-        return await self._batcher.submit(item, weight=weight, timeout=timeout, told=told)
+        return self._batcher.submit(item, weight=weight, timeout=timeout, told=told)
 
     def post(self, item: T, told: Told[R], *, weight: float = 1.0) -> None:
         """Commit the operation for nobody who waits; see `Batcher.post`."""

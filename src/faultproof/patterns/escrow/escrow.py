@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar, overload
 
 from faultproof import bounds
-from faultproof.errors import Busy, ConstraintViolated, UnknownHold, UnknownItem
+from faultproof.errors import Busy, UnknownHold, UnknownItem
 from faultproof.patterns.escrow import requests, sql
 from faultproof.patterns.escrow.audit import StockAudit, audit
 from faultproof.patterns.escrow.books import Contended, Decision
@@ -189,17 +189,9 @@ class Escrow:
 
     def _do(self, answer: type[T], request: Request, tx: Tx | SyncTx | Inline | None) -> Awaitable[T] | Script[T] | T:
         if tx is None:
-            return self._alone(request)
+            return self._lanes.submit(request)
         check_tx(tx, self._database)
         return tx.run(self._inside(request))
-
-    async def _alone(self, request: Request) -> Any:
-        try:
-            return await self._lanes.submit(request)
-        except ConstraintViolated:
-            # Two that come at the same time with one key and different items have no lock in common; the second finds the
-            # key taken when it writes. Now it can be seen.
-            return await self._lanes.submit(request)
 
     def _inside(self, request: Request) -> Script[Any]:
         decisions: list[Decision] = yield from apply(self.name, [request], waits=True, on_expired=self._on_expired)

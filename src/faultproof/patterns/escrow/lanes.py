@@ -71,14 +71,25 @@ class Lanes:
         """Have it decided and committed; its answer."""
         item = self._found_locked(request) if self._contended else None
         if item is None:
-            answer = await self._at_once(request)
+            try:
+                answer = await self._quick.submit(request)
+            except (_LockedForLong, ConstraintViolated):
+                # Again, and what is locked is skipped now. Or two came at the same time with one key and different items, and
+                # have no lock in common: the second found the key taken when it wrote. Now it can be seen.
+                answer = await self._quick.submit(request)
             if type(answer) is not Contended:
                 return answer
             item = answer.item
+        return await self._patiently(request, item)
+
+    async def _patiently(self, request: Request, item: str) -> Any:
         for _ in range(ATTEMPTS):
             self._remember(item)
+            lane = self._slow[shard_of(item, self._options.shards)]
             try:
-                answer = await self._slow[shard_of(item, self._options.shards)].submit(request)
+                answer = await lane.submit(request)
+            except ConstraintViolated:  # as above
+                answer = await lane.submit(request)
             except Busy as busy:
                 raise Busy(
                     f"{item!r}, or another item of this call, was locked for {self._options.lock_timeout} s: nothing was "
@@ -94,12 +105,6 @@ class Lanes:
         """Commit what was accepted, and refuse the rest."""
         for lane in (self._quick, *self._slow):
             await lane.close()
-
-    async def _at_once(self, request: Request) -> Any:
-        try:
-            return await self._quick.submit(request)
-        except _LockedForLong:
-            return await self._quick.submit(request)  # which skips now what is locked
 
     async def _straight(self, requests: Sequence[Request]) -> list[Hold] | None:
         sums = wanted(requests)

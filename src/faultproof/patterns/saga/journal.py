@@ -65,7 +65,8 @@ class Take(NamedTuple):
 
     owner: str
     ttl_us: int
-    limit: int
+    limit: Callable[[], int]
+    """For how many there is room, asked in its transaction."""
     go_on: Callable[[Loaded], tuple[Any, Write | None]]
     """What to make of each, and what to journal of it first."""
 
@@ -145,7 +146,9 @@ class Journal:
 
     def take(self, asked: Take) -> Script[list[Any]]:
         """Take up sagas that are due, with what follows at once journaled."""
-        claims = yield from self._claims.take(self._kind, asked.owner, ttl_us=asked.ttl_us, limit=asked.limit)
+        if (limit := asked.limit()) <= 0:
+            return []
+        claims = yield from self._claims.take(self._kind, asked.owner, ttl_us=asked.ttl_us, limit=limit)
         if not claims:
             return []
         resumed = [asked.go_on(loaded) for loaded in (yield from self.load(claims))]

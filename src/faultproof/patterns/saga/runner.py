@@ -67,6 +67,10 @@ class Runner:
         self._active: dict[str, Active] = {}
         self._starting: set[str] = set()
         """Given to this runner by starts that are not committed yet."""
+        self._asked_for = 0
+        """What there was room for when the last takeover began."""
+        self._taking = 0
+        """Taken up by a transaction that is not committed yet."""
         self._room = asyncio.Event()
         self._given_back: set[asyncio.Task[None]] = set()
         self._renew_at = 0.0
@@ -87,15 +91,14 @@ class Runner:
     async def step(self) -> float:
         clock = self._database.env.clock
         await self._keep()
-        free = self._free
-        if free <= 0:
+        if self._free <= 0:
             self._room.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._rest()):
                     await self._room.wait()
             return 0.0
-        taken = await self._take(clock.monotonic(), free)
-        return 0.0 if taken == free else self._rest()
+        taken = await self._take(clock.monotonic())
+        return 0.0 if taken and taken == self._asked_for else self._rest()
 
     async def close(self) -> None:
         """Let attempts under way end, for half a lease; then give everything back, for others to take at once."""
@@ -150,21 +153,30 @@ class Runner:
 
     @property
     def _free(self) -> int:
-        return self._concurrency - len(self._active) - len(self._starting)
+        return self._concurrency - len(self._active) - len(self._starting) - self._taking
 
     def _rest(self) -> float:
         if not self._active:
             return IDLE_S
         return max(0.001, min(IDLE_S, self._renew_at - self._database.env.clock.monotonic()))
 
-    async def _take(self, asked: float, limit: int) -> int:
+    async def _take(self, asked: float) -> int:
         until = asked + self._ttl
 
+        def limit() -> int:
+            self._taking = 0  # of an earlier try
+            self._asked_for = self._free
+            return self._asked_for
+
         def go_on(loaded: Loaded) -> tuple[Active, Write | None]:
+            self._taking += 1
             self._planner.set_clock(loaded.row.now_us)
             return self._planner.go_on(loaded, until)
 
-        taken: list[Active] = await self._commit.submit(Take(self._owner, int(self._ttl * 1_000_000), limit, go_on))
+        try:
+            taken: list[Active] = await self._commit.submit(Take(self._owner, int(self._ttl * 1_000_000), limit, go_on))
+        finally:
+            self._taking = 0
         if stuck := sum(active.claim.attempts > 1 for active in taken):
             self._database.env.signals.emit(STUCK, stuck, kind=self._kind)
         self._taken(taken)
