@@ -17,7 +17,6 @@ from faultproof.errors import InvalidInput
 from faultproof.patterns.saga import operations, pictures, sql
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
-from faultproof.primitives.install import check
 from faultproof.signals import Signals
 
 T = TypeVar("T")
@@ -164,7 +163,7 @@ def _on(db: str, name: str, work: Callable[[Database, str], Awaitable[T]]) -> T:
 
 
 def _named(database: Database, name: str) -> Script[str]:
-    yield from check(database.claims.schema, sql.SCHEMA)
+    yield from operations.require(database)
     names = yield from sql.names()
     if name in names:
         return name

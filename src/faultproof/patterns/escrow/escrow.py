@@ -18,6 +18,7 @@ from faultproof.patterns.escrow.requests import Confirm, Extend, Hold, Release, 
 from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.group_commit import Err
+from faultproof.primitives.install import FirstUse
 from faultproof.primitives.transactions import check_tx
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class Escrow:
         self._database = database
         self._options = options or EscrowOptions()
         self._on_expired = on_expired
+        self._first_use = FirstUse(sql.SCHEMA)
         self._lanes = Lanes(database, name, self._options, on_expired)
 
     async def install(self) -> None:
@@ -194,6 +196,8 @@ class Escrow:
         return tx.run(self._inside(request))
 
     async def _alone(self, request: Request) -> Any:
+        if not self._first_use.is_over:
+            await self._database.read(self._first_use.check(), snapshot=False)
         try:
             return await self._lanes.submit(request)
         except ConstraintViolated:
@@ -202,6 +206,7 @@ class Escrow:
             return await self._lanes.submit(request)
 
     def _inside(self, request: Request) -> Script[Any]:
+        yield from self._first_use.check()
         decisions: list[Decision] = yield from apply(self.name, [request], waits=True, on_expired=self._on_expired)
         (decision,) = decisions
         if isinstance(decision, Err):

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from faultproof import bounds
-from faultproof.errors import InvalidInput
+from faultproof.errors import InvalidInput, PayloadTooLarge
 from faultproof.patterns.saga.shape import Shape, shape_of
 from faultproof.patterns.saga.steps import Step
 
@@ -36,6 +36,23 @@ class Definition:
             self._input = msgspec.json.Decoder(input)
         except TypeError as error:
             raise InvalidInput(f"the input's type {input!r} cannot be kept as JSON: {error}") from error
+
+    def encode_input(self, id: str, input: object, bytes_max: int) -> bytes:
+        """An input as it is stored. Raises `InvalidInput` for what could not be read back, `PayloadTooLarge` for too much."""
+        try:
+            encoded = msgspec.json.encode(input, order="deterministic")
+            self._input.decode(encoded)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInput(f"the input of saga {id!r} cannot be kept as {self.name!r} needs it: {error}") from error
+        if len(encoded) > bytes_max:
+            raise PayloadTooLarge(
+                f"the input of saga {id!r} has {len(encoded)} bytes, the limit is {bytes_max}: pass a reference to it",
+                size_bytes=len(encoded),
+                limit_bytes=bytes_max,
+            )
+        if b"\\u0000" in encoded:
+            raise InvalidInput(f"the input of saga {id!r} contains a NUL character, which databases cut or refuse")
+        return encoded
 
     def decode_input(self, text: str) -> Any:
         """An input as it is stored. Raises `ValueError` for one that does not fit the type (any more)."""

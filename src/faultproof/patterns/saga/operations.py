@@ -15,6 +15,7 @@ from faultproof.patterns.saga.machine import Entry, Run
 from faultproof.patterns.saga.shape import Shape
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, Wake
+from faultproof.primitives.install import check
 
 STATES = ("running", "compensating", "attention", "completed", "compensated")
 LIST_MAX = 10_000
@@ -40,6 +41,11 @@ class Standing(NamedTuple):
     shape: Shape
     run: Run
     seq: int
+
+
+def require(database: Database) -> Script[None]:
+    """Nothing, if this release can work on the tables. Raises `SchemaMismatch` if it cannot, or they are not there."""
+    yield from check(database.claims.schema, sql.SCHEMA)
 
 
 def listed(saga: str, state: str | None, limit: int) -> Script[list[sql.Listed]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from faultproof import bounds
 from faultproof.errors import FaultproofError, LeaseLost, OutcomeUnknown
+from faultproof.patterns.saga import operations
 from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.driver import Active, Driver
 from faultproof.patterns.saga.journal import Item, Loaded, Take, Write, claim_kind, work_topic
@@ -62,6 +63,7 @@ class Runner:
         return len(self._active)
 
     async def open(self) -> News:
+        await self._database.read(operations.require(self._database))
         self._waiting.held = self._active.__contains__
         return self._database.changed(work_topic(self._definition.name))
 

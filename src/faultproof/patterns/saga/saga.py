@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, overload
 
-import msgspec
-
 from faultproof import bounds
-from faultproof.errors import InvalidInput, PayloadTooLarge
+from faultproof.errors import InvalidInput, TransactionOpen
 from faultproof.patterns.saga import callbacks, operations, pictures, sql
 from faultproof.patterns.saga.calling import ERROR_CHARACTERS_MAX
 from faultproof.patterns.saga.definition import Definition, Stage
@@ -26,10 +24,12 @@ from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.batcher import BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit
+from faultproof.primitives.install import FirstUse
 from faultproof.primitives.transactions import check_tx
 
 I = TypeVar("I")  # noqa: E741  # input, as in `StepContext`
 R = TypeVar("R")
+T = TypeVar("T")
 
 ID_BYTES_MAX = 200
 
@@ -78,6 +78,7 @@ class Saga(Generic[I]):
         self.definition = Definition(name, version=version, input=input, steps=steps, pivot=pivot)
         self.name = name
         self._journal = Journal(database, name)
+        self._first_use = FirstUse(database.claims.schema, sql.SCHEMA)
         self._waiting = Waiting(database, name)
         self._commit: GroupCommit[Item, Any] = GroupCommit(
             database, self._journal.commit_all, limits=self._options.batch, name=f"{name}-journal"
@@ -148,7 +149,8 @@ class Saga(Generic[I]):
     async def complete(self, id: str, step: Step[Any, R], token: str, result: R) -> bool:
         """The answer to an asynchronous step; whether it counts. It may come before the action has returned; one that comes
         after another attempt has begun, or after the step was given up, does not count (False). Raises `InvalidInput` for
-        a token that was never given out, or a result of the wrong type."""
+        a token that was never given out, or a result of the wrong type. It commits by itself: `TransactionOpen` inside an
+        open transaction. What is to commit with the answer is written in a local step behind this one."""
         return await self._answer(id, step, token, "done", step.encode(result))
 
     async def fail(self, id: str, step: Step[Any, Any], token: str, error: str) -> bool:
@@ -160,9 +162,7 @@ class Saga(Generic[I]):
     ) -> bool:
         if self.definition.steps.get(step.name) is not step or step.kind != "asynchronous":
             raise InvalidInput(f"{step.name!r} is no asynchronous step of {self.name!r}")
-        return await self._database.transact(
-            lambda: callbacks.answer(self._database, self.name, id, step.name, token, what, data)
-        )
+        return await self._alone(lambda: callbacks.answer(self._database, self.name, id, step.name, token, what, data))
 
     # -- for operators --------------------------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class Saga(Generic[I]):
 
     async def retry(self, id: str) -> None:
         """Try again what could not be done, with fresh attempts. Raises `InvalidInput` unless it wants attention."""
-        await self._database.transact(lambda: operations.retry(self._database, self.name, id))
+        await self._alone(lambda: operations.retry(self._database, self.name, id))
 
     async def skip(self, id: str, *, result: object = None) -> None:
         """Count the step that could not be done, or undone, as if it had been. `result`: of an action."""
@@ -191,11 +191,11 @@ class Saga(Generic[I]):
             encoded = step.encode(result) if step is not None and found.run.before == "running" else None
             yield from operations.skip(self._database, self.name, id, result=encoded)
 
-        await self._database.transact(script)
+        await self._alone(script)
 
     async def resolve(self, id: str, outcome: Literal["completed", "compensated"], *, reason: str) -> None:
         """End it by hand: somebody has done, or undone, what was left."""
-        await self._database.transact(
+        await self._alone(
             lambda: operations.resolve(self.name, id, outcome=outcome, reason=reason[:ERROR_CHARACTERS_MAX])
         )
 
@@ -219,7 +219,7 @@ class Saga(Generic[I]):
             yield from sql.adopt(self.name, id, definition.version, shape.fingerprint, shape.text)
             yield from operations.resume(self._database, self.name, id, found)
 
-        await self._database.transact(script)
+        await self._alone(script)
 
     def mermaid(self) -> str:
         """The definition as a mermaid flowchart: actions down, undos back up."""
@@ -240,20 +240,7 @@ class Saga(Generic[I]):
         check_id(id)
         if deadline is not None:
             bounds.seconds("deadline", deadline)
-        try:
-            encoded = msgspec.json.encode(input, order="deterministic")
-            self.definition.decode_input(encoded.decode())
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidInput(f"the input of saga {id!r} cannot be kept as {self.name!r} needs it: {error}") from error
-        if len(encoded) > self._options.input_bytes_max:
-            raise PayloadTooLarge(
-                f"the input of saga {id!r} has {len(encoded)} bytes, the limit is {self._options.input_bytes_max}: pass a "
-                "reference to it",
-                size_bytes=len(encoded),
-                limit_bytes=self._options.input_bytes_max,
-            )
-        if b"\\u0000" in encoded:
-            raise InvalidInput(f"the input of saga {id!r} contains a NUL character, which databases cut or refuse")
+        encoded = self.definition.encode_input(id, input, self._options.input_bytes_max)
         digest = hashlib.sha256(encoded).hexdigest()
         return NewSaga(id, digest, encoded.decode(), None if deadline is None else int(deadline * 1_000_000))
 
@@ -261,13 +248,31 @@ class Saga(Generic[I]):
         self._waiting.starting(item.id)  # before: it may have ended when the answer is here
         is_new = False
         try:
+            if not self._first_use.is_over:
+                await self._database.read(self._first_use.check(), snapshot=False)
             is_new = bool(await self._commit.submit(Start(self.definition, item), weight=len(item.input)))
         finally:
             if not is_new:
                 self._waiting.not_started(item.id)
         return is_new
 
+    async def _alone(self, work: Callable[[], Script[T]]) -> T:
+        """Commit a decision on a saga. It locks the saga's claim, for which runners wait with all that they have under way:
+        so not for as long as a transaction of the user's may last."""
+        if self._database.in_transaction():
+            raise TransactionOpen(
+                "a transaction is open in this task, and what is decided about a saga commits by itself and takes no `tx=`: "
+                "call it when that transaction has ended, and write what belongs with it in a local step"
+            )
+
+        def script() -> Script[T]:
+            yield from self._first_use.check()
+            return (yield from work())
+
+        return await self._database.transact(script)
+
     def _start_one(self, item: NewSaga) -> Script[bool]:
+        yield from self._first_use.check()
         (outcome,) = yield from self._journal.start([Start(self.definition, item)])
         if isinstance(outcome, Err):
             raise outcome.error
