@@ -24,6 +24,7 @@ from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.batcher import BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit
+from faultproof.primitives.group_commit import Outcome as Made
 from faultproof.primitives.install import FirstUse
 from faultproof.primitives.transactions import check_tx
 
@@ -81,7 +82,7 @@ class Saga(Generic[I]):
         self._first_use = FirstUse(database.claims.schema, sql.SCHEMA)
         self._waiting = Waiting(database, name)
         self._commit: GroupCommit[Item, Any] = GroupCommit(
-            database, self._journal.commit_all, limits=self._options.batch, name=f"{name}-journal"
+            database, self._commit_all, limits=self._options.batch, name=f"{name}-journal"
         )
         self._owner = f"{database.env.process}:{database.env.ids.new()[-6:]}"
 
@@ -248,13 +249,15 @@ class Saga(Generic[I]):
         self._waiting.starting(item.id)  # before: it may have ended when the answer is here
         is_new = False
         try:
-            if not self._first_use.is_over:
-                await self._database.read(self._first_use.check(), snapshot=False)
             is_new = bool(await self._commit.submit(Start(self.definition, item), weight=len(item.input)))
         finally:
             if not is_new:
                 self._waiting.not_started(item.id)
         return is_new
+
+    def _commit_all(self, items: Sequence[Item], wait: bool) -> Script[list[Made[Any]]]:
+        yield from self._first_use.check()
+        return (yield from self._journal.commit_all(items, wait))
 
     async def _alone(self, work: Callable[[], Script[T]]) -> T:
         """Commit a decision on a saga. It locks the saga's claim, for which runners wait with all that they have under way:
