@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 import faultproof as fp
-from faultproof.errors import InProgress, InvalidInput
+from faultproof.errors import InProgress, InvalidInput, TransactionOpen
 from faultproof.patterns.saga.runner import Runner
 from faultproof.ports.database import Database
 from tests.conformance.engines import Engine
@@ -161,3 +161,23 @@ async def test_the_deadline_of_the_whole_ends_the_wait(engine: Engine, db: Datab
         elapse(engine, 31)
         assert isinstance(await courier.saga.wait("o-1"), fp.Compensated)
     assert courier.undone == [None]
+
+
+async def test_an_answer_inside_an_open_transaction_is_refused_and_says_what_to_do(
+    engine: Engine, db: Database
+) -> None:
+    courier = Courier(db)
+    await courier.saga.install()
+    async with running(courier.saga) as (runner,):
+        await courier.saga.start("o-1", Order("milk"))
+        token = await asked(courier, runner)
+        async with db.transaction():
+            for call in (
+                lambda: courier.saga.complete("o-1", courier.ask, token, "signed"),
+                lambda: courier.saga.fail("o-1", courier.ask, token, "nobody at home"),
+                lambda: courier.saga.retry("o-1"),
+            ):
+                with pytest.raises(TransactionOpen, match=r"takes no `tx=`.*local step"):
+                    await call()
+        assert await courier.saga.complete("o-1", courier.ask, token, "signed") is True
+        assert isinstance(await courier.saga.wait("o-1"), fp.Completed)

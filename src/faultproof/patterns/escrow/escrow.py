@@ -102,9 +102,10 @@ class Escrow:
 
         `key`: of the request, 1 to 255 bytes; the same key with the same items and `ttl` is the same hold, while it is held
         or once it is confirmed. Raises `InsufficientStock`, `UnknownItem`, `KeyReused`, `HoldEnded` or `HoldExpired` (of
-        the hold that this key had), `InvalidInput`; `Busy` when an item was locked for `lock_timeout` seconds; and without
-        `tx` `Overloaded` (with `retry_after`) when too many wait, `DeadlineExceeded`, `TransactionOpen` inside an open
-        transaction: nothing happened in all of these. `OutcomeUnknown`: ask again with the same key.
+        the hold that this key had), `InvalidInput`; `Busy` when an item was locked for `lock_timeout` seconds (with `tx`: for
+        as long as its connection waits for locks); and without `tx` `Overloaded` (with `retry_after`) when too many wait,
+        `DeadlineExceeded`, `TransactionOpen` inside an open transaction: nothing happened in all of these.
+        `OutcomeUnknown`: ask again with the same key.
         """
         return self._do(Hold, requests.reserve(items, key, ttl, self._options), tx)
 
