@@ -1,4 +1,5 @@
-"""Code of others in a task of its own: a cancel that it brings on itself is told from one that is meant for its caller."""
+"""Code of others in a task of its own: a cancel that it brings on itself is told from one that is meant for its caller,
+and what must not be cut short is not."""
 
 from __future__ import annotations
 
@@ -31,3 +32,23 @@ async def apart(work: Coroutine[Any, Any, T], *, name: str | None = None) -> T:
         if isinstance(error, asyncio.CancelledError) and caller.cancelling() > before:
             raise
         raise Escaped(type(error).__name__) from error
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, which a cancel of the caller does not reach: it is waited for, however often the caller is cancelled,
+    and the cancel is raised when it has ended, in place of what it returned or raised.
+
+    Bounded by `work`, which has a timeout of its own. The end of the event loop cancels every task, this one too.
+    """
+    task = asyncio.create_task(work)
+    cancel: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])  # unbounded: see above
+        except asyncio.CancelledError as error:
+            cancel = error
+    if cancel is not None:
+        if not task.cancelled():
+            task.exception()  # looked at: nobody else will
+        raise cancel
+    return task.result()

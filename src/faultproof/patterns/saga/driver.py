@@ -16,7 +16,7 @@ from faultproof.patterns.saga.shape import difference
 from faultproof.patterns.saga.steps import StepContext
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database
-from faultproof.primitives.apart import Escaped, apart
+from faultproof.primitives.apart import Escaped, apart, to_its_end
 from faultproof.primitives.group_commit import GroupCommit
 from faultproof.signals import SAGA_ATTENTION, SAGA_STEP
 
@@ -133,7 +133,11 @@ class Driver:
             elif self._is_local(active.work[0]):
                 await self._perform_local(active, active.work[0])
             else:
-                await self.journal(active, [await self._perform(active, active.work[0])])
+                attempt = self._attempt(active, active.work[0])
+                await (to_its_end(attempt) if active.work[0].undo else attempt)
+
+    async def _attempt(self, active: Active, work: Work) -> None:
+        await self.journal(active, [await self._perform(active, work)])
 
     async def journal(self, active: Active, entries: Sequence[Entry]) -> None:
         """Write entries, and what follows from them, in a transaction shared with other sagas."""
@@ -204,10 +208,11 @@ class Driver:
                     del tasks[task]
                 await self.journal(active, [task.result() for task in ended])
         finally:
-            for task in tasks:
-                task.cancel()
+            for task, work in tasks.items():
+                if not work.undo:
+                    task.cancel()
             if tasks:
-                await asyncio.wait(tasks)  # unbounded: they have been cancelled
+                await asyncio.wait(tasks)  # unbounded: they have been cancelled, or undo and have a timeout
 
     # -- attempts -------------------------------------------------------------------------------------------------------
 

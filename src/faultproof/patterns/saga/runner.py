@@ -80,14 +80,16 @@ class Runner:
         return 0.0 if len(taken) == free else self._rest()
 
     async def close(self) -> None:
-        """Let attempts under way end, for half a lease; then give everything back, for others to take at once."""
-        tasks = [active.task for active in self._active.values() if active.task is not None]
+        """Let attempts under way end, actions for half a lease and undos for as long as they may take; then give everything
+        back, for others to take at once."""
+        tasks = {active.task for active in self._active.values() if active.task is not None}
         if tasks:
             await asyncio.wait(tasks, timeout=self._ttl / 2)
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)  # unbounded: they have been cancelled
+        while tasks:  # those that undo are not cut short, and keep their leases meanwhile
+            _, tasks = await asyncio.wait(tasks, timeout=self._rest())
+            await self._keep()
         claims = [active.claim for active in self._active.values()]
         self._active.clear()
         await self._database.transact(lambda: self._database.claims.release(self._kind, claims))
