@@ -25,6 +25,9 @@ NEAR_S = 2.0
 AGAIN_S = 0.1
 """How soon a write is tried again that found the database busy."""
 
+_DAMAGED = (ValueError, TypeError, LookupError, RecursionError)
+"""What reading a row raises that somebody has changed by hand, or another release has written."""
+
 
 class Active:
     """A saga that this process goes on with."""
@@ -80,29 +83,38 @@ class Driver:
     # -- taking up ------------------------------------------------------------------------------------------------------
 
     def go_on(self, loaded: Loaded, until: float) -> tuple[Active, Write | None]:
-        """A saga as it is stored, and what to write first: what became of what was under way, and what follows."""
-        definition, row = self._definition, loaded.row
+        """A saga as it is stored, and what to write first: what became of what was under way, and what follows. One whose
+        rows cannot be read is parked: to raise would stop this runner, and each after it, for all others."""
         active = Active(loaded.claim, None, until)
         active.seq = loaded.entries[-1].seq if loaded.entries else 0
-        run = machine.begin(definition.shape, row.deadline_us)
-        for line in loaded.entries:
-            run = machine.evolve(definition.shape, run, Entry(*line[2:7]))  # type: ignore[arg-type]  # from the journal
+        try:
+            run, entries = self._found(active, loaded)
+        except _DAMAGED as error:
+            run = machine.begin(self._definition.shape, None)
+            entries = [Entry("", "attention", data=f"what is stored of it cannot be read: {words(error)}")]
         active.run = run
-        if (row.version, row.fingerprint) != (definition.version, definition.shape.fingerprint):
-            changed = difference(definition.stored_shape(row.shape), row.version, definition.shape, definition.version)
-            entries = [Entry("", "attention", data=f"the definition has changed:\n{changed}")]
-        else:
-            try:
-                active.input = definition.decode_input(row.input)
-            except ValueError as error:
-                entries = [Entry("", "attention", data=f"the input cannot be read any more: {words(error)}")]
-            else:
-                entries = self._since(run, loaded, row.now_us)
-        plan, entries = self._planned(run, entries, row.now_us)
-        write = self._write_of(active, entries, plan, row.now_us)
+        plan, entries = self._planned(run, entries, loaded.row.now_us)
+        write = self._write_of(active, entries, plan, loaded.row.now_us)
         active.accept(write, plan)
         self._tell(active)
         return active, write if write.entries or write.settles else None
+
+    def _found(self, active: Active, loaded: Loaded) -> tuple[Run, list[Entry]]:
+        """Where it stands, and what has happened since. Raises what `_DAMAGED` lists for rows that cannot be read."""
+        definition, row = self._definition, loaded.row
+        run = machine.begin(definition.shape, row.deadline_us)
+        for line in loaded.entries:
+            if line.what not in machine.KNOWN:  # to leave it out would be a guess
+                raise ValueError(f"line {line.seq} of its journal says {line.what!r}")
+            run = machine.evolve(definition.shape, run, Entry(*line[2:7]))  # type: ignore[arg-type]  # from the journal
+        if (row.version, row.fingerprint) != (definition.version, definition.shape.fingerprint):
+            changed = difference(definition.stored_shape(row.shape), row.version, definition.shape, definition.version)
+            return run, [Entry("", "attention", data=f"the definition has changed:\n{changed}")]
+        try:
+            active.input = definition.decode_input(row.input)
+        except _DAMAGED as error:
+            return run, [Entry("", "attention", data=f"the input cannot be read any more: {words(error)}")]
+        return run, self._since(run, loaded, row.now_us)
 
     def _since(self, run: Run, loaded: Loaded, now_us: int) -> list[Entry]:
         """What has become of steps that were under way when the saga was last looked at."""
@@ -227,12 +239,16 @@ class Driver:
             raise LeaseLost(f"the lease on saga {active.id!r} has run out: whoever takes it goes on")
         timeout = self._timeout(active, work)
         context = self._context(active, work, began + timeout)
-        arguments = (context, self._result(active, work)) if work.undo else (context,)
+        state = active.run.steps[work.step]
+        try:
+            arguments = (context, self._result(active, work)) if work.undo else (context,)
+        except _DAMAGED as error:
+            unread = Verdict(f"its result cannot be read any more: {words(error)}", is_unknown=False, is_final=True)
+            return failure(step, work, state, unread, now_us=self.now_us(), rng=env.rng)
         function = step.undo if work.undo else step.action
         assert function is not None
         returned, wrong = await called(function, *arguments, timeout=timeout)
         self._measured(work, began)
-        state = active.run.steps[work.step]
         return entry_of(step, work, state, returned, wrong, now_us=self.now_us(), rng=env.rng)
 
     async def _perform_local(self, active: Active, work: Work) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from faultproof import bounds
-from faultproof.errors import InvalidInput
+from faultproof.errors import InvalidInput, Repair
 from faultproof.patterns.saga import machine, sql
 from faultproof.patterns.saga.journal import claim_kind, ended_topic, work_topic
 from faultproof.patterns.saga.machine import Entry, Run
@@ -67,7 +67,7 @@ def stuck(saga: str, older: float, limit: int) -> Script[list[sql.Listed]]:
 
 def history(saga: str, id: str) -> Script[list[HistoryEntry]]:
     """The audit trail of one saga. Raises `InvalidInput` for one that is not there."""
-    yield from standing(saga, id)
+    yield from _row(saga, id)
     return [
         HistoryEntry(e.seq, e.at_us, e.step, e.what, e.attempt, None if e.what == "began" else e.data)
         for e in (yield from sql.entries(saga, [id]))
@@ -75,11 +75,13 @@ def history(saga: str, id: str) -> Script[list[HistoryEntry]]:
 
 
 def standing(saga: str, id: str) -> Script[Standing]:
-    """Where a saga stands, by its own shape. Raises `InvalidInput` for one that is not there."""
-    row = yield from sql.standing(saga, id)
-    if row is None:
-        raise InvalidInput(f"there is no saga {id!r} of {saga!r}")
-    shape = msgspec.json.decode(row.shape, type=Shape)
+    """Where a saga stands, by its own shape. Raises `InvalidInput` for one that is not there, `Repair` for one whose shape
+    cannot be read."""
+    row = yield from _row(saga, id)
+    try:
+        shape = msgspec.json.decode(row.shape, type=Shape)
+    except msgspec.DecodeError as error:
+        raise Repair(f"the shape of saga {id!r} cannot be read ({error}): see to it by hand, and resolve it") from error
     run = machine.begin(shape, row.deadline_us)
     for line in (yield from sql.entries(saga, [id])):
         run = machine.evolve(shape, run, Entry(*line[2:7]))  # type: ignore[arg-type]  # from the journal
@@ -109,8 +111,8 @@ def resolve(saga: str, id: str, *, outcome: Literal["completed", "compensated"],
     """End it by hand: somebody has done, or undone, what was left. Raises `InvalidInput` unless it wants attention."""
     if outcome not in ("completed", "compensated"):
         raise InvalidInput(f"a saga ends completed or compensated, got {outcome!r}")
-    found = yield from _reopened(saga, id)
-    yield from sql.write(saga, [sql.NewEntry(id, found.seq + 1, "", outcome, 0, reason, None)])
+    row = yield from _taken_in_hand(saga, id)  # and no more of it than that: its rows may be damaged
+    yield from sql.write(saga, [sql.NewEntry(id, row.seq + 1, "", outcome, 0, reason, None)])
     yield from sql.move(saga, [id], outcome, reason, 1)
     yield Wake(ended_topic(saga))
 
@@ -136,11 +138,23 @@ def reopened(saga: str, id: str) -> Script[Standing]:
 
 
 def _reopened(saga: str, id: str) -> Script[Standing]:
+    yield from _taken_in_hand(saga, id)
+    return (yield from standing(saga, id))
+
+
+def _taken_in_hand(saga: str, id: str) -> Script[sql.Standing]:
     is_ours = (yield from sql.reopen(saga, id)) == 1
-    found = yield from standing(saga, id)
+    row = yield from _row(saga, id)
     if not is_ours:
-        raise InvalidInput(f"the saga {id!r} is {found.run.phase} and wants no attention: nothing was changed")
-    return found
+        raise InvalidInput(f"the saga {id!r} is {row.state} and wants no attention: nothing was changed")
+    return row
+
+
+def _row(saga: str, id: str) -> Script[sql.Standing]:
+    row = yield from sql.standing(saga, id)
+    if row is None:
+        raise InvalidInput(f"there is no saga {id!r} of {saga!r}")
+    return row
 
 
 def _go_on(database: Database, saga: str, id: str, found: Standing, entry: Entry) -> Script[None]:
