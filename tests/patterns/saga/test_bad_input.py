@@ -6,6 +6,7 @@ import pytest
 
 import faultproof as fp
 from faultproof.errors import Failed, InvalidInput, Misuse, PayloadTooLarge
+from faultproof.patterns.saga.operations import typed_in
 from faultproof.ports.database import Database
 from tests.conformance.conftest import Connect
 from tests.conformance.engines import Engine
@@ -131,6 +132,22 @@ async def test_a_transaction_of_another_database_is_refused(engine: Engine, db: 
             await shop.saga.start("o-1", Order("x"), tx=tx)
     with pytest.raises(InvalidInput, match=r"`tx` is a builtins\.str"):
         shop.saga.start("o-1", Order("x"), tx="tx")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        *((text, "no JSON") for text in ("", " ", "{", "1 2", "NaN", "[1,]", "nul", "1e999", '"\\ud800"', "\udcff")),
+        ("[" * 5_000 + "]" * 5_000, "no JSON"),
+        ('"\\u0000"', "NUL"),
+        (f'"{"x" * 262_144}"', "262146 bytes"),
+    ],
+    ids=lambda value: ascii(value)[:12],
+)
+def test_a_result_that_somebody_has_typed_in_and_is_none_is_refused(text: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        typed_in(text)
+    assert typed_in(' {"a": [1, 2.5, null, "ü"]} ') == '{"a":[1,2.5,null,"ü"]}'
 
 
 async def test_a_result_that_is_not_there_yet_is_a_mistake(engine: Engine, db: Database) -> None:

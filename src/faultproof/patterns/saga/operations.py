@@ -13,6 +13,7 @@ from faultproof.patterns.saga import machine, sql
 from faultproof.patterns.saga.journal import claim_kind, ended_topic, work_topic
 from faultproof.patterns.saga.machine import Entry, Run
 from faultproof.patterns.saga.shape import Shape
+from faultproof.patterns.saga.steps import keepable
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, Wake
 from faultproof.primitives.install import check
@@ -98,13 +99,29 @@ def retry(database: Database, saga: str, id: str) -> Script[None]:
 
 def skip(database: Database, saga: str, id: str, *, result: str | None = None) -> Script[None]:
     """Count the step that could not be done, or undone, as if it had been: somebody has seen to it. `result`: of an action,
-    as JSON. Raises `InvalidInput` unless the saga wants attention because of a step."""
+    as JSON; the step's own type only its application knows. Raises `InvalidInput` unless the saga wants attention because
+    of a step, for what is no JSON, and for a result of an undo, which has none."""
     found = yield from _reopened(saga, id)
     if not found.run.stuck:
         raise InvalidInput(
             f"the saga {id!r} stands still because of no step: retry, adopt or resolve it ({found.run.reason})"
         )
-    yield from _go_on(database, saga, id, found, Entry(found.run.stuck, "skipped", 0, result))
+    step = found.run.stuck
+    if result is not None:
+        if found.run.before != "running":
+            raise InvalidInput(f"the undo of step {step!r} could not be done, and an undo has no result: give none")
+        result = typed_in(result)
+    yield from _go_on(database, saga, id, found, Entry(step, "skipped", 0, result))
+
+
+def typed_in(result: str) -> str:
+    """What somebody says that a step has returned: JSON that it could have. Raises `InvalidInput`, `PayloadTooLarge`."""
+    try:
+        encoded = result.encode()
+        msgspec.json.decode(encoded)  # `format` alone is not as strict
+        return keepable(msgspec.json.format(encoded, indent=-1), "the result")
+    except (UnicodeEncodeError, msgspec.DecodeError, RecursionError) as error:
+        raise InvalidInput(f"the result is no JSON: {error}") from error
 
 
 def resolve(saga: str, id: str, *, outcome: Literal["completed", "compensated"], reason: str) -> Script[None]:

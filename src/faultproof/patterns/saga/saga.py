@@ -184,12 +184,15 @@ class Saga(Generic[I]):
         await self._alone(lambda: operations.retry(self._database, self.name, id))
 
     async def skip(self, id: str, *, result: object = None) -> None:
-        """Count the step that could not be done, or undone, as if it had been. `result`: of an action."""
+        """Count the step that could not be done, or undone, as if it had been. `result`: of an action, of the type that its
+        step returns. Raises `InvalidInput` for one of another type, and unless the saga wants attention because of a step.
+        """
 
         def script() -> Script[None]:
             found = yield from operations.standing(self.name, id)
             step = self.definition.steps.get(found.run.stuck)
-            encoded = step.encode(result) if step is not None and found.run.before == "running" else None
+            is_action = step is not None and found.run.before == "running"
+            encoded = step.encode(result) if step is not None and (is_action or result is not None) else None
             yield from operations.skip(self._database, self.name, id, result=encoded)
 
         await self._alone(script)
