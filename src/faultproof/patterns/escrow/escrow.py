@@ -166,9 +166,10 @@ class Escrow:
     async def items(self, *, after: str = "", limit: int = 1_000) -> list[StockItem]:
         """How the items stand, in the database's order of their names, at most `limit` behind `after`."""
         bounds.count("limit", limit)
-        return [
-            StockItem(*row) for row in await self._database.read(sql.items(self.name, after, limit), snapshot=False)
-        ]
+        if after != "":
+            requests.text(after, "an item")
+        rows = await self._database.read(sql.items(self.name, after, limit), snapshot=False)
+        return [StockItem(*row) for row in rows]
 
     async def audit(self) -> StockAudit:
         """Add everything up from the rows, on one snapshot. It reads all holds that are kept."""

@@ -14,6 +14,8 @@ from faultproof.patterns.saga.steps import Step
 
 Stage = Step[Any, Any] | Sequence[Step[Any, Any]]
 
+ID_BYTES_MAX = 200
+
 
 class Definition:
     """What a process knows of a kind of saga."""
@@ -61,3 +63,17 @@ class Definition:
     def stored_shape(self, text: str) -> Shape:
         """The shape that a saga was started with."""
         return msgspec.json.decode(text, type=Shape)
+
+
+def check_id(id: object) -> None:
+    """Ids are keys in tables, and parts of idempotency keys that travel in headers."""
+    if (
+        not isinstance(id, str)
+        or not id.isprintable()
+        or not id.isascii()
+        or " " in id
+        or not 1 <= len(id.encode()) <= ID_BYTES_MAX
+    ):
+        raise InvalidInput(
+            f"a saga's id is a text of 1 to {ID_BYTES_MAX} printable ASCII characters without spaces, got {id!r}"
+        )

@@ -11,7 +11,7 @@ from faultproof import bounds
 from faultproof.errors import InvalidInput, TransactionOpen
 from faultproof.patterns.saga import callbacks, operations, pictures, sql
 from faultproof.patterns.saga.calling import ERROR_CHARACTERS_MAX
-from faultproof.patterns.saga.definition import Definition, Stage
+from faultproof.patterns.saga.definition import Definition, Stage, check_id
 from faultproof.patterns.saga.journal import Item, Journal, Start
 from faultproof.patterns.saga.operations import HistoryEntry
 from faultproof.patterns.saga.outcomes import Outcome, Waiting
@@ -31,8 +31,6 @@ from faultproof.primitives.transactions import check_tx
 I = TypeVar("I")  # noqa: E741  # input, as in `StepContext`
 R = TypeVar("R")
 T = TypeVar("T")
-
-ID_BYTES_MAX = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +121,7 @@ class Saga(Generic[I]):
     async def wait(self, id: str, *, timeout: float = 30.0) -> Outcome:
         """How the saga ended: `Completed`, `Compensated`, or `NeedsAttention`, which a person can change. Raises `InProgress`
         when it has not within `timeout` seconds, `InvalidInput` for one that was never started."""
+        check_id(id)
         return await self._waiting.wait(id, timeout)
 
     def runner(self, *, concurrency: int = 256, ttl: float = 10.0) -> Runner:
@@ -152,23 +151,31 @@ class Saga(Generic[I]):
         after another attempt has begun, or after the step was given up, does not count (False). Raises `InvalidInput` for
         a token that was never given out, or a result of the wrong type. It commits by itself: `TransactionOpen` inside an
         open transaction. What is to commit with the answer is written in a local step behind this one."""
+        self._check_step(step)
         return await self._answer(id, step, token, "done", step.encode(result))
 
     async def fail(self, id: str, step: Step[Any, Any], token: str, error: str) -> bool:
         """The answer that it did not happen, and will not. Otherwise like `complete`."""
-        return await self._answer(id, step, token, "failed", str(error).replace("\0", "")[:ERROR_CHARACTERS_MAX])
+        self._check_step(step)
+        return await self._answer(id, step, token, "failed", _short(error))
 
     async def _answer(
         self, id: str, step: Step[Any, Any], token: str, what: Literal["done", "failed"], data: str
     ) -> bool:
-        if self.definition.steps.get(step.name) is not step or step.kind != "asynchronous":
-            raise InvalidInput(f"{step.name!r} is no asynchronous step of {self.name!r}")
-        return await self._alone(lambda: callbacks.answer(self._database, self.name, id, step.name, token, what, data))
+        return await self._alone(
+            id, lambda: callbacks.answer(self._database, self.name, id, step.name, token, what, data)
+        )
+
+    def _check_step(self, step: object) -> None:
+        name = step.name if isinstance(step, Step) else step
+        if step is not self.definition.steps.get(str(name)) or self.definition.steps[str(name)].kind != "asynchronous":
+            raise InvalidInput(f"{name!r} is no asynchronous step of {self.name!r}")
 
     # -- for operators --------------------------------------------------------------------------------------------------
 
     async def history(self, id: str) -> list[HistoryEntry]:
         """The audit trail of one saga."""
+        check_id(id)
         return await self._database.read(operations.history(self.name, id))
 
     async def sagas(self, state: str | None = None, *, limit: int = 100) -> list[Listed]:
@@ -181,7 +188,7 @@ class Saga(Generic[I]):
 
     async def retry(self, id: str) -> None:
         """Try again what could not be done, with fresh attempts. Raises `InvalidInput` unless it wants attention."""
-        await self._alone(lambda: operations.retry(self._database, self.name, id))
+        await self._alone(id, lambda: operations.retry(self._database, self.name, id))
 
     async def skip(self, id: str, *, result: object = None) -> None:
         """Count the step that could not be done, or undone, as if it had been. `result`: of an action, of the type that its
@@ -195,13 +202,11 @@ class Saga(Generic[I]):
             encoded = step.encode(result) if step is not None and (is_action or result is not None) else None
             yield from operations.skip(self._database, self.name, id, result=encoded)
 
-        await self._alone(script)
+        await self._alone(id, script)
 
     async def resolve(self, id: str, outcome: Literal["completed", "compensated"], *, reason: str) -> None:
         """End it by hand: somebody has done, or undone, what was left."""
-        await self._alone(
-            lambda: operations.resolve(self.name, id, outcome=outcome, reason=reason[:ERROR_CHARACTERS_MAX])
-        )
+        await self._alone(id, lambda: operations.resolve(self.name, id, outcome=outcome, reason=_short(reason)))
 
     async def adopt(self, id: str) -> None:
         """Go on with this process's definition, after a change for which the saga was parked. Raises `InvalidInput` if steps
@@ -223,7 +228,7 @@ class Saga(Generic[I]):
             yield from sql.adopt(self.name, id, definition.version, shape.fingerprint, shape.text)
             yield from operations.resume(self._database, self.name, id, found)
 
-        await self._alone(script)
+        await self._alone(id, script)
 
     def mermaid(self) -> str:
         """The definition as a mermaid flowchart: actions down, undos back up."""
@@ -231,6 +236,7 @@ class Saga(Generic[I]):
 
     async def picture(self, id: str) -> str:
         """One saga for a terminal: its steps, how far each is, and how long each took."""
+        check_id(id)
         return await self._database.read(pictures.of_one(self.name, id))
 
     async def close(self) -> None:
@@ -262,9 +268,10 @@ class Saga(Generic[I]):
         yield from self._first_use.check()
         return (yield from self._journal.commit_all(items, wait))
 
-    async def _alone(self, work: Callable[[], Script[T]]) -> T:
+    async def _alone(self, id: str, work: Callable[[], Script[T]]) -> T:
         """Commit a decision on a saga. It locks the saga's claim, for which runners wait with all that they have under way:
         so not for as long as a transaction of the user's may last."""
+        check_id(id)
         if self._database.in_transaction():
             raise TransactionOpen(
                 "a transaction is open in this task, and what is decided about a saga commits by itself and takes no `tx=`: "
@@ -285,15 +292,6 @@ class Saga(Generic[I]):
         return bool(getattr(outcome, "value", False))
 
 
-def check_id(id: object) -> None:
-    """Ids are keys in tables, and parts of idempotency keys that travel in headers."""
-    if (
-        not isinstance(id, str)
-        or not id.isprintable()
-        or not id.isascii()
-        or " " in id
-        or not 1 <= len(id.encode()) <= ID_BYTES_MAX
-    ):
-        raise InvalidInput(
-            f"a saga's id is a text of 1 to {ID_BYTES_MAX} printable ASCII characters without spaces, got {id!r}"
-        )
+def _short(text: object) -> str:
+    """What somebody says of a saga, as the journal keeps it."""
+    return str(text).replace("\0", "")[:ERROR_CHARACTERS_MAX]
