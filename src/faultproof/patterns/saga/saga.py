@@ -168,7 +168,8 @@ class Saga(Generic[I]):
 
     def _check_step(self, step: object) -> None:
         name = step.name if isinstance(step, Step) else step
-        if step is not self.definition.steps.get(str(name)) or self.definition.steps[str(name)].kind != "asynchronous":
+        known = self.definition.steps.get(str(name))
+        if known is None or known is not step or known.kind != "asynchronous":
             raise InvalidInput(f"{name!r} is no asynchronous step of {self.name!r}")
 
     # -- for operators --------------------------------------------------------------------------------------------------
