@@ -9,7 +9,6 @@ waiting items, and how long one may wait.
 from __future__ import annotations
 
 import asyncio
-import copy
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,7 +17,8 @@ from typing import Generic, TypeAlias, TypeVar, Union
 
 from faultproof import bounds
 from faultproof.clock import Alarm, Env
-from faultproof.errors import Closed, DeadlineExceeded, Failed, OutcomeUnknown, Overloaded
+from faultproof.errors import Closed, DeadlineExceeded, OutcomeUnknown, Overloaded
+from faultproof.primitives.callers import cut_short, for_each_caller, raisable
 from faultproof.signals import QUEUE_AGE, QUEUE_DEPTH
 
 T = TypeVar("T")
@@ -220,7 +220,7 @@ class Batcher(Generic[T, R]):
             self._postpone(future, told, result)
             return await self._outcome(future, seconds, None)
         if isinstance(result, BaseException):
-            raise _raisable(self._name, result)
+            raise raisable(self._name, result)
         return result
 
     async def _outcome(self, future: asyncio.Future[R], seconds: float, arrival: int | None) -> R:
@@ -346,7 +346,7 @@ class Batcher(Generic[T, R]):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            return [_failed(self._name, asyncio.CancelledError("cancelled inside")) for _ in values]
+            return [cut_short(self._name, asyncio.CancelledError("cancelled inside")) for _ in values]
         except Exception as error:
             return [error] if len(values) == 1 else [for_each_caller(error) for _ in values]
         if isinstance(answer, Sequence) and len(answer) == len(values):
@@ -369,7 +369,7 @@ class Batcher(Generic[T, R]):
         if future is None or future.done():  # its caller was cancelled or ran out of time
             return
         if isinstance(result, BaseException):
-            future.set_exception(_raisable(self._name, result))
+            future.set_exception(raisable(self._name, result))
         else:
             future.set_result(result)
 
@@ -397,29 +397,3 @@ class Batcher(Generic[T, R]):
         task = asyncio.get_running_loop().create_task(work(), name=f"faultproof-{self._name}-later")
         self._postponed.add(task)
         task.add_done_callback(self._postponed.discard)
-
-
-def _raisable(name: str, error: BaseException) -> BaseException:
-    """What a caller may be given: a cancel would look like its own, and no future takes a StopIteration."""
-    return _failed(name, error) if isinstance(error, (asyncio.CancelledError, StopIteration)) else error
-
-
-def _failed(name: str, cause: BaseException) -> Failed:
-    failed = Failed(f"the function of batcher {name!r} was cut short by {cause!r}")
-    failed.__cause__ = cause
-    return failed
-
-
-def for_each_caller(error: Exception) -> Exception:
-    """An exception of the same kind for each caller: one object raised in many tasks would mix up their tracebacks."""
-    kind = type(error)
-    try:
-        # Python's own keep facts outside `args`, and know how to be copied. The others may not be made from their `args`.
-        twin: Exception = copy.copy(error) if kind.__module__ == "builtins" else kind.__new__(kind, *error.args)
-        twin.args = error.args
-        twin.__dict__.update(error.__dict__)
-        twin.__cause__ = error
-    except Exception:  # made in a way of its own, or frozen
-        twin = Failed(f"{kind.__qualname__}: {error}")
-        twin.__cause__ = error
-    return twin

@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeVar
 from faultproof.errors import Closed, Misuse, OutcomeUnknown, Repair, TransactionOpen, TryAgain
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
-from faultproof.primitives.batcher import Batcher, BatchLimits, Later, Result, Told, for_each_caller
+from faultproof.primitives.batcher import Batcher, BatchLimits, Later, Result, Told
+from faultproof.primitives.callers import for_each_caller
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -66,6 +66,28 @@ async def hot(engine: Engine, connect: Connect) -> fp.Escrow:
     return escrow
 
 
+async def test_who_is_frozen_while_his_hold_expires_cannot_sell_what_others_have_bought(
+    engine: Engine, hot: fp.Escrow
+) -> None:
+    """What a lock in another system does not prevent: its holder wakes up, and believes that he has it."""
+    async with process(ACTOR, url_of(engine), "pays") as frozen:
+        await frozen.says("held")
+        frozen.send(signal.SIGSTOP)
+        await frozen.tell("pay")
+
+        async def overdue() -> bool:
+            return (await hot.audit()).overdue == 1
+
+        await until(overdue)
+        await hot.reserve({"hot": 60}, key="other")
+        frozen.send(signal.SIGCONT)
+        assert await frozen.line() == "expired"
+        assert await frozen.ended() == 0
+    await hot.confirm("other")
+    assert (await hot.item("hot"))[1:] == (60, 0, 0, 60)
+    assert (await hot.audit()).violations == ()
+
+
 async def test_processes_that_race_for_a_hot_item_oversell_nothing(engine: Engine, hot: fp.Escrow) -> None:
     async with (
         process(ACTOR, url_of(engine), "a", 16, 8) as a,

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import faultproof as fp
-from faultproof.errors import InProgress, InvalidInput
+from faultproof.errors import InProgress, InvalidInput, TransactionOpen
 from faultproof.patterns.saga.runner import Runner
 from faultproof.ports.database import Database
 from tests.conformance.engines import Engine
@@ -97,6 +98,8 @@ async def test_without_an_answer_in_time_it_is_asked_again_and_then_undone(engin
         second = await asked(courier, runner, 2)
         assert second != first
         assert await courier.saga.complete("o-1", courier.ask, first, "late") is False
+        assert await courier.saga.fail("o-1", courier.ask, first, "late as well") is False
+        assert runner.under_way == 0, "what came late does not wake it either"
         elapse(engine, 61)
         await asked(courier, runner, 3)
         elapse(engine, 61)
@@ -124,7 +127,19 @@ async def test_a_token_that_was_never_given_out_is_refused_and_nothing_is_kept(e
     async with running(courier.saga) as (runner,):
         await courier.saga.start("o-1", Order("milk"))
         token = await asked(courier, runner)
-        for wrong in ("", "1", "1.", "2." + token[2:], token + "0", "1.\u00e9"):
+        nonsense: list[Any] = [
+            "",
+            "1",
+            "1.",
+            "2." + token[2:],
+            token + "0",
+            "1.\u00e9",
+            "1.\ud800",
+            1,
+            None,
+            token.encode(),
+        ]
+        for wrong in nonsense:
             with pytest.raises(InvalidInput, match="none that step"):
                 await courier.saga.complete("o-1", courier.ask, wrong, "stolen")
         with pytest.raises(InvalidInput, match="no saga"):
@@ -161,3 +176,23 @@ async def test_the_deadline_of_the_whole_ends_the_wait(engine: Engine, db: Datab
         elapse(engine, 31)
         assert isinstance(await courier.saga.wait("o-1"), fp.Compensated)
     assert courier.undone == [None]
+
+
+async def test_an_answer_inside_an_open_transaction_is_refused_and_says_what_to_do(
+    engine: Engine, db: Database
+) -> None:
+    courier = Courier(db)
+    await courier.saga.install()
+    async with running(courier.saga) as (runner,):
+        await courier.saga.start("o-1", Order("milk"))
+        token = await asked(courier, runner)
+        async with db.transaction():
+            for call in (
+                lambda: courier.saga.complete("o-1", courier.ask, token, "signed"),
+                lambda: courier.saga.fail("o-1", courier.ask, token, "nobody at home"),
+                lambda: courier.saga.retry("o-1"),
+            ):
+                with pytest.raises(TransactionOpen, match=r"takes no `tx=`.*local step"):
+                    await call()
+        assert await courier.saga.complete("o-1", courier.ask, token, "signed") is True
+        assert isinstance(await courier.saga.wait("o-1"), fp.Completed)

@@ -82,6 +82,11 @@ class Active:
         """Something has begun that ends by itself."""
         return self.is_busy or bool(self.attempts)
 
+    @property
+    def is_undoing(self) -> bool:
+        """An undo is under way."""
+        return any(work.undo for work in self.attempts)
+
     def accept(self, write: Write, plan: Plan) -> None:
         """What was written is so."""
         self.run, self.work, self.look_us = plan.run, plan.work, plan.look_us
@@ -93,4 +98,5 @@ class Active:
         if self.look is not None:
             self.look.cancel()
         for attempt in self.attempts.values():
-            attempt.task.cancel()
+            if not attempt.work.undo:  # what is being undone is not cut short
+                attempt.task.cancel()

@@ -18,7 +18,7 @@ from faultproof.patterns.saga.calling import Verdict, call, entry_of, failure, o
 from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.journal import Item, Journal, Write
 from faultproof.patterns.saga.machine import Entry, Plan, Work
-from faultproof.patterns.saga.planning import Planner
+from faultproof.patterns.saga.planning import DAMAGED, Planner
 from faultproof.patterns.saga.steps import Step, StepContext
 from faultproof.ports.database import Database
 from faultproof.primitives.apart import Escaped, apart
@@ -148,7 +148,12 @@ class Driver:
         context = self._step_context(active, work, began + attempt.timeout)
         function = step.undo if work.undo else step.action
         assert function is not None
-        arguments = (context, _result(active, step)) if work.undo else (context,)
+        try:
+            arguments = (context, _result(active, step)) if work.undo else (context,)
+        except DAMAGED as error:
+            unread = Verdict(f"its result cannot be read any more: {words(error)}", is_unknown=False, is_final=True)
+            self._failed_attempt(active, work, unread)
+            return
         attempt.task = asyncio.get_running_loop().create_task(call(function, *arguments), context=self._context.copy())
         attempt.alarm = self._clock.alarm(attempt.timeout, attempt.expire, context=self._context)
         active.attempts[work] = attempt
@@ -208,10 +213,14 @@ class Driver:
         elif (wrong := _verdict(error)) is None:
             self._fail(active, error)
         else:
-            step, state = self._definition.steps[attempt.work.step], active.run.steps[attempt.work.step]
-            now_us, rng = self._planner.now_us(), self._database.env.rng
-            active.outcomes[attempt.work] = failure(step, attempt.work, state, wrong, now_us=now_us, rng=rng)
             active.is_busy = False
+            self._failed_attempt(active, attempt.work, wrong)
+
+    def _failed_attempt(self, active: Active, work: Work, wrong: Verdict) -> None:
+        step, state = self._definition.steps[work.step], active.run.steps[work.step]
+        now_us, rng = self._planner.now_us(), self._database.env.rng
+        active.outcomes[work] = failure(step, work, state, wrong, now_us=now_us, rng=rng)
+        if not active.is_busy:
             self._write(active)
 
     def _timeout(self, active: Active, work: Work) -> float:

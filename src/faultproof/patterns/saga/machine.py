@@ -11,7 +11,7 @@ When the saga turns, what may have happened becomes `uncertain` and is undone as
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from faultproof.patterns.saga.shape import Shape, StepShape
 
@@ -53,6 +53,8 @@ OVER: frozenset[Phase] = frozenset({"completed", "compensated"})
 """In these a saga has ended for good."""
 INTERRUPTIONS_MAX = 20
 """After so many processes died in the middle of one step, it counts as failed: it may be what kills them."""
+KNOWN: frozenset[str] = frozenset(get_args(What))
+"""What this release can go on from. Anything else was journaled by another one, or by hand."""
 _TO_UNDO: frozenset[Status] = frozenset({"done", "uncertain", "undoing", "undo_waiting", "undo_failed"})
 
 

@@ -15,6 +15,8 @@ from faultproof.patterns.saga.shape import difference
 
 NEAR_S = 2.0
 """For a retry that is due so soon the saga is kept in memory."""
+DAMAGED = (ValueError, TypeError, LookupError, RecursionError)
+"""What reading a row raises that somebody has changed by hand, or another release has written."""
 
 
 class Planner:
@@ -45,29 +47,38 @@ class Planner:
         return write.entries
 
     def go_on(self, loaded: Loaded, until: float) -> tuple[Active, Write | None]:
-        """A saga as it is stored, and what to write first: what became of what was under way, and what follows."""
-        definition, row = self._definition, loaded.row
+        """A saga as it is stored, and what to write first: what became of what was under way, and what follows. One whose
+        rows cannot be read is parked: to raise would stop this runner, and each after it, for all others."""
         active = Active(loaded.claim, None, until)
         active.seq = loaded.entries[-1].seq if loaded.entries else 0
-        run = machine.begin(definition.shape, row.deadline_us)
-        for line in loaded.entries:
-            run = machine.evolve(definition.shape, run, Entry(*line[2:7]))  # type: ignore[arg-type]  # from the journal
+        try:
+            run, entries = self._found(active, loaded)
+        except DAMAGED as error:
+            run = machine.begin(self._definition.shape, None)
+            entries = [Entry("", "attention", data=f"what is stored of it cannot be read: {words(error)}")]
         active.run = run
-        if (row.version, row.fingerprint) != (definition.version, definition.shape.fingerprint):
-            changed = difference(definition.stored_shape(row.shape), row.version, definition.shape, definition.version)
-            entries = [Entry("", "attention", data=f"the definition has changed:\n{changed}")]
-        else:
-            try:
-                active.input = definition.decode_input(row.input)
-            except ValueError as error:
-                entries = [Entry("", "attention", data=f"the input cannot be read any more: {words(error)}")]
-            else:
-                entries = self._since(run, loaded, row.now_us)
-        plan, entries = self.planned(run, entries, row.now_us)
-        write = self.write_of(active, entries, plan, row.now_us)
+        plan, entries = self.planned(run, entries, loaded.row.now_us)
+        write = self.write_of(active, entries, plan, loaded.row.now_us)
         active.accept(write, plan)
         active.is_over = write.settles
         return active, write if write.entries or write.settles else None
+
+    def _found(self, active: Active, loaded: Loaded) -> tuple[Run, list[Entry]]:
+        """Where it stands, and what has happened since. Raises what `DAMAGED` lists for rows that cannot be read."""
+        definition, row = self._definition, loaded.row
+        run = machine.begin(definition.shape, row.deadline_us)
+        for line in loaded.entries:
+            if line.what not in machine.KNOWN:  # to leave it out would be a guess
+                raise ValueError(f"line {line.seq} of its journal says {line.what!r}")
+            run = machine.evolve(definition.shape, run, Entry(*line[2:7]))  # type: ignore[arg-type]  # from the journal
+        if (row.version, row.fingerprint) != (definition.version, definition.shape.fingerprint):
+            changed = difference(definition.stored_shape(row.shape), row.version, definition.shape, definition.version)
+            return run, [Entry("", "attention", data=f"the definition has changed:\n{changed}")]
+        try:
+            active.input = definition.decode_input(row.input)
+        except DAMAGED as error:
+            return run, [Entry("", "attention", data=f"the input cannot be read any more: {words(error)}")]
+        return run, self._since(run, loaded, row.now_us)
 
     def _since(self, run: Run, loaded: Loaded, now_us: int) -> list[Entry]:
         """What has become of steps that were under way when the saga was last looked at."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from faultproof import bounds
 from faultproof.errors import FaultproofError, LeaseLost
-from faultproof.patterns.saga import sql
+from faultproof.patterns.saga import operations, sql
 from faultproof.patterns.saga.active import Active
 from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.driver import Driver
@@ -81,6 +81,7 @@ class Runner:
         return len(self._active)
 
     async def open(self) -> News:
+        await self._database.read(operations.require(self._database))
         self._planner.set_clock(await self._database.read(sql.now()))
         self._driver.open()
         self._waiting.held = self._active.__contains__
@@ -101,22 +102,26 @@ class Runner:
         return 0.0 if taken and taken == self._asked_for else self._rest()
 
     async def close(self) -> None:
-        """Let attempts under way end, for half a lease; then give everything back, for others to take at once."""
+        """Let attempts under way end, actions for half a lease and undos for as long as they may take; then give everything
+        back, for others to take at once."""
         if self in self._here:
             self._here.remove(self)
         self._driver.is_closing = True
-        clock = self._database.env.clock
-        until = clock.monotonic() + self._ttl / 2
-        while clock.monotonic() < until and (
-            self._starting or any(active.is_under_way for active in self._active.values())
-        ):
+        clock, claims = self._database.env.clock, list[Claim]()
+        patience = clock.monotonic() + self._ttl / 2
+        while True:
+            under_way = [active for active in self._active.values() if active.is_under_way]
+            is_patient = clock.monotonic() < patience
+            if not under_way and not (self._starting and is_patient):
+                break
+            for active in under_way:
+                if not is_patient and not active.is_undoing:
+                    active.stop()
+                    claims.append(active.claim)
+                    del self._active[active.id]
             await clock.sleep(CLOSING_LOOK_S)
-        tasks = [attempt.task for active in self._active.values() for attempt in active.attempts.values()]
-        for active in self._active.values():
-            active.stop()
-        if tasks:
-            await asyncio.wait(tasks)  # unbounded: they have been cancelled
-        claims = [active.claim for active in self._active.values()]
+            await self._keep()  # undos may need longer
+        claims += [active.claim for active in self._active.values()]
         self._active.clear()
         await self._database.transact(lambda: self._database.claims.release(self._kind, claims))
 
