@@ -621,3 +621,63 @@ async def test_what_would_wait_too_long_is_refused_and_told_for_how_long_and_lat
     gate.let(4)
     assert [got for got in await outcomes(tasks) if not isinstance(got, BaseException)] == [0, 2, 4, 6]
     assert await batcher.submit(4) == 8
+
+
+async def test_a_second_batch_begins_beside_the_first_once_enough_wait_and_never_a_third() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of(), limits=BatchLimits(items=4, overlap=3))
+    tasks = await behind_a_leader(gate, batcher, 1, 2)
+    tasks += submitting(batcher, 3)
+    await settle()
+    assert gate.batches == [[0], [1, 2, 3]]
+    tasks += submitting(batcher, *range(4, 12))
+    await settle()
+    assert len(gate.batches) == 2
+    gate.let(1)  # either of the two makes room for one
+    await settle()
+    assert gate.batches[2:] == [[4, 5, 6, 7]]
+    gate.let(20)
+    assert await outcomes(tasks) == [2 * n for n in range(12)]
+    await batcher.close()
+
+
+async def test_few_that_are_left_wait_for_the_batch_that_runs_and_are_not_forgotten() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of(), limits=BatchLimits(overlap=2))
+    tasks = await behind_a_leader(gate, batcher, 1)
+    tasks += submitting(batcher, 2, 3)
+    assert await settled(tasks) == 0
+    tasks += submitting(batcher, 4)
+    await settle()
+    assert gate.batches == [[0], [1, 2, 3]]
+    gate.let(20)
+    assert await outcomes(tasks) == [0, 2, 4, 6, 8]
+    assert sorted(item for batch in gate.batches for item in batch) == [0, 1, 2, 3, 4]
+    await batcher.close()
+
+
+async def settled(tasks: Sequence[asyncio.Task[int]]) -> int:
+    await settle()
+    return sum(task.done() for task in tasks)
+
+
+async def test_those_who_wait_equally_long_each_run_out_of_time_in_their_turn() -> None:
+    clock, gate = ManualClock(), Gate()
+    batcher = Batcher(gate, env=env_of(clock=clock), limits=BatchLimits(items=1, timeout=10.0))
+    tasks = await behind_a_leader(gate, batcher, 1)
+    clock.advance(6.0)
+    tasks += submitting(batcher, 2)
+    await settle()
+    clock.advance(4.5)
+    assert await settled(tasks[1:]) == 1
+    assert isinstance(tasks[1].exception(), DeadlineExceeded)
+    tasks[2].cancel()
+    tasks += submitting(batcher, 3)
+    await settle()
+    clock.advance(10.0)
+    assert await settled(tasks[3:]) == 1
+    assert isinstance(tasks[3].exception(), DeadlineExceeded)
+    gate.let(9)
+    await outcomes(tasks)
+    assert gate.batches == [[0]]
+    await batcher.close()

@@ -27,11 +27,11 @@ rows (`{ids}` is a subselect; of plain values its column is `value`, of named tu
 `int`, `str` …       the first column of the only row
 ===================  ==========================================================
 
-In the text `:name` is a parameter, and in braces stand the few things whose spelling differs between engines:
-`{now}` the engine's clock in microseconds, `{lock}` the row lock that PostgreSQL needs and SQLite's one writer does not,
-`{lock_or_skip}` the same lock on those rows that nobody else has locked (the others are left out of the result),
-and in data definitions `{serial}`, a growing integer key of which no value is ever used again, and `{updated}` behind a
-table whose rows change often, which PostgreSQL had better store with room for that.
+In the text `:name` is a parameter, and in braces stand the few things whose spelling differs between engines: `{now}` the
+engine's clock in microseconds at the statement's beginning, `{moment}` after it may have waited for a lock, `{lock}` the
+row lock that PostgreSQL needs and SQLite's one writer does not, `{lock_or_skip}` the same lock on those rows that nobody
+else has locked (the others are left out of the result), and in data definitions `{serial}`, a growing integer key of which no
+value is ever used again, and `{updated}` behind a table whose rows change often, which PostgreSQL had better store with room.
 Values always travel as parameters; the text is fixed when the module is imported.
 """
 
@@ -314,7 +314,7 @@ def sql(
 
 
 _PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)|\{([a-z_]+)\}")
-_MACROS = frozenset({"now", "lock", "lock_or_skip"})
+_MACROS = frozenset({"now", "moment", "lock", "lock_or_skip"})
 
 
 def _statement(declared: Callable[..., Any], text: str, postgres: str | None, deferred: bool) -> Statement:

@@ -80,6 +80,7 @@ async def test_a_ttl_that_is_none_is_refused(escrow: fp.Escrow, ttl: Any) -> Non
         {"shards": 0},
         {"shards": 257},
         {"batch": 0},
+        {"overlap": 0},
         {"shed_after": 0},
         {"pending": True},
         {"ttl_max": float("inf")},

@@ -12,7 +12,8 @@ import pytest
 
 import faultproof as fp
 from faultproof.clock import Env
-from faultproof.errors import Busy, HoldEnded, Overloaded
+from faultproof.engines.postgres.direct import Direct
+from faultproof.errors import Busy, HoldEnded, InsufficientStock, Overloaded
 from faultproof.patterns.escrow.lanes import shard_of
 from faultproof.ports.database import Database
 from faultproof.ports.script import sql
@@ -235,3 +236,59 @@ async def test_more_than_can_be_served_in_time_is_refused_and_told_when_to_come_
     assert (await hot.item("hot")).reserved == len(held)
     assert await small.reserve({"hot": 1}, key="later")  # it does not stay shut
     await small.close()
+
+
+async def test_reservations_that_come_together_are_one_round_trip_and_a_refusal_refuses_nobody_else(
+    on_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    escrow = await stocked(on_postgres)
+    await escrow.reserve({"a": 1}, key="first")
+    trips: list[int] = []
+    exchange = Direct.exchange
+
+    async def counted(self, statements, **options):  # type: ignore[no-untyped-def]
+        trips.append(len(statements))
+        return await exchange(self, statements, **options)
+
+    monkeypatch.setattr(Direct, "exchange", counted)
+    await asyncio.gather(*(escrow.reserve({"a": 1, "b": 1}, key=f"o-{n}") for n in range(20)))
+    assert len(trips) == 2, "one who leads, and the others"
+    answers = await asyncio.gather(
+        *(escrow.reserve({"a": quantity}, key=f"p-{n}") for n, quantity in enumerate((5, 5, 101, 5))),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in answers] == [fp.Hold, fp.Hold, InsufficientStock, fp.Hold]
+    assert (await escrow.item("a"))[1:] == (100, 64, 36, 0)
+    assert (await escrow.audit()).violations == ()
+    await escrow.close()
+
+
+async def test_no_more_is_held_than_there_is_although_the_table_has_lost_its_checks(on_postgres: Database) -> None:
+    escrow = await stocked(on_postgres)
+    async with on_postgres.transaction() as tx:
+        for (name,) in await tx.fetch(
+            "SELECT conname FROM pg_constraint WHERE contype = 'c' AND conrelid = 'faultproof_escrow_item'::regclass"
+        ):
+            await tx.execute(f'ALTER TABLE faultproof_escrow_item DROP CONSTRAINT "{name}"')
+    answers = await asyncio.gather(*(escrow.reserve({"a": 30}, key=f"o-{n}") for n in range(9)), return_exceptions=True)
+    assert Counter(type(answer) for answer in answers) == {fp.Hold: 3, InsufficientStock: 6}
+    assert (await escrow.item("a"))[1:] == (100, 10, 90, 0)
+    await escrow.close()
+
+
+async def test_the_same_calls_by_two_processes_in_any_order_are_one_hold_each_and_never_deadlock(
+    engine: Engine, hot: fp.Escrow, connect: Connect
+) -> None:
+    other = fp.Escrow(await connect(), options=OPTIONS)
+    keys = [f"o-{n}" for n in range(20)]
+    asked = [
+        escrow.reserve({"hot": 1}, key=key, ttl=60)
+        for escrow, order in ((hot, keys), (other, keys[::-1]))
+        for key in order
+    ]
+    holds = await within(asyncio.gather(*asked))
+    until = {(hold.key, hold.until_us) for hold in holds}
+    assert len(until) == 20
+    assert (await hot.item("hot")).reserved == 20
+    assert (await hot.audit()).violations == ()
+    await other.close()

@@ -14,6 +14,7 @@ NOW = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint"
 
 _MACROS = {
     "now": NOW,
+    "moment": "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
     "lock": "FOR UPDATE",
     "lock_or_skip": "FOR UPDATE SKIP LOCKED",
     # One by one: a session that took several numbers in advance would use low ones late, and mix the intake's order.

@@ -31,7 +31,7 @@ def render(statement: Statement) -> Rendered:
 
     def spelled(match: re.Match[str]) -> str:
         name = match[1]
-        if name == "now":
+        if name in ("now", "moment"):  # nothing waits in the middle of a statement
             return ":now"
         if name in ("lock", "lock_or_skip", "updated"):
             return ""
@@ -41,7 +41,7 @@ def render(statement: Statement) -> Rendered:
 
     text = _BRACES.sub(spelled, statement.text)
     texts = tuple(p.name for p in statement.parameters if p.fields is None and p.kind is str)
-    return Rendered(text, "{now}" in statement.text, tuple(sets), texts)
+    return Rendered(text, ":now" in text, tuple(sets), texts)
 
 
 _COLUMN = re.compile(r'(^|, )([\w".]+)(?=,|$)')

@@ -19,7 +19,7 @@ from faultproof.patterns.escrow.books import Contended, Decision
 from faultproof.patterns.escrow.operations import OnExpired, apply
 from faultproof.patterns.escrow.options import EscrowOptions
 from faultproof.patterns.escrow.requests import Hold, Request, Reserve, Restock
-from faultproof.patterns.escrow.straight import holds, reserved, wanted
+from faultproof.patterns.escrow.straight import reserved, wanted
 from faultproof.ports.database import Database
 from faultproof.ports.script import Patience, Script
 from faultproof.primitives.batcher import BatchLimits
@@ -56,9 +56,12 @@ class Lanes:
         self._escrow = escrow
         self._options = options
         self._on_expired = on_expired
+        self._quick_s = min(QUICK_S, options.lock_timeout)
         self._hurried_until = self._looking_until = 0.0
         self._contended: OrderedDict[str, float] = OrderedDict()  # bounded: CONTENDED_MAX
-        limits = BatchLimits(items=options.batch, pending=options.pending, shed_after=options.shed_after)
+        limits = BatchLimits(
+            items=options.batch, pending=options.pending, shed_after=options.shed_after, overlap=options.overlap
+        )
         self._quick: Lane = GroupCommit(
             database, self._quickly, first=self._straight, limits=limits, name=f"{escrow}-escrow"
         )
@@ -112,22 +115,22 @@ class Lanes:
             return None
         reserves = cast(Sequence[Reserve], requests)
         try:
-            times = await self._database.transact(lambda: reserved(self._escrow, reserves, sums, QUICK_S))
+            done = await self._database.transact(lambda: reserved(self._escrow, reserves, sums, self._quick_s))
         except ConstraintViolated:
             self._looking_until = self._clock.monotonic() + LOOKING_S
             return None
         except Busy:
-            self._locked(QUICK_S)
+            self._locked(self._quick_s)
             self._hurried_until = self._clock.monotonic() + HURRIED_S
             return None
-        self._locked((times[-1] - times[0]) / 1_000_000)
-        return holds(reserves, times)
+        self._locked(done.waited_s)
+        return done.holds(reserves)
 
     def _quickly(self, requests: Sequence[Request], wait: bool) -> Script[list[Decision]]:
         if self._clock.monotonic() < self._hurried_until:
             return (yield from apply(self._escrow, requests, waits=False, on_expired=self._on_expired))
         try:
-            return (yield from self._locking(requests, QUICK_S))
+            return (yield from self._locking(requests, self._quick_s))
         except Busy as busy:
             self._hurried_until = self._clock.monotonic() + HURRIED_S
             raise _LockedForLong(*busy.args) from busy

@@ -185,22 +185,24 @@ def change(escrow: str, now_us: int, keys: Sequence[str], changes: Sequence[Chan
 # -- without looking ----------------------------------------------------------------------------------------------------
 
 
-# More than there is leaves fewer than none, which the table refuses.
+# More than there is leaves no number, which the table refuses; its checks are a second line of defence, as for all writes.
 @sql(
-    """UPDATE faultproof_escrow_item SET available = available - :quantity, reserved = reserved + :quantity
-       WHERE escrow = :escrow AND item = :item RETURNING {now}"""
+    """UPDATE faultproof_escrow_item SET reserved = reserved + :quantity,
+         available = CASE WHEN available >= :quantity THEN available - :quantity END
+       WHERE escrow = :escrow AND item = :item RETURNING {moment} - {now}"""
 )
 def take(escrow: str, item: str, quantity: int) -> list[int]:
-    """Hold so many of an item; the time at which this was asked."""
+    """Hold so many of an item; for how many microseconds somebody else had it locked."""
 
 
-# A hold of none, where an item is not there, is refused as well.
+# So is a hold of no number, where an item is not there. In order of the key: who writes the same ones at the same
+# time waits, and two must not wait for each other.
 @sql(
     """INSERT INTO faultproof_escrow_hold (escrow, key, line, item, quantity, state, until_us, ttl_us, at_us)
        SELECT :escrow, key, line, item, CASE WHEN :count = (
            SELECT count(*) FROM faultproof_escrow_item AS i WHERE i.escrow = :escrow AND i.item IN {items})
-         THEN quantity ELSE 0 END, 'held', now_us + ttl_us, ttl_us, now_us
-       FROM {rows}, (SELECT {now} AS now_us LIMIT 1) AS time RETURNING at_us"""
+         THEN quantity END, 'held', now_us + ttl_us, ttl_us, now_us
+       FROM {rows}, (SELECT {now} AS now_us LIMIT 1) AS time ORDER BY key RETURNING at_us"""
 )
 def hold_all(escrow: str, items: Sequence[str], count: int, rows: Sequence[NewLine]) -> list[int]:
     """Write the lines of new holds on `count` items that are there; the time for each, which is the same."""

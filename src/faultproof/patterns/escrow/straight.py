@@ -1,14 +1,15 @@
 """Reserving without looking: one round trip, for a batch of which nothing need be refused.
 
-Reservations of one item commute, and the tables know what must never be (O'Neil's idea): so what is asked is taken, the holds
-are written, and where stock falls short, an item is missing or a key was used before, a constraint undoes it all. Then the
-requests are decided one by one (`operations.py`). Above all the item is locked while one process commits, and not also while
-it thinks.
+Reservations of one item commute, and the tables know what must never be (O'Neil's idea): the holds are written, what is asked
+is taken, and where stock falls short, an item is missing or a key was used before, a constraint undoes it all. Then the
+requests are decided one by one (`operations.py`). The item comes last, so that it is locked for hardly longer than its
+commit takes: others write their holds meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from faultproof.patterns.escrow import sql
 from faultproof.patterns.escrow.requests import Hold, Request, Reserve
@@ -33,26 +34,39 @@ def wanted(requests: Sequence[Request]) -> Sums | None:
     return dict(sorted(sums.items()))
 
 
-def reserved(escrow: str, requests: Sequence[Reserve], sums: Sums, patience: float) -> Script[list[int]]:
-    """Hold what is wanted. The times at which locks were asked for and then had, complete once this has committed.
+class Reserved(NamedTuple):
+    """What the server said, complete once it has committed."""
+
+    at_us: list[int]
+    """When the holds were written; the same for each line."""
+    waited_us: list[int]
+    """How long for each item's lock."""
+
+    @property
+    def waited_s(self) -> float:
+        """How long for all locks."""
+        return sum(self.waited_us) / 1_000_000
+
+    def holds(self, requests: Sequence[Reserve]) -> list[Hold]:
+        """What their owners are told."""
+        now = self.at_us[0]
+        return [Hold(r.key, dict(r.lines), "held", now + r.ttl_us, r.ttl_us / 1_000_000) for r in requests]
+
+
+def reserved(escrow: str, requests: Sequence[Reserve], sums: Sums, patience: float) -> Script[Reserved]:
+    """Hold what is wanted.
 
     Ends in `ConstraintViolated` where something has to be refused or is there already, and in `Busy` where an item was
     locked for `patience` seconds.
     """
-    times: list[int] = []
+    done = Reserved([], [])
     rows = [
         sql.NewLine(request.key, number, item, quantity, request.ttl_us)
         for request in requests
         for number, (item, quantity) in enumerate(request.lines)
     ]
     yield Patience(patience)
+    yield from later(sql.hold_all(escrow, list(sums), len(sums), rows), done.at_us.extend, refuses=False)
     for item, quantity in sums.items():
-        yield from later(sql.take(escrow, item, quantity), times.extend, refuses=False)
-    yield from later(sql.hold_all(escrow, list(sums), len(sums), rows), times.extend, refuses=False)
-    return times
-
-
-def holds(requests: Sequence[Reserve], times: Sequence[int]) -> list[Hold]:
-    """What their owners are told."""
-    now = times[-1]
-    return [Hold(r.key, dict(r.lines), "held", now + r.ttl_us, r.ttl_us / 1_000_000) for r in requests]
+        yield from later(sql.take(escrow, item, quantity), done.waited_us.extend, refuses=False)
+    return done
