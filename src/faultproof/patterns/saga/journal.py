@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from faultproof.errors import KeyReused
+from faultproof.errors import KeyReused, LeaseLost
 from faultproof.patterns.saga import sql
 from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.machine import OVER, Entry, Run
@@ -79,6 +79,9 @@ class Start(NamedTuple):
 
 Item = Write | Take | Start
 
+_GIVES_UP = frozenset({"began", "unknown", "failed"})
+"""Of an asynchronous step: nothing is expected of the attempt before this one any more, or of this one."""
+
 
 class Journal:
     """The tables of one kind of saga."""
@@ -142,18 +145,45 @@ class Journal:
     def commit_all(self, items: Sequence[Item], wait: bool) -> Script[list[Outcome[Any]]]:
         """For a group commit: what is journaled, started and taken up at the same time shares a transaction."""
         writes = [item for item in items if isinstance(item, Write)]
+        answered: frozenset[str] = frozenset()
         if writes:
             yield from self.guard([write.claim for write in writes])
-            yield from self.write(writes)
+            answered = yield from self._answered(writes)
+            yield from self.write([write for write in writes if write.id not in answered])
+            yield from self._taken_up_again([write.claim for write in writes if write.id in answered])
         starts = [item for item in items if isinstance(item, Start)]
         started = iter((yield from self.start(starts)) if starts else [])
         outcomes: list[Outcome[Any]] = []
         for item in items:
             if isinstance(item, Start):
                 outcomes.append(next(started))
+            elif isinstance(item, Write) and item.id in answered:
+                outcomes.append(
+                    Err(LeaseLost(f"saga {item.id!r} was answered: whoever takes it up goes on from there"))
+                )
             else:
                 outcomes.append(Ok((yield from self.take(item)) if isinstance(item, Take) else None))
         return outcomes
+
+    def _answered(self, writes: Sequence[Write]) -> Script[frozenset[str]]:
+        """Of the sagas that would repeat a question to others, or give it up, those whose answer has come meanwhile. Looked
+        at under the claims' lock, as answers are recorded."""
+        asked = {
+            (write.id, entry.step, entry.attempt - 1 if entry.what == "began" else entry.attempt)
+            for write in writes
+            for entry in write.entries
+            if entry.what in _GIVES_UP and write.run.steps[entry.step].secret is not None
+            if entry.what != "began" or entry.attempt > 1
+        }
+        if not asked:
+            return frozenset()
+        callbacks = yield from sql.callbacks(self._saga, sorted({id for id, _, _ in asked}))
+        return frozenset(c.id for c in callbacks if (c.id, c.step, c.attempt) in asked)
+
+    def _taken_up_again(self, claims: Sequence[Claim]) -> Script[None]:
+        if claims:
+            yield from self._claims.release(self._kind, claims)
+            yield Wake(work_topic(self._saga))
 
     def guard(self, claims: Sequence[Claim]) -> Script[None]:
         """Raise `LeaseLost` unless all are ours."""
