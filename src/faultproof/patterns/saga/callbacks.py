@@ -26,7 +26,7 @@ def answer(database: Database, saga: str, id: str, step: str, token: str, what: 
     if given is None or not hmac.compare_digest(given.encode(), secret.encode("utf-8", "replace")):
         raise _never_given_out(step, id)
     state = found.run.steps[step]
-    if str(state.attempt) != attempt or state.status not in ("begun", "pending"):
+    if str(state.attempt) != attempt or state.status not in ("begun", "pending", "waiting"):
         return False
     if (yield from sql.call_back(saga, id, step, state.attempt, what, data)) != 1:
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from faultproof.errors import KeyReused
+from faultproof.errors import KeyReused, LeaseLost
 from faultproof.patterns.saga import sql
 from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.machine import OVER, Entry, Run
@@ -93,6 +93,9 @@ class Start(NamedTuple):
 
 Item = Write | Take | Start
 
+_GIVES_UP = frozenset({"began", "unknown", "failed"})
+"""Of an asynchronous step: nothing is expected of the attempt before this one any more, or of this one."""
+
 
 class Journal:
     """The tables of one kind of saga."""
@@ -179,21 +182,43 @@ class Journal:
     def commit_all(self, items: Sequence[Item], wait: bool) -> Script[list[Outcome[Any]]]:
         """For a group commit: what is journaled, started and taken up at the same time shares a transaction."""
         writes = [item for item in items if isinstance(item, Write)]
+        answered: frozenset[str] = frozenset()
         if writes:
-            if going_on := [
-                write.claim for write in writes if not write.run.is_over
-            ]:  # to finish one is a guard as well
-                yield from self.guard(going_on)
-            yield from self.write(writes)
+            asked = _asked(writes)
+            # To finish a claim is a guard as well.
+            guarded = [write.claim for write in writes if not write.run.is_over or write.id in asked]
+            if guarded:
+                yield from self.guard(guarded)
+            answered = yield from self._answered(asked)
+            yield from self.write([write for write in writes if write.id not in answered])
+            yield from self._taken_up_again([write.claim for write in writes if write.id in answered])
         starts = [item for item in items if isinstance(item, Start)]
         started = iter((yield from self.start(starts)) if starts else [])
         outcomes: list[Outcome[Any]] = []
         for item in items:
             if isinstance(item, Start):
                 outcomes.append(next(started))
+            elif isinstance(item, Write) and item.id in answered:
+                outcomes.append(
+                    Err(LeaseLost(f"saga {item.id!r} was answered: whoever takes it up goes on from there"))
+                )
             else:
                 outcomes.append(Ok((yield from self.take(item)) if isinstance(item, Take) else None))
         return outcomes
+
+    def _answered(self, asked: dict[str, set[tuple[str, int]]]) -> Script[frozenset[str]]:
+        """Those of these sagas whose answer has come meanwhile. Looked at under the claims' lock, as answers are recorded."""
+        if not asked:
+            return frozenset()
+        callbacks = yield from sql.callbacks(self._saga, sorted(asked))
+        return frozenset(
+            callback.id for callback in callbacks if (callback.step, callback.attempt) in asked[callback.id]
+        )
+
+    def _taken_up_again(self, claims: Sequence[Claim]) -> Script[None]:
+        if claims:
+            yield from self._claims.release(self._kind, claims)
+            yield Wake(work_topic(self._saga))
 
     def guard(self, claims: Sequence[Claim]) -> Script[None]:
         """Raise `LeaseLost` unless all are ours."""
@@ -232,3 +257,16 @@ class Journal:
         yield from self._claims.release(self._kind, [write.claim], delay_us=0 if early else write.release_in_us or 0)
         if early:
             yield Wake(work_topic(self._saga))
+
+
+def _asked(writes: Sequence[Write]) -> dict[str, set[tuple[str, int]]]:
+    """Questions to others (step, attempt) that these would repeat or give up, by saga."""
+    asked: dict[str, set[tuple[str, int]]] = {}
+    for write in writes:
+        for entry in write.entries:
+            if entry.what not in _GIVES_UP or write.run.steps[entry.step].secret is None:
+                continue
+            if entry.what != "began" or entry.attempt > 1:
+                attempt = entry.attempt - 1 if entry.what == "began" else entry.attempt
+                asked.setdefault(write.id, set()).add((entry.step, attempt))
+    return asked
