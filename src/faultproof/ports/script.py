@@ -124,6 +124,9 @@ class Later(NamedTuple):
     check: Callable[[Answer], None]
     refuses: bool = True
     """No: `check` only takes note, so the answer may come with that to the commit."""
+    strict: Call | None = None
+    """The same as a statement that the server itself refuses, by a division by zero, where `check` would raise: then the
+    commit need not wait for the answer either. Its own answer says nothing."""
 
 
 class Wake(NamedTuple):
@@ -181,7 +184,13 @@ def begun(work: Runnable[T]) -> Script[T]:
     return work() if callable(work) else work
 
 
-def later(statement: Script[T], check: Callable[[T], None], *, refuses: bool = True) -> Script[None]:
+def later(
+    statement: Script[T],
+    check: Callable[[T], None],
+    *,
+    refuses: bool = True,
+    strict: Script[Any] | None = None,
+) -> Script[None]:
     """The one statement of that script, with its result looked at whenever it comes: a round trip less where that counts."""
     call = next(statement)
     assert isinstance(call, Call)
@@ -192,7 +201,9 @@ def later(statement: Script[T], check: Callable[[T], None], *, refuses: bool = T
         except StopIteration as stop:
             check(stop.value)
 
-    yield Later(call, answered, refuses)
+    refusing = None if strict is None else next(strict)
+    assert refusing is None or isinstance(refusing, Call)
+    yield Later(call, answered, refuses, refusing)
 
 
 class Inline:

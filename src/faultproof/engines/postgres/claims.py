@@ -79,6 +79,15 @@ def _take(kind: str, owner: str, ttl_us: int, limit: int) -> list[Claim]: ...
 def _lock(kind: str, held: Sequence[Held]) -> list[str]: ...
 
 
+# The same for a guard that travels with its commit: it divides by zero unless all are there.
+@sql(
+    """SELECT 1 / CASE WHEN count(*) = :count THEN 1 ELSE 0 END FROM {held} CROSS JOIN LATERAL (
+         SELECT c.id FROM faultproof_claim AS c
+         WHERE c.kind = :kind AND c.id = held.id AND c.token = held.token AND c.owner IS NOT NULL FOR UPDATE) AS ours"""
+)
+def _lock_all(kind: str, held: Sequence[Held], count: int) -> int: ...
+
+
 @sql(
     """WITH ours AS (SELECT ours.id FROM {held} CROSS JOIN LATERAL (
          SELECT c.id FROM faultproof_claim AS c
@@ -96,6 +105,17 @@ def _renew(kind: str, held: Sequence[Held], ttl_us: int) -> list[Claim]: ...
        DELETE FROM faultproof_claim AS c WHERE c.kind = :kind AND c.id = ANY (ARRAY(SELECT ours.id FROM ours))"""
 )
 def _finish(kind: str, held: Sequence[Held]) -> Changed: ...
+
+
+@sql(
+    """WITH ours AS (SELECT ours.id FROM {held} CROSS JOIN LATERAL (
+         SELECT c.id FROM faultproof_claim AS c
+         WHERE c.kind = :kind AND c.id = held.id AND c.token = held.token AND c.owner IS NOT NULL FOR UPDATE) AS ours),
+       gone AS (DELETE FROM faultproof_claim AS c WHERE c.kind = :kind AND c.id = ANY (ARRAY(SELECT ours.id FROM ours))
+         RETURNING 1)
+       SELECT 1 / CASE WHEN count(*) = :count THEN 1 ELSE 0 END FROM gone"""
+)
+def _finish_all(kind: str, held: Sequence[Held], count: int) -> int: ...
 
 
 @sql(
@@ -155,14 +175,15 @@ class PostgresClaims:
         return sorted((yield from _take(kind, owner, ttl_us, limit)))
 
     def guard(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        check = all_held(kind, claims)
-        yield from later(_lock(kind, _held(claims)), lambda ids: check(len(ids)))
+        check, held = all_held(kind, claims), _held(claims)
+        yield from later(_lock(kind, held), lambda ids: check(len(ids)), strict=_lock_all(kind, held, len(held)))
 
     def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:
         return sorted((yield from _renew(kind, _held(claims), ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        yield from later(_finish(kind, _held(claims)), all_held(kind, claims))
+        held = _held(claims)
+        yield from later(_finish(kind, held), all_held(kind, claims), strict=_finish_all(kind, held, len(held)))
 
     def fail(self, kind: str, claim: Claim, *, error: str, retry_in_us: int | None) -> Script[None]:
         dead = int(retry_in_us is None)

@@ -140,7 +140,8 @@ class Connection:
 
     async def _later(self, step: Later) -> Answer:
         self._check()
-        self._queue.append(_command(step.call)._replace(check=step.check, refuses=step.refuses))
+        strict = None if step.strict is None else _command(step.strict)._replace(denied=step.check)
+        self._queue.append(_command(step.call)._replace(check=step.check, refuses=step.refuses, strict=strict))
         return NOTHING
 
     def _begin(self, begin: Begin) -> None:
@@ -155,7 +156,10 @@ class Connection:
         if nothing_done:
             self._queue.clear()
         else:
-            if any(command.check and command.refuses for command in self._queue):  # what it raises must be known before
+            refusing = [command for command in self._queue if command.refuses]
+            if all(command.strict for command in refusing):
+                self._queue = [command.strict or command for command in self._queue]
+            else:  # what a check raises must be known before
                 await self._flush(self._queue.pop())
             await self._flush(_COMMIT)
         self._begun = self._sent = False
@@ -235,6 +239,11 @@ class Connection:
         error = failed.error
         if commits and (connection_lost(error) or self.raw.closed):
             return OutcomeUnknown(f"the commit to {self.name} was sent and its answer lost: {line(error)}")
+        if failed.command.denied is not None and error.sqlstate == "22012":
+            try:
+                failed.command.denied(NOTHING)
+            except Exception as denied:
+                return denied
         problem = translated(error, self.name)
         if failed.command in _BEGIN.values() and not isinstance(problem, Lost):
             problem = Lost(f"{self.name} begins no transaction that writes, as a standby would not: {line(error)}")

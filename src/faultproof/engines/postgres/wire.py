@@ -29,6 +29,10 @@ class Command(NamedTuple):
     """Given its answer, which nobody else waits for."""
     refuses: bool = False
     """`check` may raise, which has to be known before the commit."""
+    denied: Callable[[Answer], None] | None = None
+    """Raises what it means that the server has refused it for a division by zero."""
+    strict: Command | None = None
+    """What may be sent together with the commit instead, because the server refuses it where `check` would raise."""
 
 
 class CommandFailed(Exception):
