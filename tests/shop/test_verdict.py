@@ -18,6 +18,7 @@ from faultproof.shop.options import ShopOptions
 from faultproof.shop.processes import Processes
 from faultproof.shop.run import Outcome
 from faultproof.shop.stores import SqliteStore
+from faultproof.shop.timeline import Timeline
 from faultproof.shop.verdict import Verdict, judge
 from tests.fakes import until
 from tests.shop.test_runs import COUNTERS
@@ -29,13 +30,15 @@ SEEN: list[tuple[Role, bool]] = [("api", True), ("sequencer", True), ("consumer"
 
 
 @asynccontextmanager
-async def killed(kills: Sequence[tuple[Role, bool]], directory: Path) -> AsyncIterator[Processes]:
+async def killed(
+    kills: Sequence[tuple[Role, bool]], directory: Path, timeline: Timeline | None = None
+) -> AsyncIterator[Processes]:
     """Processes of which the keeper has told these kills: role, and whether it was busy."""
     errors = directory / "processes.log"
     errors.touch()
     keeper = await asyncio.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE)
     assert keeper.stdin is not None
-    processes = Processes(keeper, errors)
+    processes = Processes(keeper, errors, timeline or Timeline())
     for role, busy in kills:
         message = Killed(role=role, slot=0, pid=1, state="wrote" if busy else "idle", busy=busy)
         keeper.stdin.write(msgspec.json.encode(message) + b"\n")

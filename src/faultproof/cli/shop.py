@@ -69,6 +69,10 @@ def shop(
     aim: Annotated[
         Mistake | None, typer.Option(help="Kill in the window of this mistake, whether or not it is made.")
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write report.html there, one page with plots, and verdict.json."),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the journal, and the temporary database.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -86,15 +90,18 @@ def shop(
     from faultproof.shop.display import print_verdict, showing
     from faultproof.shop.options import ShopOptions
     from faultproof.shop.processes import ProcessDied
+    from faultproof.shop.report import prepare, write
     from faultproof.shop.run import Status, run
     from faultproof.shop.stores import is_postgres, stored
     from faultproof.shop.verdict import Verdict, judge
 
     baskets = chosen(orders, seed=seed)
+    if report is not None:
+        prepare(report)
     out = None if json else console(width_piped=_WIDTH_PIPED)
+    status = Status()
 
     async def judged(options: ShopOptions, directory: Path) -> Verdict:
-        status = Status()
         this = asyncio.current_task()
         assert this is not None
         for number in (signal.SIGTERM, signal.SIGHUP):  # Ctrl-C does the same by itself
@@ -122,10 +129,13 @@ def shop(
             raise typer.Exit(_TERMINATED) from error
         directory.kept = store.kept = keep or not verdict.held
         verdict.kept = directory.kept or (db is not None and not is_postgres(db))
+    page = None if report is None else write(report, verdict, status.timeline)
     if out is None:
         print_json(verdict)
     else:
         print_verdict(verdict, out)
+        if page is not None:
+            out.print(f"report: {page}", markup=False, soft_wrap=True)
     raise typer.Exit(verdict.status)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -47,7 +46,7 @@ async def _lines(status: Status, out: Console) -> None:
 
 
 def _told(status: Status) -> str:
-    seconds = time.monotonic() - status.began
+    seconds = status.timeline.now()
     progress, processes = status.progress, status.processes
     if processes is None:
         return f"{seconds:5.1f} s  starting"
@@ -73,13 +72,14 @@ def print_verdict(verdict: Verdict, out: Console) -> None:
             out.print(f"{check.name}: {where}", style="red", markup=False, soft_wrap=True)
         if check.violations > len(check.where) > 0:
             out.print(f"{check.name}: {check.violations:,} in all", style="red", markup=False)
-    for line in _words(verdict):
+    for line in words(verdict):
         out.print(line, markup=False, soft_wrap=True)
     style = "bold green" if verdict.status == 0 else "bold red" if not verdict.held else "bold yellow"
-    out.print(Text(_conclusion(verdict), style=style), soft_wrap=True)
+    out.print(Text(conclusion(verdict), style=style), soft_wrap=True)
 
 
-def _words(verdict: Verdict) -> list[str]:
+def words(verdict: Verdict) -> list[str]:
+    """The run in a few lines."""
     planted = f"; planted bug: {verdict.planted}" if verdict.planted else ""
     return [
         "",
@@ -105,7 +105,8 @@ def _faults(verdict: Verdict) -> str:
     return f"{verdict.kills} kills, {verdict.kills_while_busy} of them of busy processes ({roles}; {states}){aimed}{restarts}"
 
 
-def _conclusion(verdict: Verdict) -> str:
+def conclusion(verdict: Verdict) -> str:
+    """The verdict in one line."""
     if not verdict.held:
         wrong = [f"{check.violations:,} {check.name}" for check in verdict.checks if check.violations]
         return f"violated: {', '.join([*wrong, *filter(None, [verdict.unfinished])])}"

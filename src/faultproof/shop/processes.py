@@ -17,6 +17,7 @@ from faultproof.errors import Repair
 from faultproof.shop.killing import window
 from faultproof.shop.messages import ROLES, Command, Died, Fleet, Killed, Message, Missed, Role, Trouble
 from faultproof.shop.planted import Breakage
+from faultproof.shop.timeline import Kill, Timeline
 
 _END_S = 15.0
 """More than the keeper itself takes to end all processes."""
@@ -31,7 +32,8 @@ class ProcessDied(Exception):
 class Processes:
     """What runs, what was killed, and the first thing that went wrong by itself."""
 
-    def __init__(self, keeper: Process, errors: Path) -> None:
+    def __init__(self, keeper: Process, errors: Path, timeline: Timeline) -> None:
+        self._timeline = timeline
         self.kills: Counter[Role] = Counter()
         self.states: Counter[str] = Counter()
         """What the killed ones were doing."""
@@ -74,6 +76,7 @@ class Processes:
             self.kills[message.role] += 1
             self.kills_while_busy += message.busy
             self.states[message.state] += 1
+            self._timeline.kills.append(Kill(self._timeline.now(), message.role, message.slot, message.state))
         elif isinstance(message, Missed):
             self.misses[message.role] += 1
         elif isinstance(message, Trouble):
@@ -95,7 +98,9 @@ class Processes:
 
 
 @asynccontextmanager
-async def started(fleet: Fleet, listeners: Sequence[socket.socket]) -> AsyncIterator[Processes]:
+async def started(
+    fleet: Fleet, listeners: Sequence[socket.socket], timeline: Timeline | None = None
+) -> AsyncIterator[Processes]:
     """The shop's processes; whatever happens, none of them is left at the end."""
     errors = Path(fleet.directory) / "processes.log"
     with errors.open("ab") as file:
@@ -107,7 +112,7 @@ async def started(fleet: Fleet, listeners: Sequence[socket.socket]) -> AsyncIter
             pass_fds=[listener.fileno() for listener in listeners],
             start_new_session=True,  # Ctrl-C is for the command, which ends the others in good order
         )
-    processes = Processes(keeper, errors)
+    processes = Processes(keeper, errors, timeline or Timeline())
     assert keeper.stdin is not None
     keeper.stdin.write(msgspec.json.encode(fleet) + b"\n")
     try:

@@ -97,7 +97,9 @@ class Provider:
         self._terms = terms
         self._calls: Counter[str] = Counter()  # bounded: by KEYS_MAX, after which it begins anew
         self._database = sqlite3.connect(terms.path, isolation_level=None)
-        self._database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + SCHEMA)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.executescript(SCHEMA)
 
     async def call(self, action: str, key: str, asked: Asked) -> tuple[Fate, dict[str, str | int]]:
         """Carry a call out; its fate, and what the answer says."""

@@ -27,6 +27,7 @@ from faultproof.shop.options import ShopOptions
 from faultproof.shop.orders import answers, outbox
 from faultproof.shop.processes import Processes, listen, started
 from faultproof.shop.stores import Store
+from faultproof.shop.timeline import Sample, Timeline
 
 T = TypeVar("T")
 
@@ -42,12 +43,16 @@ _CRASHES_AT = (0.25, 0.5, 0.75)
 class Status:
     """What a display shows of a run under way."""
 
-    began: float = field(default_factory=time.monotonic)
+    timeline: Timeline = field(default_factory=Timeline)
     progress: Progress = field(default_factory=lambda: Progress(0))
     processes: Processes | None = None
     lag: int = 0
     """Events that some group has not settled yet."""
-    server_restarts: int = 0
+
+    @property
+    def server_restarts(self) -> int:
+        """Of the shop's own server, so far."""
+        return len(self.timeline.restarts)
 
 
 class Outcome(NamedTuple):
@@ -89,7 +94,7 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
         durability,
         status.server_restarts,
         orders_s,
-        time.monotonic() - status.began,
+        status.timeline.now(),
     )
 
 
@@ -103,9 +108,12 @@ async def _under_fire(
             raise InvalidInput(f"only {len(listeners)} ports are free on 127.0.0.1 for {options.workers} API processes")
         ports = [listener.getsockname()[1] for listener in listeners]
         journal = Journal(directory / "journal", database.env)
-        customers = Customers(database.env, ports, baskets, journal, seed=options.seed, count=options.clients)
+        timeline = status.timeline
+        customers = Customers(
+            database.env, ports, baskets, journal, seed=options.seed, count=options.clients, timeline=timeline
+        )
         status.progress = customers.progress
-        async with started(_fleet(options, directory, listeners), listeners) as processes:
+        async with started(_fleet(options, directory, listeners), listeners, timeline) as processes:
             status.processes = processes
             looking = asyncio.create_task(_looking(shop, status))
             crashing = asyncio.create_task(_crashing(options, status))
@@ -214,7 +222,7 @@ async def _crashing(options: ShopOptions, status: Status) -> None:
         while status.progress.answered < part * status.progress.total:  # noqa: ASYNC110  # a count, not an event
             await asyncio.sleep(_LOOK_S)
         await asyncio.to_thread(crash)
-        status.server_restarts += 1
+        status.timeline.restarts.append(status.timeline.now())
 
 
 async def _look(shop: Outbox, status: Status) -> None:
@@ -223,6 +231,7 @@ async def _look(shop: Outbox, status: Status) -> None:
     except TryAgain:  # the server is being restarted
         return
     status.lag = max((lag.events + group.events + group.parked for group in lag.groups), default=0)
+    status.timeline.lag.append(Sample(status.timeline.now(), status.lag))
 
 
 async def _until(work: Coroutine[Any, Any, T], processes: Processes) -> T:
