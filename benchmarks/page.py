@@ -5,23 +5,41 @@ from __future__ import annotations
 from html import escape
 
 from benchmarks.report import Chapter, Column, Report, Row
-from benchmarks.table import cell, number, times
+from benchmarks.table import cell, number, settings_in_effect, times
 
-_BAR_HEIGHT = 22
-_LABEL_WIDTH = 260
-_PLOT_WIDTH = 420
-_VALUE_WIDTH = 220
-_COLOURS = {"ours": "#1a7f5a", "peer": "#b5532a", "peer, as it comes": "#d9a58c", "by hand": "#7a7f87"}
+_SIDES = {"ours": "ours", "peer": "peer", "peer, as it comes": "plain", "by hand": "hand"}
+"""Whose a bar is, and the name of its colour."""
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c1e21; }
-table { border-collapse: collapse; margin: .8rem 0; }
-td, th { padding: .15rem .7rem .15rem 0; text-align: left; vertical-align: top; }
+:root { color-scheme: light dark; --page: #fff; --text: #1c1e21; --faint: #5a6068; --rule: #dfe2e6; --track: #f1f3f5;
+  --ours: #2f6fb5; --peer: #c96a2b; --plain: #e3b48f; --hand: #8a9098;
+  --reached: #1a7f4b; --missed: #8f6000; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --page: #16181b; --text: #e4e6e9; --faint: #a0a7af; --rule: #33373c;
+  --track: #22262a; --ours: #5f9fe6; --peer: #d98547; --plain: #8a5f3d; --hand: #767d86;
+  --reached: #63c08b; --missed: #d9ab4a; --bad: #f28b82; } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+  color: var(--text); background: var(--page); overflow-wrap: anywhere; }
+h2 { margin: 2.6rem 0 .4rem; padding-top: .8rem; border-top: 1px solid var(--rule); }
+p, ul { margin: .4rem 0; }
+ul { padding-left: 1.1rem; }
+figure { margin: .9rem 0 1.2rem; max-width: 52rem; }
+figcaption, .small { color: var(--faint); font-size: 13px; }
+.bar { display: grid; grid-template-columns: 13.5rem 1fr 4.5rem; column-gap: .6rem; align-items: center;
+  font-size: 13px; line-height: 1.25; margin: .2rem 0; }
+.bar > :first-child { text-align: right; }
+svg { display: block; width: 100%; height: 14px; background: var(--track); }
+.ours { fill: var(--ours); } .peer { fill: var(--peer); } .plain { fill: var(--plain); } .hand { fill: var(--hand); }
+line { stroke: var(--text); stroke-width: 1.5px; vector-effect: non-scaling-stroke; }
+.key svg { display: inline-block; width: 14px; height: 10px; margin: 0 .4em 0 1em; } .key svg:first-child { margin-left: 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; overflow-wrap: normal; }
+td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
+tr + tr { border-top: 1px solid var(--rule); }
 td.n, th.n { text-align: right; white-space: nowrap; }
-svg { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
-svg text { font: 12px system-ui, sans-serif; fill: #1c1e21; }
-.small { color: #5a6068; font-size: 13px; }
-.missed { color: #9a6700; } .reached { color: #1a7f5a; } .bad { color: #b3261e; }
+td:first-child { min-width: 8.5rem; } td.small { min-width: 13rem; }
+.missed { color: var(--missed); } .reached { color: var(--reached); } .bad { color: var(--bad); }
+@media (max-width: 40rem) { body { margin-top: 1rem; } td.n, th.n { white-space: normal; } td:first-child { min-width: 6rem; }
+  .bar { grid-template-columns: 1fr 4.5rem; margin: .45rem 0; } .bar > :first-child { grid-column: 1 / -1; text-align: left; } }
 """
 
 
@@ -34,11 +52,14 @@ def page(report: Report) -> str:
     ]
     parts = [
         "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+        # Whatever a name or a message brings along, nothing is fetched and nothing runs.
+        """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">""",
         f"<title>faultproof {escape(report.faultproof)}: benchmarks</title><style>{_STYLE}</style></head><body>",
         f"<h1>faultproof {escape(report.faultproof)}: benchmarks</h1>",
         f"<p>{escape(report.when)}. Medians of several rounds in turns, in one run; thin lines reach from the lowest round"
         " to the highest. Ratios travel between machines, rates do not.</p>",
+        f'<p class="small key">{"".join(f"{_swatch(kind)}{escape(side)}" for side, kind in _SIDES.items())}</p>',
         *(f'<p class="bad">Careful: {escape(warning)}</p>' for warning in report.warnings),
         f'<p class="small">{"<br>".join(escape(line) for line in about)}</p>',
         *(_chapter(chapter) for chapter in report.benchmarks),
@@ -47,14 +68,22 @@ def page(report: Report) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _swatch(kind: str) -> str:
+    square = f'<rect class="{kind}" width="1" height="1"/>'
+    return f'<svg viewBox="0 0 1 1" preserveAspectRatio="none" aria-hidden="true">{square}</svg>'
+
+
 def _chapter(chapter: Chapter) -> str:
+    aims = "".join(_aim_line(chapter, n) for n in range(len(chapter.aims)))
+    durability = "; ".join(f"{names}: {settings}" for settings, names in settings_in_effect(chapter).items())
     parts = [
         f'<h2 id="{escape(chapter.name)}">{escape(chapter.name)}</h2>',
         f"<p>{escape(chapter.measures)} {chapter.rounds} round{'s' * (chapter.rounds > 1)}.</p>",
-        *(_aim_line(chapter, n) for n in range(len(chapter.aims))),
+        f"<ul>{aims}</ul>" if aims else "",
         *(f'<p class="bad">Not comparable: {escape(warning)}</p>' for warning in chapter.warnings),
         *(_plot(chapter, column) for column in chapter.columns),
-        _table(chapter),
+        f'<div class="scroll" tabindex="0">{_table(chapter)}</div>',
+        f'<p class="small">Durability in effect, {escape(durability)}</p>' if durability else "",
         *(f'<p class="small">{escape(note)}</p>' for note in chapter.notes),
     ]
     return "\n".join(part for part in parts if part)
@@ -64,7 +93,7 @@ def _aim_line(chapter: Chapter, n: int) -> str:
     aim = chapter.aims[n]
     mark = {True: "reached", False: "missed", None: "not measured"}[aim.reached]
     kind = {True: "reached", False: "missed", None: "bad"}[aim.reached]
-    return f'<p class="{kind}">{mark}: {escape(aim.says)}; measured {escape(cell(aim.value))}</p>'
+    return f'<li><b class="{kind}">{mark}</b>: {escape(aim.says)}; measured {escape(cell(aim.value))}</li>'
 
 
 def _plot(chapter: Chapter, column: Column) -> str:
@@ -73,27 +102,20 @@ def _plot(chapter: Chapter, column: Column) -> str:
     top = max((row.figures[column.name].high for row in rows), default=0.0)
     if len(rows) < 2 or top <= 0:
         return ""
-    width = _LABEL_WIDTH + _PLOT_WIDTH + _VALUE_WIDTH
-    height = _BAR_HEIGHT * len(rows)
-    bars = "".join(_bar(row, column.name, n * _BAR_HEIGHT, _PLOT_WIDTH / top) for n, row in enumerate(rows))
     title = f"{column.name}, {column.unit}".rstrip(", ")
-    return (
-        f'<p class="small">{escape(title)} ({escape(column.better)} is better)</p>'
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
-        f' aria-label="{escape(title)}">{bars}</svg>'
-    )
+    bars = "".join(_bar(row, column.name, 100 / top) for row in rows)
+    return f"<figure><figcaption>{escape(title)} ({escape(column.better)} is better)</figcaption>{bars}</figure>"
 
 
-def _bar(row: Row, figure: str, y: int, scale: float) -> str:
+def _bar(row: Row, figure: str, scale: float) -> str:
+    # Only the bar is drawn, and stretched to what room there is; words beside it would shrink with the window.
     value = row.figures[figure]
-    middle = y + _BAR_HEIGHT / 2
-    low, end, high = (_LABEL_WIDTH + max(0.0, each) * scale for each in (value.low, value.median, value.high))
+    low, end, high = (f"{max(0.0, each) * scale:.2f}" for each in (value.low, value.median, value.high))
     return (
-        f'<text x="{_LABEL_WIDTH - 8}" y="{middle + 4}" text-anchor="end">{escape(row.name)}</text>'
-        f'<rect x="{_LABEL_WIDTH}" y="{y + 4}" width="{end - _LABEL_WIDTH:.1f}" height="{_BAR_HEIGHT - 8}"'
-        f' fill="{_COLOURS[row.side]}"/>'
-        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="#1c1e21"/>'
-        f'<text x="{high + 6:.1f}" y="{middle + 4}">{escape(number(value.median))}</text>'
+        f'<div class="bar"><span>{escape(row.name)}</span>'
+        '<svg viewBox="0 0 100 14" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect class="{_SIDES[row.side]}" width="{end}" height="14"/><line x1="{low}" x2="{high}" y1="7" y2="7"/></svg>'
+        f"<span>{escape(number(value.median))}</span></div>"
     )
 
 
@@ -110,7 +132,6 @@ def _table_row(chapter: Chapter, row: Row) -> str:
     cells = "".join(f'<td class="n">{escape(cell(row.figures.get(c.name)))}</td>' for c in chapter.columns)
     compared = f'<td class="n">{times(row)}</td>' if chapter.compared else ""
     versions = ", ".join(f"{name} {number}" for name, number in row.versions.items())
-    settings = ", ".join(f"{name}={value}" for name, value in row.settings.items())
-    about = "; ".join(escape(each) for each in (row.configured, versions, settings) if each)
+    about = "; ".join(escape(each) for each in (row.configured, versions) if each)
     failed = f'<br><span class="bad">could not be measured: {escape(row.error)}</span>' if row.error else ""
     return f'<tr><td>{escape(row.name)}</td>{cells}{compared}<td class="small">{about}{failed}</td></tr>'

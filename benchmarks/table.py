@@ -28,7 +28,7 @@ def print_chapter(chapter: Chapter, out: Console) -> None:
     for row in chapter.rows:
         versions = ", ".join(f"{name} {number}" for name, number in row.versions.items())
         out.print(Text(f"  {row.name}: {row.configured}{f' ({versions})' if versions else ''}", style="dim"))
-    for settings, names in _settings(chapter).items():
+    for settings, names in settings_in_effect(chapter).items():
         out.print(Text(f"  Durability in effect, {names}: {settings}", style="dim"))
     for row in chapter.rows:
         if row.error is not None:
@@ -76,7 +76,7 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _settings(chapter: Chapter) -> dict[str, str]:
+def settings_in_effect(chapter: Chapter) -> dict[str, str]:
     """Who has which settings; mostly all have the same."""
     who: dict[str, list[str]] = {}
     for row in chapter.rows:

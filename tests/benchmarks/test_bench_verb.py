@@ -41,9 +41,14 @@ def test_a_run_is_one_json_document_and_a_page_that_needs_nothing_else(tmp_path:
         assert {row.settings["synchronous"] for row in chapter.rows} == {"full"}
         assert all(len(figure.values) == 2 for row in chapter.rows for figure in row.figures.values())
         assert len(chapter.aims) == len(BENCHMARKS[chapter.name].aims)
-    assert_self_contained(page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    assert_self_contained(text)
+    assert "default-src 'none'" in text
+    assert text.count("Durability in effect, all: journal_mode=wal, synchronous=full") == 2
     for chapter in report.benchmarks:
-        assert f'id="{chapter.name}"' in page.read_text(encoding="utf-8")
+        assert f'id="{chapter.name}"' in text
+    assert text.count("<figure>") == sum(len(chapter.columns) for chapter in report.benchmarks)
+    assert "<text" not in text  # it would shrink with the plot, and cannot be read in a narrow window
 
 
 def test_people_get_a_table_with_settings_and_aims() -> None:

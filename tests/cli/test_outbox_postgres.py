@@ -27,9 +27,11 @@ def test_what_cannot_be_had_is_one_sentence_and_exit_status_2(postgres_url: str)
         ["outbox", "lag", "--db", f"postgresql://postgres:s3cret/x@{address}"],
         ["outbox", "lag", "--db", postgres_url],
         ["outbox", "lag", "--db", "postgresql://postgres:s3cret@127.0.0.1:1/shop"],
+        ["outbox", "lag", "--db", f"{postgres_url}?sslmode=require"],
     )
     assert "s3cret" not in " ".join(said)
     assert said[0].endswith('refuses the connection: password authentication failed for user "postgres"')
     assert said[1].startswith("that is not a PostgreSQL URL: ")
     assert "has no tables of faultproof's" in said[2]
     assert said[3] == "the database shop on 127.0.0.1:1 cannot be reached: Connection refused"
+    assert said[4].endswith(" cannot be reached: server does not support SSL, but SSL was required")

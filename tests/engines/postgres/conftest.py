@@ -8,8 +8,13 @@ from faultproof.clock import Env
 from faultproof.engines.postgres import open_database
 from faultproof.engines.postgres.database import PostgresDatabase
 from faultproof.engines.postgres.options import PostgresOptions
+from tests.engines.postgres.encrypted import ENCRYPTING
+from tests.engines.postgres.pooler import POOLERS
 from tests.servers.fixtures import SERVERS, empty_database
 from tests.servers.postgres import PostgresServer
+
+collect_ignore = [*([] if ENCRYPTING else ["test_tls.py"]), *([] if POOLERS else ["test_poolers.py"])]
+"""Not skipped where no server speaks TLS or there is no pooler: the header of the run says so."""
 
 Open = Callable[..., Awaitable[PostgresDatabase]]
 

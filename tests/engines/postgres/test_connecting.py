@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 from dataclasses import fields
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
@@ -30,9 +29,9 @@ from faultproof.errors import (
 from faultproof.ports.database import Database
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import ddl, sql
+from tests.cli.executable import refusals
 from tests.docs.markdown import REPOSITORY, rows, section
 from tests.engines.postgres.conftest import Open
-from tests.engines.postgres.encrypted import certificate, encrypted
 from tests.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +52,13 @@ async def refused(url: str, *, create: bool = True) -> FaultproofError:
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     assert "\n" not in str(caught.value)
     return caught.value
+
+
+async def said_by_the_shell(url: str) -> str:
+    """The one sentence with which the command line ends, with status 2."""
+    (said,) = await asyncio.to_thread(refusals, ["outbox", "lag", "--db", url])
+    assert "s3cret" not in said
+    return said
 
 
 def as_role(url: str, *, role: str = "clerk", password: str = WRITTEN) -> str:
@@ -122,14 +128,32 @@ async def test_server_that_is_not_there(server: PostgresServer) -> None:
 
 
 async def test_server_that_refuses_says_why(server: PostgresServer, clerk: str) -> None:
-    wrong = await refused(as_role(clerk, password="s3cret"))
-    assert isinstance(wrong, CannotOpen)
-    assert str(wrong).endswith('refuses the connection: password authentication failed for user "clerk"')
-    with psycopg.connect(server.url, autocommit=True) as raw:
-        raw.execute("ALTER ROLE clerk CONNECTION LIMIT 0")
-        full = await refused(clerk)
-        raw.execute("ALTER ROLE clerk CONNECTION LIMIT -1")
-    assert str(full).endswith('refuses the connection: too many connections for role "clerk"')
+    wrong = as_role(clerk, password="s3cret")
+    error = await refused(wrong)
+    assert isinstance(error, CannotOpen)
+    assert str(error).endswith('refuses the connection: password authentication failed for user "clerk"')
+    assert await said_by_the_shell(wrong) == str(error)
+    database = clerk.rpartition("/")[2]
+    for refusing, allowing, reason in (
+        (
+            "ALTER ROLE clerk CONNECTION LIMIT 0",
+            "ALTER ROLE clerk CONNECTION LIMIT -1",
+            'too many connections for role "clerk"',
+        ),
+        (
+            f"REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
+            f"GRANT CONNECT ON DATABASE {database} TO PUBLIC",
+            f'permission denied for database "{database}"',
+        ),
+    ):
+        with psycopg.connect(server.url, autocommit=True) as raw:
+            raw.execute(refusing)
+            error = await refused(clerk)
+            said = await said_by_the_shell(clerk)
+            raw.execute(allowing)
+        assert isinstance(error, CannotOpen)
+        assert str(error).endswith(f"refuses the connection: {reason}")
+        assert said == str(error)
 
 
 async def test_role_without_rights_is_told_which(clerk: str, db: PostgresDatabase, connect: Open) -> None:
@@ -138,21 +162,33 @@ async def test_role_without_rights_is_told_which(clerk: str, db: PostgresDatabas
             await without.transact(without.claims.add("job", ["a"]))
         with pytest.raises(CannotOpen, match="permission denied"):
             await without.install(Schema(name="x", versions=[["CREATE TABLE x (n BIGINT)"]], works_from=1, works_to=1))
+    said = await said_by_the_shell(clerk)
+    assert "permission denied for table faultproof_schema: grant what docs/postgresql.md lists" in said
     assert await db.read(db.claims.holders("job")) == []
 
 
-async def test_standby_is_refused(tmp_path: Path) -> None:
-    with PostgresServer() as server:
-        url = server.url
-        server.stop()
-        (server.data / "standby.signal").touch()
-        server.start()
+async def test_standby_is_refused_and_passed_over_where_the_primary_is_named_too(
+    server: PostgresServer, clerk: str
+) -> None:
+    with PostgresServer() as standby:
+        with psycopg.connect(standby.url, autocommit=True) as raw:
+            raw.execute(f"CREATE ROLE clerk LOGIN PASSWORD '{SECRET}'")
+            raw.execute(f"CREATE DATABASE {clerk.rpartition('/')[2]}")
+        standby.stop()
+        (standby.data / "standby.signal").touch()
+        standby.start()
+        url = standby.url
         error = await refused(url)
         assert isinstance(error, CannotOpen)
         assert str(error).startswith(
-            f"the database postgres on 127.0.0.1:{server.port} is a standby, which only reads: "
+            f"the database postgres on 127.0.0.1:{standby.port} is a standby, which only reads: "
         )
-        (server.data / "standby.signal").unlink()
+        assert await said_by_the_shell(url) == str(error)
+        both = clerk.replace("@127.0.0.1:", f"@127.0.0.1:1,127.0.0.1:{standby.port},127.0.0.1:")
+        assert "is a standby" in str(await refused(both))
+        async with fp.connect(f"{both}?target_session_attrs=read-write") as db, db.transaction() as tx:
+            assert await tx.fetch("SELECT inet_server_port()") == [(server.port,)]
+        (standby.data / "standby.signal").unlink()
 
 
 async def test_server_before_15_is_refused() -> None:
@@ -182,10 +218,10 @@ async def test_server_before_15_is_refused() -> None:
         gone.set()
 
     async with asyncio.timeout(WAIT_S), await asyncio.start_server(greet, "127.0.0.1", 0) as listening:
-        error = await refused(
-            f"postgresql://x@127.0.0.1:{listening.sockets[0].getsockname()[1]}/shop?gssencmode=disable"
-        )
+        url = f"postgresql://x@127.0.0.1:{listening.sockets[0].getsockname()[1]}/shop?gssencmode=disable"
+        error = await refused(url)
         await gone.wait()
+        assert await said_by_the_shell(url) == str(error)
     assert isinstance(error, NotSupported)
     assert str(error).endswith("runs version 14; faultproof needs PostgreSQL 15 or newer")
 
@@ -224,25 +260,30 @@ async def test_durability_says_what_the_server_does(postgres_url: str, db: Postg
         assert [text.split(":")[0] for text in (await careless.health()).warnings] == ["synchronous_commit is off"]
 
 
-# --- encryption -------------------------------------------------------------------------------------------------------
+async def test_tables_are_found_through_the_search_path(postgres_url: str) -> None:
+    """As the page says: in a schema of their own, from the first installation to an event that is delivered."""
+    with psycopg.connect(postgres_url, autocommit=True) as raw:
+        raw.execute("CREATE SCHEMA faultproof")
+        url = f"{postgres_url}?options=-csearch_path%3Dfaultproof"
+        delivered: list[int] = []
+        came = asyncio.Event()
 
+        async def handle(event: fp.Event[dict[str, int]], tx: object) -> None:
+            delivered.append(event.body["n"])
+            came.set()
 
-async def test_sslmode_is_respected(server: PostgresServer, clerk: str, tmp_path: Path) -> None:
-    database = clerk.rpartition("/")[2]
-    unencrypted = await refused(f"{clerk}?sslmode=require")
-    assert isinstance(unencrypted, CannotOpen)
-    assert "server does not support SSL" in str(unencrypted)
-    made, key = certificate(tmp_path)
-    with encrypted(server.port, made, key) as port:
-        there = f"postgresql://clerk:{WRITTEN}@localhost:{port}/{database}?gssencmode=disable&hostaddr=127.0.0.1"
-        untrusted = await refused(f"{there}&sslmode=verify-full&sslrootcert={tmp_path / 'nobody'}")
-        assert isinstance(untrusted, CannotOpen)
-        elsewhere = there.replace("@localhost", "@example.org")
-        other_name = await refused(f"{elsewhere}&sslmode=verify-full&sslrootcert={made}")
-        assert "does not match host name" in str(other_name)
-        async with fp.connect(f"{there}&sslmode=verify-full&sslrootcert={made}") as db:
-            async with db.transaction() as tx:
-                assert await tx.fetch("SELECT current_user") == [("clerk",)]
+        async with asyncio.timeout(WAIT_S), fp.connect(url) as db:
+            outbox = fp.Outbox(db, events={"Said": dict})
+            await outbox.install()
+            worker = fp.Worker(db.env, outbox.sequencer(), outbox.consumer("all", handle))
+            running = asyncio.create_task(worker.run())
+            await outbox.publish({"n": 1}, key="a", type="Said")
+            await came.wait()
+            worker.stop()
+            await running
+            await outbox.close()
+        found = raw.execute("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename LIKE 'faultproof%'").fetchall()
+    assert (delivered, found) == ([1], [("faultproof",)])
 
 
 # --- the user's pool --------------------------------------------------------------------------------------------------

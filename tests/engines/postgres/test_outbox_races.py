@@ -1,14 +1,16 @@
 """The outbox where two transactions overlap: joining and trimming, discarding and parking."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 import faultproof as fp
 from faultproof.engines.postgres.database import PostgresDatabase
+from faultproof.errors import LeaseLost
 from faultproof.patterns.outbox import sql
-from faultproof.patterns.outbox.poison import Parking, Verdict
+from faultproof.patterns.outbox.poison import Parking, Verdict, never_attempted
+from faultproof.patterns.outbox.sql import Parked
 from faultproof.ports.log import Cursor, Record
 from faultproof.ports.script import Script
 from tests.engines.postgres.conftest import Open
@@ -122,3 +124,57 @@ async def test_event_that_waits_for_the_discard_to_be_parked_is_called(
             await until_waiting(observer)
         await task
     assert await is_due(observer, second.offset)
+
+
+@pytest.fixture
+async def taken_and_next(outbox: fp.Outbox, connect: Open) -> tuple[PostgresDatabase, list[Parked], Record]:
+    """Parked events that are delivered together, and the next one of their key."""
+    db = await connect()
+    (await fp.Outbox(db, events={"Said": dict}).consumer("all", ignore).open()).close()
+    *waiting, last = await records(db)
+    await db.transact(lambda: Parking("outbox", "all").aside(waiting))
+    heads = await db.read(sql.due("outbox", "all", [0], 100))
+    taken = await db.transact(lambda: Parking("outbox", "all").take(heads, 100))
+    assert [parked.offset for parked in taken] == [record.offset for record in waiting]
+    return db, taken, last
+
+
+@pytest.mark.parametrize("first", ["settled", "parked"])
+async def test_event_that_is_parked_while_those_before_it_are_settled_together_is_called(
+    taken_and_next: tuple[PostgresDatabase, list[Parked], Record], connect: Open, first: str
+) -> None:
+    db, taken, last = taken_and_next
+    other, observer = await connect(), await connect()
+    parking = Parking("outbox", "all")
+    scripts: list[Callable[[], Script[None]]] = [
+        lambda: parking.settled_together(taken),
+        lambda: parking.aside([last]),
+    ]
+    if first == "parked":
+        scripts.reverse()
+    async with asyncio.timeout(WAIT_S):
+        async with db.transaction() as tx:
+            await tx.run(scripts[0]())
+            task = asyncio.create_task(other.transact(scripts[1]))
+            await until_waiting(observer)
+        await task
+    assert await is_due(observer, last.offset)
+
+
+async def test_events_that_somebody_else_is_at_are_not_settled_together(
+    taken_and_next: tuple[PostgresDatabase, list[Parked], Record], connect: Open
+) -> None:
+    db, taken, _ = taken_and_next
+    other, observer = await connect(), await connect()
+    parking = Parking("outbox", "all")
+    async with asyncio.timeout(WAIT_S):
+        async with other.transaction() as tx:
+            assert await tx.run(sql.begin_attempt("outbox", "all", 0, taken[2].offset, 0, 0)) == 1
+            task = asyncio.create_task(db.transact(lambda: parking.settled_together(taken)))
+            await until_waiting(observer)
+        with pytest.raises(LeaseLost):
+            await task
+    assert len(await observer.read(sql.due("outbox", "all", [0], 100))) == 2
+    await db.transact(lambda: parking.put_back(taken))
+    left = await observer.read(sql.line("outbox", "all", 0, "a", 100))
+    assert [never_attempted(parked) for parked in left] == [True, True, False, True, True]

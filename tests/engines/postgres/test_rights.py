@@ -107,6 +107,23 @@ async def test_one_right_less_is_not(clerk: str, postgres_url: str, right: str) 
     assert isinstance(caught.value, CannotOpen) or "USAGE ON SCHEMA" in right, caught.value
 
 
+async def test_the_right_to_create_is_enough_to_install(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as raw:
+        raw.execute("DROP ROLE IF EXISTS installer")
+        raw.execute("CREATE ROLE installer LOGIN PASSWORD 'x'")
+        raw.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        raw.execute("GRANT USAGE ON SCHEMA public TO installer")
+        url = f"postgresql://installer:x@{postgres_url.partition('@')[2]}"
+        async with fp.connect(url) as db:
+            with pytest.raises(CannotOpen, match="permission denied for schema public"):
+                await outbox_on(db).install()
+        raw.execute("GRANT CREATE ON SCHEMA public TO installer")
+        async with fp.connect(url) as db:
+            await outbox_on(db).install()
+        raw.execute("DROP OWNED BY installer")
+        raw.execute("DROP ROLE installer")
+
+
 async def test_who_only_publishes_needs_less(clerk: str, postgres_url: str) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as raw:
         raw.execute("GRANT USAGE ON SCHEMA public TO clerk")

@@ -11,11 +11,9 @@ from faultproof.engines.postgres import connection as connections
 from faultproof.engines.postgres.database import PostgresDatabase
 from faultproof.engines.postgres.faults import Lost
 from faultproof.engines.postgres.wire import Command
-from faultproof.errors import Busy, ConstraintViolated, NoTransaction, NotSupported, OutcomeUnknown, TryAgain
-from faultproof.ports.database import Transaction
+from faultproof.errors import Busy, ConstraintViolated, NoTransaction, OutcomeUnknown, TryAgain
 from faultproof.ports.script import Script, Wake, ddl, sql
 from tests.engines.postgres.conftest import Open
-from tests.engines.postgres.pooler import POOLERS, pooler
 from tests.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.anyio
@@ -344,41 +342,3 @@ async def test_workers_ride_out_a_server_that_crashes_and_comes_back() -> None:
             worker.stop()
             await running
             assert [n for i, n in enumerate(seen) if n not in seen[:i]] == [0, 1, 2]
-
-
-# --- poolers ----------------------------------------------------------------------------------------------------------
-
-
-if POOLERS:  # and not skipped where there are none: the header of the run says so
-
-    async def test_pooler_in_transaction_mode_is_found_out_and_worked_with(postgres_url: str) -> None:
-        """Three server connections behind it, lent round robin: what a session keeps is somewhere else each time."""
-        with pooler(postgres_url, mode="transaction", program=POOLERS[0]) as url:
-            async with asyncio.timeout(WAIT_S * 2), fp.connect(url) as db, fp.connect(url) as peer:
-                outbox = fp.Outbox(db, events={"Said": dict})
-                await outbox.install()
-                seen: list[int] = []
-                all_seen = asyncio.Event()
-
-                async def handle(event: fp.Event[dict[str, int]], tx: Transaction) -> None:
-                    assert await tx.fetch("SHOW lock_timeout") == [("5s",)]
-                    seen.append(event.body["n"])
-                    if len(seen) == 30:
-                        all_seen.set()
-
-                worker = fp.Worker(db.env, outbox.sequencer(), outbox.consumer("all", handle))
-                running = asyncio.create_task(worker.run())
-                others = fp.Outbox(peer, events={"Said": dict})
-                for n in range(30):
-                    await others.publish({"n": n}, key="a", type="Said")
-                await all_seen.wait()
-                worker.stop()
-                await running
-                assert seen == list(range(30))
-                await outbox.close()
-                await others.close()
-
-    async def test_pooler_in_statement_mode_is_refused(postgres_url: str) -> None:
-        with pooler(postgres_url, mode="statement", program=POOLERS[0]) as url:
-            with pytest.raises(NotSupported, match="a pooler before it must be in transaction or session mode"):
-                await fp.connect(url)

@@ -233,7 +233,8 @@ def _raise_first(log: str, upto: Sequence[Cursor], older_us: int, limit: int) ->
     """DELETE FROM faultproof_log WHERE ctid = ANY(ARRAY(
          SELECT l.place FROM faultproof_log_partition AS p CROSS JOIN LATERAL (
            SELECT ctid AS place FROM faultproof_log
-           WHERE log = p.log AND "partition" = p."partition" AND "offset" < p.first_offset
+           WHERE log = p.log AND "partition" = p."partition"
+             AND "offset" < p.first_offset AND "offset" >= p.first_offset - :limit
            ORDER BY "offset" LIMIT :limit) AS l
          WHERE p.log = :log AND p."partition" IN {partitions}))"""
 )

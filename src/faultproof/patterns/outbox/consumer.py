@@ -7,6 +7,7 @@ with it (`inbox.py`), or it has been handed over before (`relay.py`), or it is p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from faultproof.errors import LeaseLost
@@ -18,7 +19,7 @@ from faultproof.patterns.outbox.handling import Handler, Handling, Sink
 from faultproof.patterns.outbox.inbox import Inbox
 from faultproof.patterns.outbox.membership import Membership
 from faultproof.patterns.outbox.options import ConsumerOptions
-from faultproof.patterns.outbox.poison import Parking
+from faultproof.patterns.outbox.poison import Parking, never_attempted
 from faultproof.patterns.outbox.relay import Relay
 from faultproof.patterns.outbox.sequencer import IDLE_S, log_topic
 from faultproof.patterns.outbox.sql import Parked
@@ -95,9 +96,7 @@ class Consumer:
             if not partitions:
                 return self._leases.rest_s()
             work = await self._database.read(self._look(partitions), snapshot=False)
-            for parked in work.due:
-                if parked.partition in self._membership.held():  # retries may take a while
-                    await self._attempts.retry(parked, self._delivery.again)
+            await self._attempt(work.due)
             records = [record for record in work.records if record.partition in self._membership.held()]
             if records := self._fairly(await self._care.choose(records)):
                 await self._deliver(work._replace(records=records))
@@ -127,6 +126,17 @@ class Consumer:
         if keys:
             blocked = yield from sql.blocked_keys(log, group, partitions, keys, int(self._key_waits))
         return Work(records, frozenset(blocked), due, next_due)
+
+    async def _attempt(self, due: Sequence[Parked]) -> None:
+        if first := [parked for parked in self._held(due) if never_attempted(parked)]:
+            await self._attempts.together(first, self._delivery.together)
+        for parked in due:
+            if not never_attempted(parked) and self._held([parked]):  # retries may take a while
+                await self._attempts.retry(parked, self._delivery.again)
+
+    def _held(self, parked: Sequence[Parked]) -> list[Parked]:
+        partitions = self._membership.held()
+        return [one for one in parked if one.partition in partitions]
 
     def _fairly(self, records: list[Record]) -> list[Record]:
         """At most `batch`, and each time another partition's first: one that has much, or is slow, starves no other."""

@@ -7,7 +7,7 @@ import functools
 import inspect
 import types
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from faultproof.errors import InvalidInput, LeaseLost, OutcomeUnknown, Repair, TryAgain
 from faultproof.patterns.outbox.events import Event, EventTypes
@@ -19,12 +19,28 @@ Handler = Callable[[Event[Any], Transaction], Awaitable[None]]
 Sink = Callable[[Event[Any]], Awaitable[None]]
 
 
-class Poisoned(Exception):
-    """The handler failed on `record`, and that counts against the event; `__cause__` says how."""
+class Stopped(Exception):
+    """A delivery went as far as `record`, and not past it."""
 
     def __init__(self, record: Record) -> None:
         super().__init__(record.id)
         self.record = record
+
+    @property
+    def why(self) -> BaseException:
+        """What the handler raised."""
+        return self.__cause__ or self
+
+
+class Poisoned(Stopped):
+    """The handler failed on `record`, and that counts against the event."""
+
+
+class Handed(NamedTuple):
+    """How far a delivery came, and what stopped it there."""
+
+    done: list[Record]
+    stopped: Exception | None
 
 
 class Handling:

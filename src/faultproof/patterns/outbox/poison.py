@@ -12,16 +12,20 @@ Parked rows carry a copy of the event, so that retention may trim the log behind
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from faultproof.errors import LeaseLost
 from faultproof.patterns.outbox import sql
-from faultproof.patterns.outbox.sql import Parked, ToPark
+from faultproof.patterns.outbox.sql import Parked, Place, ToPark
 from faultproof.ports.log import Record
 from faultproof.ports.script import Script
 
 _ERROR_CHARS_MAX = 1_000
+_TOGETHER = "its process died, or its attempt was cut off, when it was first delivered together with others"
+"""Stands beside events that are taken together, while they are; it stays if nobody comes back to say what became of them.
+"""
 
 
 class Verdict(NamedTuple):
@@ -52,6 +56,11 @@ def error_text(error: BaseException) -> str:
     return text.encode("utf-8", "replace").decode()[:_ERROR_CHARS_MAX]
 
 
+def never_attempted(parked: Parked) -> bool:
+    """It only waited for another of its key. Whatever was set aside as a suspect, or replayed, has an error."""
+    return parked.attempts == 0 and parked.error is None
+
+
 class Parking:
     """The parked events of one group, as scripts."""
 
@@ -75,11 +84,9 @@ class Parking:
         somebody looked, and then nobody would call those behind it.
         """
         rows = [_row(record, 0, 0 if record.key is None else None, dead=0, error=error) for record in records]
-        yield from sql.hold(self._log, self._group, sorted({record.partition for record in records}))
+        yield from sql.hold(self._log, self._group, _partitions(records))
         yield from sql.park(self._log, self._group, rows)
-        for partition, key in dict.fromkeys((record.partition, record.key) for record in records):
-            if key is not None:
-                yield from sql.promote(self._log, self._group, partition, key)
+        yield from self._promote(records)
 
     def behind(self, records: Sequence[Record], blocked: frozenset[str]) -> Script[None]:
         """Park those of the records whose key has a parked event."""
@@ -107,18 +114,55 @@ class Parking:
         yield from sql.hold(self._log, self._group, [parked.partition])
         yield from sql.record_failure(*place, decision.retry_in_us, int(decision.dead), error)
         if decision.dead:
-            yield from self._promote(parked)
+            yield from self._promote([parked])
 
     def settled(self, parked: Parked) -> Script[None]:
         """The event is done with (or discarded): the next one of its key is due."""
         yield from sql.hold(self._log, self._group, [parked.partition])
         if (yield from sql.unpark(self._log, self._group, parked.partition, parked.offset)) != 1:
             raise LeaseLost(f"event {parked.id} has been settled by another process; this one's work on it is undone")
-        yield from self._promote(parked)
+        yield from self._promote([parked])
 
-    def _promote(self, parked: Parked) -> Script[None]:
-        if parked.key is not None:
-            yield from sql.promote(self._log, self._group, parked.partition, parked.key)
+    # -- first attempts at several ----------------------------------------------------------------------------------
+
+    def take(self, heads: Sequence[Parked], limit: int) -> Script[list[Parked]]:
+        """Of each head and those behind it, in order, up to the first that has been attempted: what is delivered together.
+
+        It is written down before it is done: an event that kills its process takes these with it, and from then on each
+        of them is attempted alone, and counted before.
+        """
+        taken: list[Parked] = []
+        yield from sql.hold(self._log, self._group, _partitions(heads))
+        for head in heads:
+            if head.key is not None and head not in taken and len(taken) < limit:
+                line = yield from sql.line(self._log, self._group, head.partition, head.key, limit - len(taken))
+                # Where keys go on, one that was replayed may stand before it: then those behind wait for that one too.
+                taken += takewhile(never_attempted, line) if line[:1] == [head] else [head]
+        if (yield from sql.take_together(self._log, self._group, _TOGETHER, _places(taken))) != len(taken):
+            raise self._settled_elsewhere()
+        return taken
+
+    def put_back(self, taken: Sequence[Parked]) -> Script[None]:
+        """These were not attempted after all."""
+        yield from sql.hold(self._log, self._group, _partitions(taken))
+        yield from sql.put_back(self._log, self._group, _places(taken))
+
+    def settled_together(self, taken: Sequence[Record | Parked]) -> Script[None]:
+        """Events that were taken together are done with: the next ones of their keys are due."""
+        yield from sql.hold(self._log, self._group, _partitions(taken))
+        if (yield from sql.unpark_together(self._log, self._group, _places(taken))) != len(taken):
+            raise self._settled_elsewhere()
+        yield from self._promote(taken)
+
+    def _promote(self, settled: Iterable[Record | Parked]) -> Script[None]:
+        for partition, key in dict.fromkeys((one.partition, one.key) for one in settled):
+            if key is not None:
+                yield from sql.promote(self._log, self._group, partition, key)
+
+    def _settled_elsewhere(self) -> LeaseLost:
+        return LeaseLost(
+            f"parked events of {self._group!r} have been settled by another process; this one's work is undone"
+        )
 
 
 def record_of(parked: Parked) -> Record:
@@ -133,6 +177,14 @@ def record_of(parked: Parked) -> Record:
         parked.headers,
         parked.at_us,
     )
+
+
+def _partitions(events: Iterable[Record | Parked]) -> list[int]:
+    return sorted({event.partition for event in events})
+
+
+def _places(events: Iterable[Record | Parked]) -> list[Place]:
+    return [Place(event.partition, event.offset) for event in events]
 
 
 def _row(record: Record, attempts: int, due_in_us: int | None, *, dead: int, error: str | None) -> ToPark:

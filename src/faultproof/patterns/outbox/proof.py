@@ -10,10 +10,13 @@ import msgspec
 from faultproof.patterns.outbox import sql as tables
 from faultproof.patterns.outbox.consumer import Consumer
 from faultproof.patterns.outbox.events import Event
-from faultproof.patterns.outbox.inbox import Inbox
+from faultproof.patterns.outbox.handling import Handed
+from faultproof.patterns.outbox.inbox import Inbox, Work
 from faultproof.patterns.outbox.membership import Membership
 from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
+from faultproof.patterns.outbox.poison import record_of
+from faultproof.patterns.outbox.sql import Parked
 from faultproof.ports.database import Database, Transaction
 from faultproof.ports.log import Record
 from faultproof.ports.script import Inline, Script, sql
@@ -25,8 +28,9 @@ from faultproof.prove.world import World
 TTL_S = 0.5
 ORDERS = {"api-1": ("a", "b", "a"), "api-2": ("a", "b", "b"), "api-3": ("a", "c", "b", "a")}
 """Producer -> the item of each of its orders: ten orders, two hot keys."""
-FAILS_TWICE = ("a", 2)
-"""In the proof of poison: the event whose handler fails on its first two attempts."""
+FAILURES = {("a", 2): 2, ("a", 4): 1}
+"""In the proof of poison: the events whose handler fails, and at how many of its first attempts. The fourth waits behind the
+second together with the third, and so is delivered in one transaction with it."""
 
 
 class Ordered(msgspec.Struct, frozen=True):
@@ -111,13 +115,12 @@ class _Run:
         await Worker(process.env, _outbox(process.database()).sequencer(ttl=TTL_S)).run()
 
     async def _consumer(self, process: Process) -> None:
-        failures = 0
+        failures = dict(FAILURES) if self._poison else {}
 
         async def effect(event: Event[Ordered], tx: Transaction) -> None:
-            nonlocal failures
             body = event.body
-            if self._poison and (body.item, body.version) == FAILS_TWICE and failures < 2:
-                failures += 1
+            if failures.get((body.item, body.version)):
+                failures[body.item, body.version] -= 1
                 raise ValueError("not yet")
             await tx.execute("INSERT INTO effect (item, version) VALUES (?, ?)", body.item, body.version)
 
@@ -168,34 +171,57 @@ class _Run:
 
 
 class _AcknowledgesEarly(Inbox):
-    async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
-        await self._membership.transact(self._membership.past(records, None))
+    async def _settle_together(self, records: Sequence[Record], work: Work) -> list[Record]:
+        await self._membership.transact(lambda: work.settled(records))
         async with self._database.transaction() as tx:
             for record in records:
-                await self._handling.handle(record, tx, epoch=self._membership.epoch)
+                await work.handle(record, tx)
+        return list(records)
 
 
 class _WithoutInbox(Inbox):
-    async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
+    async def _settle_together(self, records: Sequence[Record], work: Work) -> list[Record]:
         async with self._database.transaction() as tx:
             await tx.run(self._membership.guard())
             for record in records:
-                await self._handling.handle(record, tx, epoch=self._membership.epoch)
-        await self._membership.transact(self._membership.past(records, None))
+                await work.handle(record, tx)
+        await self._membership.transact(lambda: work.settled(records))
+        return list(records)
 
 
 class _Overtakes(Inbox):
     """New events do not look whether an earlier one of their key is parked."""
 
-    async def _settle(self, records: Sequence[Record], blocked: frozenset[str]) -> None:
-        await super()._settle(records, frozenset())
+    async def deliver(self, records: list[Record], blocked: frozenset[str]) -> None:
+        await super().deliver(records, frozenset())
+
+
+class _SettlesApart(Inbox):
+    """Parked events that are delivered together are settled after the commit of their effects."""
+
+    async def _settle_together(self, records: Sequence[Record], work: Work) -> list[Record]:
+        if work.settled != self._parking.settled_together:
+            return await super()._settle_together(records, work)
+        done = await super()._settle_together(records, work._replace(settled=lambda done: _nothing()))
+        await self._membership.transact(lambda: work.settled(done))
+        return done
+
+
+class _SettlesAllItTook(Inbox):
+    """Parked events that are delivered together are settled together, also those that one before them kept back."""
+
+    async def together(self, taken: Sequence[Parked]) -> Handed:
+        handed = await super().together(taken)
+        left = taken[len(handed.done) :]
+        await self._membership.transact(lambda: self._parking.settled_together(left))
+        return Handed([record_of(parked) for parked in taken], None)
 
 
 class _WithoutFence(Membership):
     """Neither the claim's token nor the cursor's old value is checked; each alone would do."""
 
     def guard(self) -> Script[None]:
-        yield from ()
+        return _nothing()
 
     def past(self, records: Sequence[Record], parking: Script[None] | None) -> Script[None]:
         partitions = sorted({record.partition for record in records})
@@ -205,10 +231,16 @@ class _WithoutFence(Membership):
             yield from tables.advance(self._log, self._group, [move])
 
 
+def _nothing() -> Script[None]:
+    yield from ()
+
+
 _BROKEN: dict[str, type[Inbox]] = {
     "early acknowledgement": _AcknowledgesEarly,
     "missing inbox row": _WithoutInbox,
     "overtaking": _Overtakes,
+    "settled apart": _SettlesApart,
+    "settled as taken": _SettlesAllItTook,
 }
 
 
@@ -224,7 +256,7 @@ def _start(world: World, plant: str | None) -> _Run:
 
 
 def _start_poisoned(world: World, plant: str | None) -> _Run:
-    return _Run(world, plant, orders={"api-1": ("a", "b"), "api-2": ("a",), "api-3": ("a",)}, poison=True)
+    return _Run(world, plant, orders={"api-1": ("a", "b"), "api-2": ("a",), "api-3": ("a", "a")}, poison=True)
 
 
 OUTBOX = Proof(
@@ -272,5 +304,15 @@ POISON = Proof(
     not_tested=OUTBOX.not_tested,
     prepare=_prepare,
     start=_start_poisoned,
-    plants=(Plant(name="overtaking", breaks="a later event of the key is delivered while the failed one waits"),),
+    plants=(
+        Plant(name="overtaking", breaks="a later event of the key is delivered while the failed one waits"),
+        Plant(
+            name="settled apart",
+            breaks="effects of events that waited, and that they are settled, commit apart: a crash between repeats them",
+        ),
+        Plant(
+            name="settled as taken",
+            breaks="an event that fails among those that waited is settled with them: it is lost",
+        ),
+    ),
 )

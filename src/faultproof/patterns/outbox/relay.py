@@ -5,21 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import groupby
-from typing import NamedTuple
 
 from faultproof.patterns.outbox.attempts import Attempts
-from faultproof.patterns.outbox.handling import Handling, Poisoned
+from faultproof.patterns.outbox.handling import Handed, Handling, Poisoned
 from faultproof.patterns.outbox.membership import Membership
 from faultproof.patterns.outbox.poison import Parking, record_of
 from faultproof.patterns.outbox.sql import Parked
 from faultproof.ports.log import Record
-
-
-class Handed(NamedTuple):
-    """How far a relay came in one partition, and what stopped it there."""
-
-    done: list[Record]
-    stopped: Exception | None
 
 
 class Relay:
@@ -51,6 +43,14 @@ class Relay:
         async with self._membership.leases.kept():
             await self._handling.handle(record_of(parked), None, epoch=self._membership.epoch, attempt=attempt)
             await self._membership.transact(lambda: self._parking.settled(parked))
+
+    async def together(self, taken: Sequence[Parked]) -> Handed:
+        """First attempts at parked events, one after another up to the first failure; then those before it are settled."""
+        async with self._membership.leases.kept():
+            handed = await self._hand_over([record_of(parked) for parked in taken], frozenset())
+            if handed.done:
+                await self._membership.transact(lambda: self._parking.settled_together(handed.done))
+        return handed
 
     async def _hand_over(self, records: Sequence[Record], blocked: frozenset[str]) -> Handed:
         done: list[Record] = []

@@ -94,6 +94,13 @@ class ToPark(NamedTuple):
     error: str | None
 
 
+class Place(NamedTuple):
+    """Where a parked event stood in the log."""
+
+    partition: int
+    offset: int
+
+
 class Backlog(NamedTuple):
     """How far one group is behind in one partition."""
 
@@ -175,6 +182,32 @@ def blocked_keys(log: str, grp: str, partitions: Sequence[int], keys: Sequence[s
 def due(log: str, grp: str, partitions: Sequence[int], limit: int) -> list[Parked]: ...
 
 
+# Those of a key in their turn, its head first, as `promote` sees them.
+@sql(
+    """SELECT "partition", "offset", event_id, key, type, payload, headers, at_us, attempts, due_us, dead, error
+       FROM faultproof_parked WHERE log = :log AND grp = :grp AND "partition" = :partition AND key = :key
+         AND (dead = 0 OR (SELECT max(key_waits) FROM faultproof_inbox WHERE log = :log AND grp = :grp) = 1)
+       ORDER BY "offset" LIMIT :limit"""
+)
+def line(log: str, grp: str, partition: int, key: str, limit: int) -> list[Parked]: ...
+
+
+@sql(
+    """UPDATE faultproof_parked SET error = :error
+       WHERE log = :log AND grp = :grp AND attempts = 0 AND dead = 0 AND error IS NULL
+         AND ("partition", "offset") IN (SELECT "partition", "offset" FROM {places})"""
+)
+def take_together(log: str, grp: str, error: str, places: Sequence[Place]) -> Changed: ...
+
+
+@sql(
+    """UPDATE faultproof_parked SET error = NULL
+       WHERE log = :log AND grp = :grp AND attempts = 0 AND dead = 0
+         AND ("partition", "offset") IN (SELECT "partition", "offset" FROM {places})"""
+)
+def put_back(log: str, grp: str, places: Sequence[Place]) -> Changed: ...
+
+
 @sql(
     """INSERT INTO faultproof_parked
          (log, grp, "partition", "offset", event_id, key, type, payload, headers, at_us, attempts, due_us, dead, error)
@@ -215,6 +248,14 @@ def record_failure(
        WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset"""
 )
 def unpark(log: str, grp: str, partition: int, offset: int) -> Changed: ...
+
+
+@sql(
+    """DELETE FROM faultproof_parked
+       WHERE log = :log AND grp = :grp AND attempts = 0 AND dead = 0
+         AND ("partition", "offset") IN (SELECT "partition", "offset" FROM {places})"""
+)
+def unpark_together(log: str, grp: str, places: Sequence[Place]) -> Changed: ...
 
 
 # The next event of the key becomes due, unless one that is dead stands before it and keys wait in this group.
