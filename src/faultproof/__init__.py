@@ -17,6 +17,18 @@ from faultproof.patterns.outbox import (
     Outbox,
     OutboxOptions,
 )
+from faultproof.patterns.saga import (
+    NOTHING_TO_UNDO,
+    Compensated,
+    Completed,
+    NeedsAttention,
+    Pending,
+    Saga,
+    SagaOptions,
+    Step,
+    StepContext,
+    StepRetry,
+)
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
 from faultproof.primitives.idempotency import Idempotency
@@ -25,9 +37,12 @@ from faultproof.primitives.worker import Worker
 from faultproof.signals import Signals
 
 __all__ = [
+    "NOTHING_TO_UNDO",
     "BatchLimits",
     "Batcher",
     "Blocking",
+    "Compensated",
+    "Completed",
     "ConsumerOptions",
     "DeadLetter",
     "Env",
@@ -38,14 +53,21 @@ __all__ = [
     "Idempotency",
     "Lag",
     "MessageInbox",
+    "NeedsAttention",
     "Ok",
     "Outbox",
     "OutboxOptions",
+    "Pending",
     "PostgresOptions",
     "Retry",
     "RetryBudget",
     "RetryPolicy",
+    "Saga",
+    "SagaOptions",
     "Signals",
+    "Step",
+    "StepContext",
+    "StepRetry",
     "Worker",
     "connect",
     "join",

@@ -73,6 +73,22 @@ LOOP_LAG = Signal(
     meaning="the event loop was blocked so long that a lease was given up; effects may repeat",
     alarming=True,
 )
+SAGA_STEP = Signal(
+    name="faultproof.saga.step", kind="duration", unit="s", meaning="one attempt of a saga's action or undo"
+)
+SAGA_STUCK = Signal(
+    name="faultproof.saga.stuck",
+    kind="gauge",
+    unit="sagas",
+    meaning="sagas that want attention, or have been quiet for long",
+)
+SAGA_ATTENTION = Signal(
+    name="faultproof.saga.attention",
+    kind="count",
+    unit="sagas",
+    meaning="a saga can go on no more without a person",
+    alarming=True,
+)
 
 ALL: tuple[Signal, ...] = (
     LOCK_WAIT,
@@ -87,6 +103,9 @@ ALL: tuple[Signal, ...] = (
     STUCK,
     LOOP_RESTART,
     LOOP_LAG,
+    SAGA_STEP,
+    SAGA_STUCK,
+    SAGA_ATTENTION,
 )
 
 Sink = Callable[[Signal, float, Attributes], None]

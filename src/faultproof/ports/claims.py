@@ -75,8 +75,15 @@ class ClaimTable(Protocol):
         """Make the row due again after `retry_in_us`, or dead if that is None. Raises `LeaseLost` like `guard`."""
         ...
 
-    def release(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        """Give the rows back, due at once; those already taken over by others are left alone."""
+    def release(self, kind: str, claims: Sequence[Claim], *, delay_us: int = 0) -> Script[None]:
+        """Give the rows back in good order, due after `delay_us`; those already taken over by others are left alone."""
+        ...
+
+    def hasten(self, kind: str, ids: Sequence[str]) -> Script[list[str]]:
+        """Make free rows due at once; the ids of those there are, held ones included, which are left as they are.
+
+        Until the commit nobody takes, renews or finishes any of them.
+        """
         ...
 
     def remove(self, kind: str) -> Script[None]:

@@ -89,10 +89,23 @@ def _fail(kind: str, id: str, token: int, delay_us: int, dead: int, error: str) 
 
 
 @sql(
-    """UPDATE faultproof_claim SET owner = NULL, attempts = 0, until_us = {now}
+    """UPDATE faultproof_claim SET owner = NULL, attempts = 0, until_us = {now} + :delay_us
        WHERE kind = :kind AND id IN {ids}"""
 )
-def _release(kind: str, ids: Sequence[str]) -> None: ...
+def _release(kind: str, ids: Sequence[str], delay_us: int) -> None: ...
+
+
+# The condition stands in the value and not in WHERE: a row that its holder is about to give back must be waited for, and
+# judged as it became.
+@sql(
+    """WITH there AS (
+         SELECT c.id FROM faultproof_claim AS c WHERE c.kind = :kind AND c.dead = 0 AND c.id IN {ids}
+         ORDER BY c.id FOR UPDATE OF c)
+       UPDATE faultproof_claim AS c
+       SET until_us = CASE WHEN c.owner IS NULL THEN least(c.until_us, {now}) ELSE c.until_us END
+       FROM there WHERE c.kind = :kind AND c.id = there.id RETURNING c.id"""
+)
+def _hasten(kind: str, ids: Sequence[str]) -> list[str]: ...
 
 
 @sql("DELETE FROM faultproof_claim WHERE kind = :kind")
@@ -139,9 +152,12 @@ class PostgresClaims:
         if (yield from _fail(kind, claim.id, claim.token, retry_in_us or 0, dead, error)) != 1:
             raise lease_lost(kind)
 
-    def release(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
+    def release(self, kind: str, claims: Sequence[Claim], *, delay_us: int = 0) -> Script[None]:
         ids = yield from _lock(kind, _held(claims))
-        yield from _release(kind, ids)
+        yield from _release(kind, ids, delay_us)
+
+    def hasten(self, kind: str, ids: Sequence[str]) -> Script[list[str]]:
+        return sorted((yield from _hasten(kind, ids)))
 
     def remove(self, kind: str) -> Script[None]:
         yield from _remove(kind)

@@ -104,10 +104,17 @@ def _fail(kind: str, id: str, token: int, delay_us: int, dead: int, error: str) 
 
 
 @sql(
-    """UPDATE faultproof_claim SET owner = NULL, attempts = 0, until_us = {now}
+    """UPDATE faultproof_claim SET owner = NULL, attempts = 0, until_us = {now} + :delay_us
        WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})"""
 )
-def _release(kind: str, held: Sequence[Held]) -> Changed: ...
+def _release(kind: str, held: Sequence[Held], delay_us: int) -> Changed: ...
+
+
+@sql(
+    """UPDATE faultproof_claim SET until_us = CASE WHEN owner IS NULL THEN min(until_us, {now}) ELSE until_us END
+       WHERE kind = :kind AND dead = 0 AND id IN {ids} RETURNING id"""
+)
+def _hasten(kind: str, ids: Sequence[str]) -> list[str]: ...
 
 
 @sql(
@@ -155,8 +162,11 @@ class SqliteClaims:
         if (yield from _fail(kind, claim.id, claim.token, retry_in_us or 0, dead, error)) != 1:
             raise lease_lost(kind)
 
-    def release(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        yield from _release(kind, _held(claims))
+    def release(self, kind: str, claims: Sequence[Claim], *, delay_us: int = 0) -> Script[None]:
+        yield from _release(kind, _held(claims), delay_us)
+
+    def hasten(self, kind: str, ids: Sequence[str]) -> Script[list[str]]:
+        return sorted((yield from _hasten(kind, ids)))
 
     def remove(self, kind: str) -> Script[None]:
         yield from _raise_floor_above_all(kind)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
-import types
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +11,7 @@ from faultproof.patterns.outbox.events import Event, EventTypes
 from faultproof.ports.database import Transaction
 from faultproof.ports.log import Record
 from faultproof.primitives.apart import Escaped, apart
+from faultproof.primitives.callables import check_arity, check_async
 
 Handler = Callable[[Event[Any], Transaction], Awaitable[None]]
 Sink = Callable[[Event[Any]], Awaitable[None]]
@@ -49,9 +47,9 @@ class Handling:
     def __init__(self, types: EventTypes, *, timeout: float, handler: Handler | None, sink: Sink | None) -> None:
         if not callable(handler if sink is None else sink):
             raise InvalidInput(f"a consumer needs a function to call, got {handler if sink is None else sink!r}")
-        _check_arity(handler, 2, "a handler takes (event, tx)")
-        _check_arity(sink, 1, "a sink takes (event)")
-        _check_async(handler if sink is None else sink)
+        check_arity(handler, 2, "a handler takes (event, tx)")
+        check_arity(sink, 1, "a sink takes (event)")
+        check_async(handler if sink is None else sink, "a handler or sink")
         self._types = types
         self._timeout = timeout
         self._handler = handler
@@ -94,33 +92,3 @@ class Handling:
 
 async def _called(function: Callable[..., Awaitable[None]], *arguments: object) -> None:
     await function(*arguments)  # called in here: a process may be cancelled, or die, before this begins
-
-
-def _check_async(function: Callable[..., Any] | None) -> None:
-    """A plain `def` would do its work, on the event loop's time, and then fail on every event for want of an awaitable."""
-    called: Any = function
-    while isinstance(called, functools.partial):
-        called = called.func
-    called = inspect.unwrap(called)
-    written = types.FunctionType | types.MethodType
-    code = called if isinstance(called, written) else type(called).__call__
-    tells = isinstance(code, written)  # or it is not written in Python
-    if tells and not (inspect.iscoroutinefunction(code) or inspect.iscoroutinefunction(called)):
-        raise InvalidInput(
-            f"a handler or sink must be an `async def`, which {function!r} is not: make it one, and await in it what blocks "
-            "(`asyncio.to_thread` calls a synchronous function)"
-        )
-
-
-def _check_arity(function: Callable[..., Any] | None, count: int, rule: str) -> None:
-    """Refuse at once what could only fail on every event."""
-    if function is None:
-        return
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # it does not tell
-        return
-    try:
-        signature.bind(*range(count))
-    except TypeError as error:
-        raise InvalidInput(f"{rule}, which {function!r} does not: {error}") from error

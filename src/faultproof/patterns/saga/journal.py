@@ -1,0 +1,169 @@
+"""The journal's scripts: starting sagas, taking them up, and writing down what happened, many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from faultproof.errors import KeyReused
+from faultproof.patterns.saga import sql
+from faultproof.patterns.saga.machine import Entry, Run
+from faultproof.ports.claims import Claim
+from faultproof.ports.database import Database
+from faultproof.ports.script import Script, Wake
+from faultproof.primitives.group_commit import Err, Ok, Outcome
+
+T = TypeVar("T")
+
+
+def claim_kind(saga: str) -> str:
+    """The kind of a saga's claims: one for each instance that is under way."""
+    return f"saga:{saga}"
+
+
+def work_topic(saga: str) -> str:
+    """News of sagas that somebody should take up."""
+    return f"saga.{saga}.work"
+
+
+def ended_topic(saga: str) -> str:
+    """News of sagas that have ended, or want attention."""
+    return f"saga.{saga}.ended"
+
+
+class Write(NamedTuple):
+    """What is to be journaled of one saga, and what becomes of its claim, in one transaction."""
+
+    id: str
+    claim: Claim
+    seq: int
+    """Of the entry before."""
+    entries: Sequence[Entry]
+    run: Run
+    """As it is with them."""
+    moves: bool
+    """Its state changes."""
+    release_in_us: int | None
+    """The claim is given back for so long, because only a callback or time brings it on."""
+
+    @property
+    def settles(self) -> bool:
+        """Nobody goes on with it in this process."""
+        return self.run.is_over or self.release_in_us is not None
+
+
+class Loaded(NamedTuple):
+    """A saga that was taken up, as it is stored."""
+
+    claim: Claim
+    row: sql.Stored
+    entries: Sequence[sql.StoredEntry]
+    callbacks: Sequence[sql.Callback]
+
+
+class Journal:
+    """The tables of one kind of saga."""
+
+    def __init__(self, database: Database, saga: str) -> None:
+        self._claims = database.claims
+        self._saga = saga
+        self._kind = claim_kind(saga)
+
+    def start(
+        self, items: Sequence[sql.NewSaga], *, version: int, fingerprint: str, shape: str
+    ) -> Script[list[Outcome[bool]]]:
+        """Start those that are new; whether each is, or `KeyReused` for one that was started with another input."""
+        new = set((yield from sql.insert(self._saga, version, fingerprint, shape, items)))
+        digests: dict[str, str] = {}
+        if len(new) < len(items):  # some were there, or are here twice
+            digests = dict((yield from sql.known(self._saga, [item.id for item in items])))
+        if new:
+            yield from self._claims.add(self._kind, sorted(new))
+            yield Wake(work_topic(self._saga))
+        outcomes: list[Outcome[bool]] = []
+        for item in items:
+            if digests.get(item.id, item.digest) != item.digest:
+                outcomes.append(
+                    Err(KeyReused(f"the saga {item.id!r} was started before with another input: give each its own id"))
+                )
+            else:
+                outcomes.append(Ok(item.id in new))
+                new.discard(item.id)
+        return outcomes
+
+    def take(
+        self, owner: str, *, ttl_us: int, limit: int, go_on: Callable[[Loaded], tuple[T, Write | None]]
+    ) -> Script[list[T]]:
+        """Take up sagas that are due; what `go_on` makes of each, with its first entries journaled."""
+        claims = yield from self._claims.take(self._kind, owner, ttl_us=ttl_us, limit=limit)
+        if not claims:
+            return []
+        resumed = [go_on(loaded) for loaded in (yield from self.load(claims))]
+        writes = [write for _, write in resumed if write is not None]
+        if writes:
+            yield from self.write(writes)
+        return [made for made, _ in resumed]
+
+    def load(self, claims: Sequence[Claim]) -> Script[list[Loaded]]:
+        """The sagas of these claims."""
+        rows = {row.id: row for row in (yield from sql.stored(self._saga, [claim.id for claim in claims]))}
+        begun = [row.id for row in rows.values() if row.entries]
+        entries: dict[str, list[sql.StoredEntry]] = {id: [] for id in begun}
+        callbacks: dict[str, list[sql.Callback]] = {id: [] for id in begun}
+        if begun:
+            for entry in (yield from sql.entries(self._saga, begun)):
+                entries[entry.id].append(entry)
+            for callback in (yield from sql.callbacks(self._saga, begun)):
+                callbacks[callback.id].append(callback)
+        if orphans := [claim for claim in claims if claim.id not in rows]:  # somebody has deleted rows by hand
+            yield from self._claims.finish(self._kind, orphans)
+        return [
+            Loaded(claim, rows[claim.id], entries.get(claim.id, ()), callbacks.get(claim.id, ()))
+            for claim in claims
+            if claim.id in rows
+        ]
+
+    def write_all(self, writes: Sequence[Write], wait: bool) -> Script[list[Outcome[None]]]:
+        """For a group commit: guard, then write."""
+        yield from self.guard([write.claim for write in writes])
+        yield from self.write(writes)
+        return [Ok(None) for _ in writes]
+
+    def guard(self, claims: Sequence[Claim]) -> Script[None]:
+        """Raise `LeaseLost` unless all are ours."""
+        yield from self._claims.guard(self._kind, claims)
+
+    def write(self, writes: Sequence[Write]) -> Script[None]:
+        """Journal, in a transaction that has taken or guarded the claims."""
+        lines = [
+            sql.NewEntry(write.id, write.seq + number, *entry)
+            for write in writes
+            for number, entry in enumerate(write.entries, 1)
+        ]
+        if lines:
+            yield from sql.write(self._saga, lines)
+        moved = [
+            sql.Moved(w.id, w.run.phase, w.run.reason, int(w.run.is_over and w.run.phase != "attention"))
+            for w in writes
+            if w.moves
+        ]
+        if moved:
+            yield from sql.move(self._saga, moved)
+        if over := [write.claim for write in writes if write.run.is_over]:
+            yield from self._claims.finish(self._kind, over)
+            yield Wake(ended_topic(self._saga))
+        for write in writes:
+            if write.release_in_us is not None:
+                yield from self._release(write)
+
+    def _release(self, write: Write) -> Script[None]:
+        # Looked at under the claim's lock: a callback comes before this and is seen, or after it and finds the claim free.
+        early = any(
+            write.run.steps[callback.step].attempt == callback.attempt
+            and write.run.steps[callback.step].status == "pending"
+            for callback in (yield from sql.callbacks(self._saga, [write.id]))
+            if callback.step in write.run.steps
+        )
+        yield from self._claims.release(self._kind, [write.claim], delay_us=0 if early else write.release_in_us or 0)
+        if early:
+            yield Wake(work_topic(self._saga))

@@ -1,0 +1,145 @@
+"""What people do with sagas, from the application or from outside of it: look, and decide where a saga could not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from faultproof import bounds
+from faultproof.errors import InvalidInput
+from faultproof.patterns.saga import machine, sql
+from faultproof.patterns.saga.journal import claim_kind, ended_topic, work_topic
+from faultproof.patterns.saga.machine import Entry, Run
+from faultproof.patterns.saga.shape import Shape
+from faultproof.ports.database import Database
+from faultproof.ports.script import Script, Wake
+
+STATES = ("running", "compensating", "attention", "completed", "compensated")
+LIST_MAX = 10_000
+
+
+class HistoryEntry(NamedTuple):
+    """A line of the audit trail."""
+
+    seq: int
+    at_us: int
+    """Microseconds since 1970, by the engine's clock."""
+    step: str
+    """"" for what concerns the whole saga."""
+    what: str
+    attempt: int
+    data: str | None
+    """A result as JSON, an error, or a reason. Secrets of callbacks are left out."""
+
+
+class Standing(NamedTuple):
+    """A saga's shape, and where it stands in it."""
+
+    shape: Shape
+    run: Run
+    seq: int
+
+
+def listed(saga: str, state: str | None, limit: int) -> Script[list[sql.Listed]]:
+    """Sagas of one state, or all that are not over; the oldest first, those that are over latest first."""
+    bounds.count("limit", limit, most=LIST_MAX)
+    if state not in (None, *STATES):
+        raise InvalidInput(f"a saga is in one of the states {', '.join(STATES)}, got {state!r}")
+    if state in ("completed", "compensated"):
+        return (yield from sql.ended_sagas(saga, state, limit))
+    return (yield from sql.open_sagas(saga, state or "", 0, limit))
+
+
+def stuck(saga: str, older: float, limit: int) -> Script[list[sql.Listed]]:
+    """Those that want attention, and those whose journal has been quiet for `older` seconds."""
+    bounds.seconds("older", older, least=0)
+    bounds.count("limit", limit, most=LIST_MAX)
+    return (yield from sql.open_sagas(saga, "", int(older * 1_000_000), limit))
+
+
+def history(saga: str, id: str) -> Script[list[HistoryEntry]]:
+    """The audit trail of one saga. Raises `InvalidInput` for one that is not there."""
+    yield from standing(saga, id)
+    return [
+        HistoryEntry(e.seq, e.at_us, e.step, e.what, e.attempt, None if e.what == "began" else e.data)
+        for e in (yield from sql.entries(saga, [id]))
+    ]
+
+
+def standing(saga: str, id: str) -> Script[Standing]:
+    """Where a saga stands, by its own shape. Raises `InvalidInput` for one that is not there."""
+    row = yield from sql.standing(saga, id)
+    if row is None:
+        raise InvalidInput(f"there is no saga {id!r} of {saga!r}")
+    shape = msgspec.json.decode(row.shape, type=Shape)
+    run = machine.begin(shape, row.deadline_us)
+    for line in (yield from sql.entries(saga, [id])):
+        run = machine.evolve(shape, run, Entry(*line[2:7]))  # type: ignore[arg-type]  # from the journal
+    return Standing(shape, run, row.seq)
+
+
+def retry(database: Database, saga: str, id: str) -> Script[None]:
+    """Try again what could not be done, with fresh attempts. Raises `InvalidInput` unless the saga wants attention."""
+    found = yield from _reopened(saga, id)
+    step = found.run.stuck
+    entry = Entry(step, "retried", 0, None, 0) if step else Entry("", "resumed")
+    yield from _go_on(database, saga, id, found, entry)
+
+
+def skip(database: Database, saga: str, id: str, *, result: str | None = None) -> Script[None]:
+    """Count the step that could not be done, or undone, as if it had been: somebody has seen to it. `result`: of an action,
+    as JSON. Raises `InvalidInput` unless the saga wants attention because of a step."""
+    found = yield from _reopened(saga, id)
+    if not found.run.stuck:
+        raise InvalidInput(
+            f"the saga {id!r} stands still because of no step: retry, adopt or resolve it ({found.run.reason})"
+        )
+    yield from _go_on(database, saga, id, found, Entry(found.run.stuck, "skipped", 0, result))
+
+
+def resolve(saga: str, id: str, *, outcome: Literal["completed", "compensated"], reason: str) -> Script[None]:
+    """End it by hand: somebody has done, or undone, what was left. Raises `InvalidInput` unless it wants attention."""
+    if outcome not in ("completed", "compensated"):
+        raise InvalidInput(f"a saga ends completed or compensated, got {outcome!r}")
+    found = yield from _reopened(saga, id)
+    yield from sql.write(saga, [sql.NewEntry(id, found.seq + 1, "", outcome, 0, reason, None)])
+    yield from sql.move(saga, [sql.Moved(id, outcome, reason, 1)])
+    yield Wake(ended_topic(saga))
+
+
+def trim(saga: str, older_us: int, limit: int) -> Script[int]:
+    """Forget sagas that have been over for so long, with their journals; how many."""
+    ids: Sequence[str] = yield from sql.old(saga, older_us, limit)
+    if not ids:
+        return 0
+    yield from sql.forget_callbacks(saga, ids)
+    yield from sql.forget_entries(saga, ids)
+    return (yield from sql.forget(saga, ids))
+
+
+def resume(database: Database, saga: str, id: str, found: Standing) -> Script[None]:
+    """Go on as it is, after `reopen`."""
+    yield from _go_on(database, saga, id, found, Entry("", "resumed"))
+
+
+def reopened(saga: str, id: str) -> Script[Standing]:
+    """Take a saga that wants attention in hand: nobody else decides on it until the commit."""
+    return (yield from _reopened(saga, id))
+
+
+def _reopened(saga: str, id: str) -> Script[Standing]:
+    is_ours = (yield from sql.reopen(saga, id)) == 1
+    found = yield from standing(saga, id)
+    if not is_ours:
+        raise InvalidInput(f"the saga {id!r} is {found.run.phase} and wants no attention: nothing was changed")
+    return found
+
+
+def _go_on(database: Database, saga: str, id: str, found: Standing, entry: Entry) -> Script[None]:
+    run = machine.evolve(found.shape, found.run, entry)
+    yield from sql.write(saga, [sql.NewEntry(id, found.seq + 1, *entry)])
+    yield from sql.move(saga, [sql.Moved(id, run.phase, run.reason if run.phase == "compensating" else None, 0)])
+    yield from database.claims.add(claim_kind(saga), [id])
+    yield Wake(work_topic(saga))
