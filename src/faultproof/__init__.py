@@ -7,6 +7,7 @@ from faultproof.blocking import Blocking
 from faultproof.clock import Env
 from faultproof.connect import PostgresOptions, connect
 from faultproof.joining import join
+from faultproof.patterns.escrow import Audit, Escrow, EscrowOptions, Hold, Item
 from faultproof.patterns.outbox import (
     ConsumerOptions,
     DeadLetter,
@@ -38,6 +39,7 @@ from faultproof.signals import Signals
 
 __all__ = [
     "NOTHING_TO_UNDO",
+    "Audit",
     "BatchLimits",
     "Batcher",
     "Blocking",
@@ -47,10 +49,14 @@ __all__ = [
     "DeadLetter",
     "Env",
     "Err",
+    "Escrow",
+    "EscrowOptions",
     "Event",
     "GroupCommit",
     "GroupLag",
+    "Hold",
     "Idempotency",
+    "Item",
     "Lag",
     "MessageInbox",
     "NeedsAttention",

@@ -12,12 +12,17 @@
     │   ├── ConstraintViolated    the database's own rules refused it
     │   ├── LeaseLost             somebody else holds the claim now; the work goes on there
     │   ├── RetriesExhausted      the policy's attempts or budget are used up; `__cause__` is the last error
+    │   ├── InsufficientStock     fewer are available than were asked for
+    │   ├── HoldEnded             the hold is over: `state` says how
+    │   │   └── HoldExpired       its time ran out, and its stock is available again
     │   └── EventsTrimmed         retention has removed what the reader asked for
     ├── OutcomeUnknown            it may or may not have happened: ask again with the same key
     ├── Misuse                    fix the call
     │   ├── InvalidInput          a value is not acceptable
     │   │   ├── PayloadTooLarge
-    │   │   └── UnknownEventType
+    │   │   ├── UnknownEventType
+    │   │   ├── UnknownItem       no such item in this escrow
+    │   │   └── UnknownHold       no such hold in this escrow
     │   ├── Duplicate             this idempotency key was used before, and the caller asked to be told
     │   ├── KeyReused             this idempotency key was used before with other content
     │   ├── TransactionOpen       a bare call inside an open transaction: pass `tx=`
@@ -96,6 +101,39 @@ class EventsTrimmed(Failed):
     """Retention has removed what the reader asked for."""
 
 
+class InsufficientStock(Failed):
+    """Fewer are available than were asked for; nothing was held. What others hold may come back."""
+
+    item: str
+    wanted: int
+    available: int
+    reserved: int
+    """In holds of others."""
+
+    def __init__(self, message: str, *, item: str, wanted: int, available: int, reserved: int) -> None:
+        super().__init__(message)
+        self.item = item
+        self.wanted = wanted
+        self.available = available
+        self.reserved = reserved
+
+
+class HoldEnded(Failed):
+    """The hold is over: `state` says how ("confirmed", "released", "expired"). It stays as it is."""
+
+    key: str
+    state: str
+
+    def __init__(self, message: str, *, key: str, state: str) -> None:
+        super().__init__(message)
+        self.key = key
+        self.state = state
+
+
+class HoldExpired(HoldEnded):
+    """Its time ran out, and what it held is available again."""
+
+
 class OutcomeUnknown(FaultproofError):
     """It may or may not have happened. Ask again with the same idempotency key; do not guess."""
 
@@ -122,6 +160,14 @@ class PayloadTooLarge(InvalidInput):
 
 class UnknownEventType(InvalidInput):
     """An event's type, or a stored type name, is not registered."""
+
+
+class UnknownItem(InvalidInput):
+    """No such item in this escrow."""
+
+
+class UnknownHold(InvalidInput):
+    """No such hold in this escrow, or it was over for so long that it has been forgotten."""
 
 
 class Duplicate(Misuse):

@@ -90,6 +90,10 @@ SAGA_ATTENTION = Signal(
     alarming=True,
 )
 
+HOLDS_EXPIRED = Signal(
+    name="faultproof.holds.expired", kind="count", unit="holds", meaning="a hold's time ran out and its stock was returned"
+)
+
 ALL: tuple[Signal, ...] = (
     LOCK_WAIT,
     QUEUE_DEPTH,
@@ -106,6 +110,7 @@ ALL: tuple[Signal, ...] = (
     SAGA_STEP,
     SAGA_STUCK,
     SAGA_ATTENTION,
+    HOLDS_EXPIRED,
 )
 
 Sink = Callable[[Signal, float, Attributes], None]

@@ -29,7 +29,7 @@ rows (`{ids}` is a subselect; of plain values its column is `value`, of named tu
 
 In the text `:name` is a parameter, and in braces stand the few things whose spelling differs between engines:
 `{now}` the engine's clock in microseconds, `{lock}` the row lock that PostgreSQL needs and SQLite's one writer does not,
-and in data definitions `{serial}`, a growing integer key of which no value is ever used again, and `{updated}` behind a
+`{lock_or_skip}` the same lock on those rows that nobody else has locked (the others are left out of the result), and in data definitions `{serial}`, a growing integer key of which no value is ever used again, and `{updated}` behind a
 table whose rows change often, which PostgreSQL had better store with room for that.
 Values always travel as parameters; the text is fixed when the module is imported.
 """
@@ -129,6 +129,16 @@ class Wake(NamedTuple):
     topic: str
 
 
+class Patience(NamedTuple):
+    """From here to the end of the transaction, wait at most so long for each row that another has locked; then `Busy`.
+
+    Where one writer at a time makes row locks needless it means nothing, and so it does inside a user's transaction, whose
+    settings are the user's.
+    """
+
+    seconds: float
+
+
 class Begin(NamedTuple):
     """Open a transaction that may write (SQLite: BEGIN IMMEDIATE), or a read-only one with a snapshot of its own."""
 
@@ -155,7 +165,7 @@ class RollbackTo(NamedTuple):
     """Undo the part since the last `Savepoint`. Like `Rollback`, it never fails visibly."""
 
 
-Step: TypeAlias = Call | Later | Wake | Begin | Commit | Rollback | Savepoint | Release | RollbackTo
+Step: TypeAlias = Call | Later | Wake | Patience | Begin | Commit | Rollback | Savepoint | Release | RollbackTo
 Script: TypeAlias = Generator[Step, Answer, T]
 Runnable: TypeAlias = Script[T] | Callable[[], Script[T]]
 """What a `Database` runs in a transaction of its own: a script, or a function that makes it. The function may be called
@@ -301,7 +311,7 @@ def sql(
 
 
 _PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)|\{([a-z_]+)\}")
-_MACROS = frozenset({"now", "lock"})
+_MACROS = frozenset({"now", "lock", "lock_or_skip"})
 
 
 def _statement(declared: Callable[..., Any], text: str, postgres: str | None, deferred: bool) -> Statement:

@@ -23,6 +23,10 @@ from faultproof.signals import QUEUE_AGE, QUEUE_DEPTH
 T = TypeVar("T")
 R = TypeVar("R")
 
+RETRY_AFTER_MIN_S = 0.1
+"""Somebody who is refused does not come back at once."""
+SMOOTHING = 0.2
+"""How much of what is known about the time of a batch comes from the last one."""
 WEIGHT_MIN, WEIGHT_MAX = 0.000_001, 1e15
 """In the caller's own unit; most mean bytes."""
 
@@ -50,6 +54,8 @@ class BatchLimits:
     """How long the oldest item may wait for others. 0: natural batching."""
     pending: int = 10_000
     """At most this many items wait; one more is refused with `Overloaded`."""
+    shed_after: float | None = None
+    """An item behind a full batch that would wait longer than this, as batches have taken lately, is refused too."""
     timeout: float = 30.0
     """How long a caller waits unless it says otherwise."""
 
@@ -58,6 +64,8 @@ class BatchLimits:
         bounds.number("weight", self.weight, least=WEIGHT_MIN, most=WEIGHT_MAX)
         bounds.seconds("window", self.window, least=0)
         bounds.count("pending", self.pending)
+        if self.shed_after is not None:
+            bounds.seconds("shed_after", self.shed_after)
         bounds.seconds("timeout", self.timeout)
 
 
@@ -92,6 +100,8 @@ class Batcher(Generic[T, R]):
         self._loop: asyncio.Task[None] | None = None
         self._postponed: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._took = 0.0
+        self._began = 0.0
 
     @property
     def pending(self) -> int:
@@ -166,8 +176,7 @@ class Batcher(Generic[T, R]):
             raise OutcomeUnknown(f"an item of {self._name!r} was still being worked on after {seconds} s") from error
 
     async def _follow(self, item: T, weight: float, seconds: float) -> R:
-        if self.pending >= self._limits.pending:
-            raise Overloaded(f"{self.pending} items already wait in {self._name!r}: come back later", retry_after=0.1)
+        self._admit()
         loop = asyncio.get_running_loop()
         now = self._env.clock.monotonic()
         future: asyncio.Future[R] = loop.create_future()
@@ -185,6 +194,20 @@ class Batcher(Generic[T, R]):
             raise OutcomeUnknown(f"a batch of {self._name!r} was still running after {seconds} s") from error
         finally:
             self._pending.pop(arrival, None)
+
+    def _admit(self) -> None:
+        """Refuse now what would be late anyway. Whoever finds no full batch ahead is let in, or nobody would ever notice
+        that batches are quick again."""
+        waiting, limits = self.pending, self._limits
+        if waiting < min(limits.items, limits.pending):
+            return
+        longest = max(self._took, self._env.clock.monotonic() - self._began)  # the one that runs may be the slowest yet
+        expected = longest * (waiting // limits.items + 1)
+        if waiting >= limits.pending or (limits.shed_after is not None and expected > limits.shed_after):
+            raise Overloaded(
+                f"{waiting} items already wait in {self._name!r}, for about {expected:.3f} s: come back later",
+                retry_after=max(expected, RETRY_AFTER_MIN_S),
+            )
 
     def _busy(self) -> bool:
         return self._leading or (self._loop is not None and not self._loop.done())
@@ -251,8 +274,10 @@ class Batcher(Generic[T, R]):
 
     async def _run(self, values: Sequence[T]) -> Sequence[Result[R]]:
         """One batch. Nothing that `apply` does can end the loop."""
+        self._began = began = self._env.clock.monotonic()
         try:
             answer: object = await self._apply(values)
+            self._took += (self._env.clock.monotonic() - began - self._took) * SMOOTHING
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():

@@ -7,7 +7,7 @@ import os
 from typing import TypeVar
 
 from faultproof.errors import InvalidInput, Misuse, UsedAfterFork
-from faultproof.ports.script import NOTHING, Begin, Commit, Later, Rollback, Script, Wake, atomic
+from faultproof.ports.script import NOTHING, Begin, Commit, Later, Patience, Rollback, Script, Wake, atomic
 
 T = TypeVar("T")
 
@@ -32,6 +32,8 @@ def inside(script: Script[T], topics: Topics, *, single: bool) -> Script[T]:
                     raise InvalidInput("a script that ends transactions cannot be run inside the user's")
                 if isinstance(step, Wake):
                     topics[step.topic] = None
+                    answer = NOTHING
+                elif isinstance(step, Patience):
                     answer = NOTHING
                 elif isinstance(step, Later):
                     step.check((yield step.call))

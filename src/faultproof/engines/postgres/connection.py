@@ -17,6 +17,7 @@ from faultproof.ports.script import (
     Call,
     Commit,
     Later,
+    Patience,
     Release,
     Rollback,
     RollbackTo,
@@ -86,6 +87,8 @@ class Connection:
                 return await self._later(step)
             case Wake():
                 self._woken[step.topic] = None
+            case Patience():
+                self._queue.append(Command(b"SET LOCAL lock_timeout = %d" % max(1, int(step.seconds * 1_000))))
             case Begin():
                 self._begin(step)
             case Commit():

@@ -15,6 +15,7 @@ NOW = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint"
 _MACROS = {
     "now": NOW,
     "lock": "FOR UPDATE",
+    "lock_or_skip": "FOR UPDATE SKIP LOCKED",
     # One by one: a session that took several numbers in advance would use low ones late, and mix the intake's order.
     "serial": "BIGINT GENERATED ALWAYS AS IDENTITY (CACHE 1) PRIMARY KEY",
     # Room for the next version of a row in its own page, where no index hears of it; and cleared after so many changes, not

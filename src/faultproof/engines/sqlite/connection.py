@@ -30,6 +30,7 @@ from faultproof.ports.script import (
     Call,
     Commit,
     Later,
+    Patience,
     Rollback,
     RollbackTo,
     Savepoint,
@@ -100,6 +101,8 @@ class Connection:
             return self._commit()
         if type(step) is Rollback:
             return self._rollback()
+        if type(step) is Patience:
+            return NOTHING
         return self._part(step)
 
     def execute_raw(self, sql: str, parameters: Sequence[Any]) -> Answer:

@@ -33,7 +33,7 @@ def render(statement: Statement) -> Rendered:
         name = match[1]
         if name == "now":
             return ":now"
-        if name in ("lock", "updated"):
+        if name in ("lock", "lock_or_skip", "updated"):
             return ""
         if name == "serial":
             return "INTEGER PRIMARY KEY AUTOINCREMENT"

@@ -1,0 +1,227 @@
+"""The escrow's tables, and every statement on them.
+
+A hold has one row for each of its lines, so that the database itself can add up what is held of an item; all lines of a
+hold share state and times. Rows of deliveries (`restocked`) stand there as well: their keys must not be used twice either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from faultproof.ports.schema import Schema
+from faultproof.ports.script import Changed, sql
+
+SCHEMA = Schema(
+    name="escrow",
+    versions=[
+        [
+            # The last line of defence: whatever the code does, no commit oversells.
+            """CREATE TABLE IF NOT EXISTS faultproof_escrow_item (
+                 escrow TEXT NOT NULL, item TEXT NOT NULL, total BIGINT NOT NULL,
+                 available BIGINT NOT NULL CHECK (available >= 0), reserved BIGINT NOT NULL CHECK (reserved >= 0),
+                 sold BIGINT NOT NULL CHECK (sold >= 0), PRIMARY KEY (escrow, item),
+                 CHECK (available + reserved + sold = total)) {updated}""",
+            """CREATE TABLE IF NOT EXISTS faultproof_escrow_hold (
+                 escrow TEXT NOT NULL, key TEXT NOT NULL, line BIGINT NOT NULL, item TEXT NOT NULL,
+                 quantity BIGINT NOT NULL CHECK (quantity > 0), state TEXT NOT NULL, until_us BIGINT NOT NULL,
+                 ttl_us BIGINT NOT NULL, at_us BIGINT NOT NULL, PRIMARY KEY (escrow, key, line))""",
+            """CREATE INDEX IF NOT EXISTS faultproof_escrow_hold_due
+                 ON faultproof_escrow_hold (escrow, until_us) WHERE state = 'held'""",
+            """CREATE INDEX IF NOT EXISTS faultproof_escrow_hold_over
+                 ON faultproof_escrow_hold (escrow, at_us) WHERE state <> 'held'""",
+        ]
+    ],
+    works_from=1,
+    works_to=1,
+)
+
+
+class StockRow(NamedTuple):
+    """One item, as it is stored."""
+
+    item: str
+    total: int
+    available: int
+    reserved: int
+    sold: int
+
+
+class LineRow(NamedTuple):
+    """One line of a hold, as it is stored."""
+
+    key: str
+    line: int
+    item: str
+    quantity: int
+    state: str
+    until_us: int
+    ttl_us: int
+    at_us: int
+
+
+class Move(NamedTuple):
+    """What is added to each number of an item."""
+
+    item: str
+    total: int
+    available: int
+    reserved: int
+    sold: int
+
+
+class Change(NamedTuple):
+    """How a hold stands from now on."""
+
+    key: str
+    state: str
+    until_us: int
+    at_us: int
+
+
+# Named items, those of holds called by key, and those of holds that are due on named items. In order of the item, so that
+# two transactions which need the same two cannot wait for each other.
+_LOCK = """
+    SELECT i.item, i.total, i.available, i.reserved, i.sold FROM faultproof_escrow_item AS i
+    WHERE i.escrow = :escrow AND i.item IN (
+      SELECT value FROM {items}
+      UNION SELECT h.item FROM faultproof_escrow_hold AS h WHERE h.escrow = :escrow AND h.key IN {keys}
+      UNION SELECT h.item FROM faultproof_escrow_hold AS h WHERE h.escrow = :escrow AND h.key IN (
+        SELECT key FROM (SELECT key, item FROM faultproof_escrow_hold
+          WHERE escrow = :escrow AND state = 'held' AND until_us <= {now} ORDER BY until_us LIMIT :due_max) AS due
+        WHERE item IN {items}))
+    ORDER BY i.item """
+
+
+@sql(_LOCK + "{lock}")
+def lock(escrow: str, items: Sequence[str], keys: Sequence[str], due_max: int) -> list[StockRow]:
+    """Lock the items that are needed, waiting for those that are locked elsewhere."""
+
+
+@sql(_LOCK + "{lock_or_skip}")
+def lock_or_skip(escrow: str, items: Sequence[str], keys: Sequence[str], due_max: int) -> list[StockRow]:
+    """Lock the items that are needed and not locked elsewhere."""
+
+
+# Behind the locks: on PostgreSQL each statement sees what was committed before it began, so whatever has happened to
+# these holds before the locks were had is seen here.
+@sql(
+    """SELECT h.key, h.line, h.item, h.quantity, h.state, h.until_us, h.ttl_us, h.at_us
+       FROM faultproof_escrow_hold AS h WHERE h.escrow = :escrow AND h.key IN (
+         SELECT value FROM {keys}
+         UNION SELECT key FROM (SELECT key, item FROM faultproof_escrow_hold
+           WHERE escrow = :escrow AND state = 'held' AND until_us <= {now} ORDER BY until_us LIMIT :due_max) AS due
+         WHERE item IN {items})
+       ORDER BY h.until_us, h.key, h.line"""
+)
+def lines(escrow: str, items: Sequence[str], keys: Sequence[str], due_max: int) -> list[LineRow]:
+    """The holds of these keys, and those that are due on these items."""
+
+
+@sql("SELECT {now}")
+def clock() -> int:
+    """The engine's, now."""
+
+
+@sql(
+    """UPDATE faultproof_escrow_item AS i SET total = i.total + moves.total, available = i.available + moves.available,
+         reserved = i.reserved + moves.reserved, sold = i.sold + moves.sold
+       FROM {moves} WHERE i.escrow = :escrow AND i.item = moves.item""",
+    deferred=True,
+)
+def move(escrow: str, moves: Sequence[Move]) -> None:
+    """Add to items that are there."""
+
+
+# Another process may create one of them at the same time: then both have added what they have.
+@sql(
+    """INSERT INTO faultproof_escrow_item (escrow, item, total, available, reserved, sold)
+       SELECT :escrow, item, total, available, reserved, sold FROM {moves} WHERE true ORDER BY item
+       ON CONFLICT (escrow, item) DO UPDATE SET total = faultproof_escrow_item.total + excluded.total,
+         available = faultproof_escrow_item.available + excluded.available,
+         reserved = faultproof_escrow_item.reserved + excluded.reserved,
+         sold = faultproof_escrow_item.sold + excluded.sold""",
+    deferred=True,
+)
+def create(escrow: str, moves: Sequence[Move]) -> None:
+    """Make items that were not there."""
+
+
+@sql(
+    """INSERT INTO faultproof_escrow_hold (escrow, key, line, item, quantity, state, until_us, ttl_us, at_us)
+       SELECT :escrow, key, line, item, quantity, state, until_us, ttl_us, at_us FROM {rows} ORDER BY ordinal""",
+    deferred=True,
+)
+def insert(escrow: str, rows: Sequence[LineRow]) -> None:
+    """Write the lines of new holds."""
+
+
+@sql(
+    """UPDATE faultproof_escrow_hold AS h SET state = changes.state, until_us = changes.until_us, at_us = changes.at_us
+       FROM {changes} WHERE h.escrow = :escrow AND h.key = changes.key""",
+    deferred=True,
+)
+def change(escrow: str, changes: Sequence[Change]) -> None:
+    """Write down what has become of holds."""
+
+
+# -- reading ------------------------------------------------------------------------------------------------------------
+
+
+class HoldRow(NamedTuple):
+    """One line of a hold, with the clock that its end is to be read by."""
+
+    item: str
+    quantity: int
+    state: str
+    until_us: int
+    now_us: int
+
+
+@sql(
+    """SELECT item, quantity, state, until_us, {now} FROM faultproof_escrow_hold
+       WHERE escrow = :escrow AND key = :key AND state <> 'restocked' ORDER BY line"""
+)
+def hold(escrow: str, key: str) -> list[HoldRow]:
+    """One hold."""
+
+
+@sql(
+    """SELECT item, total, available, reserved, sold FROM faultproof_escrow_item
+       WHERE escrow = :escrow AND item = :item"""
+)
+def item(escrow: str, item: str) -> StockRow | None:
+    """One item."""
+
+
+@sql(
+    """SELECT item, total, available, reserved, sold FROM faultproof_escrow_item
+       WHERE escrow = :escrow AND item > :after ORDER BY item LIMIT :limit"""
+)
+def items(escrow: str, after: str, limit: int) -> list[StockRow]:
+    """Some items, in order."""
+
+
+# -- the loop -----------------------------------------------------------------------------------------------------------
+
+
+@sql(
+    """SELECT key FROM faultproof_escrow_hold
+       WHERE escrow = :escrow AND state = 'held' AND until_us <= {now} ORDER BY until_us, key LIMIT :limit"""
+)
+def due(escrow: str, limit: int) -> list[str]:
+    """Keys of holds whose time is up, the longest first; of one with several lines several times."""
+
+
+@sql("SELECT min(until_us) - {now} FROM faultproof_escrow_hold WHERE escrow = :escrow AND state = 'held'")
+def next_due_in_us(escrow: str) -> int | None:
+    """Until the next hold is due, if there is any."""
+
+
+@sql(
+    """DELETE FROM faultproof_escrow_hold WHERE escrow = :escrow AND key IN (
+         SELECT key FROM faultproof_escrow_hold
+         WHERE escrow = :escrow AND state <> 'held' AND at_us <= {now} - :keep_us ORDER BY at_us LIMIT :limit)"""
+)
+def trim(escrow: str, keep_us: int, limit: int) -> Changed:
+    """Forget what has been over for long."""
