@@ -91,7 +91,10 @@ SAGA_ATTENTION = Signal(
 )
 
 HOLDS_EXPIRED = Signal(
-    name="faultproof.holds.expired", kind="count", unit="holds", meaning="a hold's time ran out and its stock was returned"
+    name="faultproof.holds.expired",
+    kind="count",
+    unit="holds",
+    meaning="a hold's time ran out and its stock was returned",
 )
 
 ALL: tuple[Signal, ...] = (

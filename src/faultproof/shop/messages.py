@@ -8,8 +8,8 @@ import msgspec
 
 from faultproof.shop.planted import Breakage
 
-Role = Literal["api", "sequencer", "consumer"]
-ROLES: tuple[Role, ...] = ("api", "sequencer", "consumer")
+Role = Literal["api", "sequencer", "consumer", "orchestrator"]
+ROLES: tuple[Role, ...] = ("api", "sequencer", "consumer", "orchestrator")
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +22,9 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """A listening socket for each API process, inherited: while one is being replaced, its clients wait in the queue."""
     sequencers: int
     consumers: int
+    orchestrators: int
+    provider: int
+    """Its port."""
     ttl: float
     """Lease time: how long after a kill the work stands still, at most."""
     seed: int

@@ -19,6 +19,7 @@ from faultproof.primitives.worker import Loop
 from faultproof.shop.baskets import Basket
 from faultproof.shop.board import Flag, State
 from faultproof.shop.effects import Effect
+from faultproof.shop.fulfilment import started_here
 from faultproof.shop.orders import ItemSold, Request, answers, events, outbox, selling
 from faultproof.shop.sql import Sold
 
@@ -38,6 +39,7 @@ class DualWrite:
         self._flag = flag
         self._outbox = outbox(database)
         self._answers = answers(database)
+        self._saga = started_here(database)
         self._here = asyncio.Lock()
         self._descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
 
@@ -47,7 +49,7 @@ class DualWrite:
         sold: list[Sold] = []
 
         def work() -> Script[str]:
-            sold.extend((yield from selling(request)))
+            sold.extend((yield from selling(request, self._saga)))
             return request.id
 
         async with self._locked():

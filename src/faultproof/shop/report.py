@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from faultproof.errors import CannotOpen, InvalidInput
-from faultproof.shop.audit import Check
 from faultproof.shop.display import conclusion, words
+from faultproof.shop.findings import Check
 from faultproof.shop.timeline import Timeline, lanes
 from faultproof.shop.verdict import Verdict
 

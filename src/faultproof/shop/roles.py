@@ -27,11 +27,14 @@ from faultproof.shop import planted
 from faultproof.shop.api import Service, application
 from faultproof.shop.board import Flag, State
 from faultproof.shop.effects import GROUPS, Effect, shown
+from faultproof.shop.fulfilment import Fulfilment, Provider
 from faultproof.shop.messages import Fleet, Role, Trouble
 from faultproof.shop.orders import Orders, outbox
 from faultproof.shop.stores import is_postgres
 from faultproof.shop.watched import Watched
 
+_SAGAS = 64
+"""Orders that one orchestrator has under way."""
 _SERVER_S = 30.0
 """How long a server may be away when a process begins."""
 
@@ -77,6 +80,8 @@ async def _play(role: Role, watched: Watched, fleet: Fleet, flag: Flag, listener
         await _serve(watched, fleet, flag, listener)
     elif role == "sequencer":
         await Worker(watched.env, outbox(watched).sequencer(ttl=fleet.ttl)).run_until_signal()
+    elif role == "orchestrator":
+        await _orchestrate(watched, fleet, flag)
     else:
         await Worker(watched.env, *_loops(watched, fleet, flag)).run_until_signal()
 
@@ -103,6 +108,13 @@ async def _serve(database: Database, fleet: Fleet, flag: Flag, listener: int) ->
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     await server.serve(sockets=[socket.socket(fileno=listener)])
     await service.close()
+
+
+async def _orchestrate(database: Database, fleet: Fleet, flag: Flag) -> None:
+    fulfilment = Fulfilment(database, Provider(fleet.provider), flag)
+    runner = fulfilment.saga.runner(concurrency=_SAGAS, ttl=fleet.ttl)
+    await Worker(database.env, runner, fulfilment.stock.expiry()).run_until_signal()
+    await fulfilment.close()
 
 
 def _configured(app: Starlette) -> uvicorn.Config:

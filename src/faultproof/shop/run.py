@@ -19,13 +19,16 @@ from faultproof.ports.database import Database
 from faultproof.shop import sql
 from faultproof.shop.audit import Audit, audit
 from faultproof.shop.baskets import Basket
+from faultproof.shop.board import unseen
 from faultproof.shop.customers import Customers, Progress, Unanswered
 from faultproof.shop.effects import GROUPS
+from faultproof.shop.fulfilment import NAME, Fulfilment, Provider, fill
 from faultproof.shop.journal import Journal, read_journal
 from faultproof.shop.messages import Command, Fleet
 from faultproof.shop.options import ShopOptions
 from faultproof.shop.orders import answers, outbox
 from faultproof.shop.processes import Processes, listen, started
+from faultproof.shop.providing import DATABASE, provided
 from faultproof.shop.stores import Store
 from faultproof.shop.timeline import Sample, Timeline
 
@@ -48,11 +51,20 @@ class Status:
     processes: Processes | None = None
     lag: int = 0
     """Events that some group has not settled yet."""
+    sagas: int = 0
+    """Orders that are neither fulfilled nor undone yet."""
 
     @property
     def server_restarts(self) -> int:
         """Of the shop's own server, so far."""
         return len(self.timeline.restarts)
+
+
+class Shop(NamedTuple):
+    """What there is to look at while it runs."""
+
+    database: Database
+    outbox: Outbox
 
 
 class Outcome(NamedTuple):
@@ -78,12 +90,14 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
     store = options.store
     async with connect(store.url) as database:
         name, durability = await store.name(database), database.durability
-        shop = await _opened(database)
+        shop = await _opened(database, baskets)
         try:
             unfinished, orders_s = await _under_fire(options, baskets, database, shop, directory, status)
         except Repair as error:
-            raise Repair(f"{error}; {await asyncio.to_thread(_assurance, store, name, journal)}") from error
-    audited = await asyncio.to_thread(audited_tables, store, name, journal)
+            raise Repair(
+                f"{error}; {await asyncio.to_thread(_assurance, store, name, journal, directory / DATABASE)}"
+            ) from error
+    audited = await asyncio.to_thread(audited_tables, store, name, journal, directory / DATABASE)
     assert status.processes is not None
     return Outcome(
         audited,
@@ -99,13 +113,11 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
 
 
 async def _under_fire(
-    options: ShopOptions, baskets: Sequence[Basket], database: Database, shop: Outbox, directory: Path, status: Status
+    options: ShopOptions, baskets: Sequence[Basket], database: Database, shop: Shop, directory: Path, status: Status
 ) -> tuple[str | None, float]:
     """Take all orders and let the consumers catch up: why that was not finished, and seconds until the last answer."""
     with ExitStack() as open_here:
-        listeners = [open_here.enter_context(listener) for listener in listen(options.workers)]
-        if len(listeners) < options.workers:
-            raise InvalidInput(f"only {len(listeners)} ports are free on 127.0.0.1 for {options.workers} API processes")
+        provider, *listeners = [open_here.enter_context(listener) for listener in _listeners(options)]
         ports = [listener.getsockname()[1] for listener in listeners]
         journal = Journal(directory / "journal", database.env)
         timeline = status.timeline
@@ -113,7 +125,10 @@ async def _under_fire(
             database.env, ports, baskets, journal, seed=options.seed, count=options.clients, timeline=timeline
         )
         status.progress = customers.progress
-        async with started(_fleet(options, directory, listeners), listeners, timeline) as processes:
+        async with (
+            provided(directory, provider, seed=options.seed),
+            started(_fleet(options, directory, listeners, provider.getsockname()[1]), listeners, timeline) as processes,
+        ):
             status.processes = processes
             looking = asyncio.create_task(_looking(shop, status))
             crashing = asyncio.create_task(_crashing(options, status))
@@ -134,24 +149,43 @@ async def _under_fire(
     return unfinished, orders_s
 
 
-async def _opened(database: Database) -> Outbox:
+async def _opened(database: Database, baskets: Sequence[Basket]) -> Shop:
     """The tables, in a database that has none yet."""
     shop = outbox(database)
     await database.install(sql.SCHEMA)
     await shop.install()
     await answers(database).install()
+    fulfilment = Fulfilment(database, Provider(0), unseen())
+    await fulfilment.saga.install()
+    await fulfilment.stock.install()
+    await fill(database, baskets)
     for group in GROUPS:
         await shop.consumer(group, GROUPS[group]).open()
-    return shop
+    return Shop(database, shop)
 
 
-def _fleet(options: ShopOptions, directory: Path, listeners: Sequence[socket.socket]) -> Fleet:
+def _listeners(options: ShopOptions) -> list[socket.socket]:
+    """The provider's, and one for each API process."""
+    wanted = 1 + options.workers
+    found = listen(wanted)
+    if len(found) < wanted:
+        for listener in found:
+            listener.close()
+        raise InvalidInput(
+            f"only {len(found)} ports are free on 127.0.0.1 for a provider and {options.workers} API processes"
+        )
+    return found
+
+
+def _fleet(options: ShopOptions, directory: Path, listeners: Sequence[socket.socket], provider: int) -> Fleet:
     return Fleet(
         url=options.store.url,
         directory=str(directory),
         listeners=[listener.fileno() for listener in listeners],
         sequencers=options.sequencers,
         consumers=options.consumers,
+        orchestrators=options.orchestrators,
+        provider=provider,
         ttl=options.ttl,
         seed=options.seed,
         kill_every=options.kill_every,
@@ -182,32 +216,35 @@ def _unanswered(group: ExceptionGroup[Exception]) -> str:
     return str(first)
 
 
-async def _last_kills(options: ShopOptions, shop: Outbox, status: Status) -> None:
+async def _last_kills(options: ShopOptions, shop: Shop, status: Status) -> None:
     """A short run may have taken its last order before it was the consumers' turn: then the kills go on for a while."""
     assert status.processes is not None
     deadline = time.monotonic() + _LAST_KILLS_S
     while options.kill_every and status.processes.missing(options.target) and time.monotonic() < deadline:
         await _look(shop, status)
-        if not status.lag:
+        if not status.lag and not status.sagas:
             return
         await asyncio.sleep(_LOOK_S)
 
 
-async def _drained(shop: Outbox, status: Status) -> str | None:
-    """Wait until every group has settled every event; if that does not come closer any more, say so."""
+async def _drained(shop: Shop, status: Status) -> str | None:
+    """Wait until every group has settled every event and every saga is over; if that comes no closer any more, say so."""
     least, since = math.inf, time.monotonic()
     await _look(shop, status)
-    while status.lag:
-        if status.lag < least:
-            least, since = status.lag, time.monotonic()
+    while left := status.lag + status.sagas:
+        if left < least:
+            least, since = left, time.monotonic()
         if time.monotonic() - since > _STUCK_S:
-            return f"{status.lag} events were not settled, and got no fewer for {_STUCK_S:.0f} s"
+            return (
+                f"{status.lag} events were not settled and {status.sagas} orders neither fulfilled nor undone, and they got "
+                f"no fewer for {_STUCK_S:.0f} s"
+            )
         await asyncio.sleep(_LOOK_S)
         await _look(shop, status)
     return None
 
 
-async def _looking(shop: Outbox, status: Status) -> None:
+async def _looking(shop: Shop, status: Status) -> None:
     while True:
         await _look(shop, status)
         await asyncio.sleep(0.5)
@@ -225,9 +262,10 @@ async def _crashing(options: ShopOptions, status: Status) -> None:
         status.timeline.restarts.append(status.timeline.now())
 
 
-async def _look(shop: Outbox, status: Status) -> None:
+async def _look(shop: Shop, status: Status) -> None:
     try:
-        lag = await shop.lag()
+        lag = await shop.outbox.lag()
+        status.sagas = await shop.database.read(sql.sagas_under_way(NAME))
     except TryAgain:  # the server is being restarted
         return
     status.lag = max((lag.events + group.events + group.parked for group in lag.groups), default=0)
@@ -249,16 +287,16 @@ async def _until(work: Coroutine[Any, Any, T], processes: Processes) -> T:
             await task
 
 
-def audited_tables(store: Store, name: str, journal: Path) -> Audit:
+def audited_tables(store: Store, name: str, journal: Path, provider: Path) -> Audit:
     """The audit of a run's tables and its journal."""
     with store.reading(name) as ledger:
-        return audit(ledger, read_journal(journal))
+        return audit(ledger, read_journal(journal), provider)
 
 
-def _assurance(store: Store, database: str, journal: Path) -> str:
+def _assurance(store: Store, database: str, journal: Path, provider: Path) -> str:
     """After a run that had to be given up: whether what was answered is there."""
     try:
-        audited = audited_tables(store, database, journal)
+        audited = audited_tables(store, database, journal, provider)
     except Exception as error:  # whatever the driver raises: this is an addition to another error
         return f"the {database} that is left could not be audited ({error})"
     lost = next(check for check in audited.checks if check.name == "lost_orders")

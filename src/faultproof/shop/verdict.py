@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from faultproof.shop.audit import Check
+from faultproof.shop.findings import Check
 from faultproof.shop.messages import ROLES, Role
 from faultproof.shop.options import ShopOptions
 from faultproof.shop.planted import Breakage
@@ -34,6 +34,13 @@ class Verdict(msgspec.Struct, kw_only=True):
     lost_effects: int
     duplicate_effects: int
     disordered_effects: int
+    fulfilled: int
+    compensated: int
+    unfinished_orders: int
+    needs_attention: int
+    oversold: int
+    charge_mismatches: int
+    orphan_holds: int
     damage: int
     kill_every: float
     """Seconds; 0 if no kill was asked for."""
@@ -83,6 +90,13 @@ def judge(options: ShopOptions, outcome: Outcome) -> Verdict:
         lost_effects=wrong["lost_effects"],
         duplicate_effects=wrong["duplicate_effects"],
         disordered_effects=wrong["disordered_effects"],
+        fulfilled=outcome.audit.fulfilled,
+        compensated=outcome.audit.compensated,
+        unfinished_orders=wrong["unfinished"],
+        needs_attention=wrong["needs_attention"],
+        oversold=wrong["oversold"],
+        charge_mismatches=wrong["charge_mismatches"],
+        orphan_holds=wrong["orphan_holds"],
         damage=wrong["damage"],
         kill_every=options.kill_every,
         kills=processes.kills.total(),

@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from faultproof.errors import HoldEnded, HoldExpired, InsufficientStock, InvalidInput, KeyReused, UnknownHold, UnknownItem
+from faultproof.errors import (
+    HoldEnded,
+    HoldExpired,
+    InsufficientStock,
+    InvalidInput,
+    KeyReused,
+    UnknownHold,
+    UnknownItem,
+)
 from faultproof.patterns.escrow.requests import (
     TOTAL_MAX,
     Confirm,
@@ -168,7 +176,9 @@ def _restock(books: Books, request: Restock) -> Decision:
         stock = Stock(None)
     if entry is None:
         if stock.total + quantity > TOTAL_MAX:
-            return Err(InvalidInput(f"an item has at most {TOTAL_MAX:,}; {item!r} would have {stock.total + quantity:,}"))
+            return Err(
+                InvalidInput(f"an item has at most {TOTAL_MAX:,}; {item!r} would have {stock.total + quantity:,}")
+            )
         stock.total += quantity
         stock.available += quantity
         books.stocks[item] = stock

@@ -183,9 +183,7 @@ class Escrow:
         `every`: seconds that a hold may be overdue. `keep`: seconds for which the keys of holds that are over, and of
         deliveries, are remembered; a repetition later than that is taken for new. `batch`: lines in one transaction.
         """
-        return Expiry(
-            self._database, self.name, self._options, self._on_expired, every=every, keep=keep, batch=batch
-        )
+        return Expiry(self._database, self.name, self._options, self._on_expired, every=every, keep=keep, batch=batch)
 
     async def close(self) -> None:
         """Commit what was accepted, and refuse new calls outside transactions."""
@@ -201,7 +199,9 @@ class Escrow:
                 f"`tx` is a {type(tx).__qualname__}: pass what `database.transaction()` gives, or `faultproof.join(connection)`"
             )
         if getattr(tx, "database", self._database).logs is not self._database.logs:
-            raise Misuse("`tx` is a transaction of another database than this one's: it would not commit what you write")
+            raise Misuse(
+                "`tx` is a transaction of another database than this one's: it would not commit what you write"
+            )
         return tx.run(self._inside(request))
 
     async def _alone(self, request: Request) -> Any:
@@ -213,9 +213,7 @@ class Escrow:
             return await self._lanes.submit(request)
 
     def _inside(self, request: Request) -> Script[Any]:
-        decisions: list[Decision] = yield from apply(
-            self.name, [request], waits=True, on_expired=self._on_expired
-        )
+        decisions: list[Decision] = yield from apply(self.name, [request], waits=True, on_expired=self._on_expired)
         (decision,) = decisions
         if isinstance(decision, Err):
             raise decision.error

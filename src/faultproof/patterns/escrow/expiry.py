@@ -72,7 +72,9 @@ class Expiry:
         if not keys:
             return 0
         left = await self._attempt(keys, waits=False)
-        if left:  # locked by others, again and again it may be; and whatever locks can be had, these are waited for apart
+        if (
+            left
+        ):  # locked by others, again and again it may be; and whatever locks can be had, these are waited for apart
             try:
                 left = await self._attempt(left, waits=True)
             except TryAgain:

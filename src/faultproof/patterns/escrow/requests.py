@@ -105,7 +105,9 @@ def restock(item: object, quantity: object, key: object) -> Restock:
 def reserve(items: object, key: object, ttl: float | None, options: EscrowOptions) -> Reserve:
     """Its lines are in order of the item: the same hold is the same lines."""
     if not isinstance(items, Mapping) or not 1 <= len(items) <= LINES_MAX:
-        raise InvalidInput(f"a hold is of 1 to {LINES_MAX} items, as a mapping from item to quantity, got {_short(items)}")
+        raise InvalidInput(
+            f"a hold is of 1 to {LINES_MAX} items, as a mapping from item to quantity, got {_short(items)}"
+        )
     checked = [(text(item, "an item"), count(quantity, item)) for item, quantity in items.items()]
     lines = (checked[0],) if len(checked) == 1 else tuple(sorted(checked))
     return Reserve(text(key, "a key"), lines, microseconds(ttl, options))
@@ -139,7 +141,9 @@ def count(quantity: object, item: object) -> int:
     """How many; no fraction, and `True` is not one."""
     if type(quantity) is int and 1 <= quantity <= QUANTITY_MAX:
         return quantity
-    raise InvalidInput(f"a quantity is a whole number from 1 to {QUANTITY_MAX:,}, got {_short(quantity)} of {_short(item)}")
+    raise InvalidInput(
+        f"a quantity is a whole number from 1 to {QUANTITY_MAX:,}, got {_short(quantity)} of {_short(item)}"
+    )
 
 
 def _short(value: object) -> str:
