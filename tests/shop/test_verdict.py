@@ -55,12 +55,12 @@ async def verdict(
     *,
     options: ShopOptions = OPTIONS,
     violated: str = "",
-    unfinished: str | None = None,
+    gave_up: str | None = None,
 ) -> Verdict:
     checks = [Check(name, "claim", 1, int(name == violated), []) for name in COUNTERS]
     async with killed(kills, directory) as processes:
         return judge(
-            options, Outcome(Audit(7, checks), unfinished, processes, Progress(7), "shop.db", "full", 0, 1.0, 2.0)
+            options, Outcome(Audit(7, checks), gave_up, processes, Progress(7), "shop.db", "full", 0, 1.0, 2.0)
         )
 
 
@@ -81,7 +81,7 @@ async def test_any_counter_violates_even_when_vacuous(tmp_path: Path, counter: s
 
 
 async def test_run_that_did_not_finish_is_violated(tmp_path: Path) -> None:
-    assert (await verdict(tmp_path, unfinished="customers got no answer")).status == 1
+    assert (await verdict(tmp_path, gave_up="customers got no answer")).status == 1
 
 
 async def test_kill_of_an_idle_process_counts_for_nothing(tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ def words(verdict: Verdict) -> list[str]:
         "",
         f"{verdict.accepted:,} orders in {verdict.seconds:.1f} s ({verdict.orders_per_second:.0f}/s); "
         f"{verdict.retries:,} retries; seed {verdict.seed}{planted}",
+        f"{verdict.fulfilled:,} orders fulfilled, {verdict.compensated:,} undone; of the provider's {verdict.answers:,} answers "
+        f"{verdict.answers_lost:,} were lost",
         f"faults: {_faults(verdict)}",
         f"assumed: {verdict.durability}; the operating system and the disk go on. Not tested: power loss, a lost disk, "
         "more than one machine",
@@ -109,7 +111,7 @@ def conclusion(verdict: Verdict) -> str:
     """The verdict in one line."""
     if not verdict.held:
         wrong = [f"{check.violations:,} {check.name}" for check in verdict.checks if check.violations]
-        return f"violated: {', '.join([*wrong, *filter(None, [verdict.unfinished])])}"
+        return f"violated: {', '.join([*wrong, *filter(None, [verdict.gave_up])])}"
     if verdict.vacuous:
         return f"held, but vacuous: {verdict.vacuous}"
     if verdict.planted and not verdict.kill_every:

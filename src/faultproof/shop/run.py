@@ -71,7 +71,7 @@ class Outcome(NamedTuple):
     """A run that came to its end."""
 
     audit: Audit
-    unfinished: str | None
+    gave_up: str | None
     """Why the run did not get to the end of its work; None if it did."""
     processes: Processes
     progress: Progress
@@ -92,7 +92,7 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
         name, durability = await store.name(database), database.durability
         shop = await _opened(database, baskets)
         try:
-            unfinished, orders_s = await _under_fire(options, baskets, database, shop, directory, status)
+            gave_up, orders_s = await _under_fire(options, baskets, database, shop, directory, status)
         except Repair as error:
             raise Repair(
                 f"{error}; {await asyncio.to_thread(_assurance, store, name, journal, directory / DATABASE)}"
@@ -101,7 +101,7 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
     assert status.processes is not None
     return Outcome(
         audited,
-        unfinished,
+        gave_up,
         status.processes,
         status.progress,
         name,
@@ -134,19 +134,19 @@ async def _under_fire(
             crashing = asyncio.create_task(_crashing(options, status))
             began = time.monotonic()
             try:
-                unfinished = await _load(customers, journal, processes)
+                gave_up = await _load(customers, journal, processes)
                 orders_s = time.monotonic() - began
-                if unfinished is None:
+                if gave_up is None:
                     await crashing
-                if unfinished is None:
+                if gave_up is None:
                     await _until(_last_kills(options, shop, status), processes)
                     await processes.say(Command("spare"))
-                    unfinished = await _until(_drained(shop, status), processes)
+                    gave_up = await _until(_drained(shop, status), processes)
             finally:
                 looking.cancel()
                 crashing.cancel()
                 await asyncio.wait([crashing])  # a thread restarts the server, and must be through with it
-    return unfinished, orders_s
+    return gave_up, orders_s
 
 
 async def _opened(database: Database, baskets: Sequence[Basket]) -> Shop:

@@ -12,6 +12,8 @@ from faultproof.shop.run import Outcome
 
 HELD, VIOLATED, VACUOUS = 0, 1, 3
 """Exit statuses."""
+COMPENSATED_LEAST, LOST_LEAST = 0.1, 0.05
+"""Of the orders, and of the provider's answers: with fewer a run shows too little of what goes wrong."""
 
 
 class Verdict(msgspec.Struct, kw_only=True):
@@ -20,7 +22,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     held: bool
     vacuous: str | None
     """Why the run shows nothing although it held."""
-    unfinished: str | None
+    gave_up: str | None
     """Why it did not get to the end of its work."""
     accepted: int
     lost_orders: int
@@ -36,12 +38,16 @@ class Verdict(msgspec.Struct, kw_only=True):
     disordered_effects: int
     fulfilled: int
     compensated: int
-    unfinished_orders: int
+    unfinished: int
     needs_attention: int
     oversold: int
     charge_mismatches: int
     orphan_holds: int
     damage: int
+    answers: int
+    """That the provider has given, or tried to."""
+    answers_lost: int
+    """Of work that it had done."""
     kill_every: float
     """Seconds; 0 if no kill was asked for."""
     kills: int
@@ -75,9 +81,9 @@ def judge(options: ShopOptions, outcome: Outcome) -> Verdict:
     processes = outcome.processes
     wrong = {check.name: check.violations for check in outcome.audit.checks}
     return Verdict(
-        held=outcome.audit.held and outcome.unfinished is None,
+        held=outcome.audit.held and outcome.gave_up is None,
         vacuous=_vacuous(options, outcome),
-        unfinished=outcome.unfinished,
+        gave_up=outcome.gave_up,
         accepted=outcome.audit.accepted,
         lost_orders=wrong["lost_orders"],
         duplicate_orders=wrong["duplicate_orders"],
@@ -92,12 +98,14 @@ def judge(options: ShopOptions, outcome: Outcome) -> Verdict:
         disordered_effects=wrong["disordered_effects"],
         fulfilled=outcome.audit.fulfilled,
         compensated=outcome.audit.compensated,
-        unfinished_orders=wrong["unfinished"],
+        unfinished=wrong["unfinished"],
         needs_attention=wrong["needs_attention"],
         oversold=wrong["oversold"],
         charge_mismatches=wrong["charge_mismatches"],
         orphan_holds=wrong["orphan_holds"],
         damage=wrong["damage"],
+        answers=outcome.audit.answers,
+        answers_lost=outcome.audit.answers_lost,
         kill_every=options.kill_every,
         kills=processes.kills.total(),
         kills_while_busy=processes.kills_while_busy,
@@ -118,6 +126,10 @@ def judge(options: ShopOptions, outcome: Outcome) -> Verdict:
 
 def _vacuous(options: ShopOptions, outcome: Outcome) -> str | None:
     """What was asked for and did not happen."""
+    if outcome.audit.compensated < COMPENSATED_LEAST * outcome.audit.accepted:
+        return f"only {outcome.audit.compensated} orders had to be undone: take more orders"
+    if outcome.audit.answers_lost < LOST_LEAST * outcome.audit.answers:
+        return f"only {outcome.audit.answers_lost} answers of the provider were lost: take more orders"
     if options.kill_every == 0:
         return None
     if outcome.processes.kills_while_busy == 0:
