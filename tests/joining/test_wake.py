@@ -53,7 +53,11 @@ async def news(engine: Engine, speaker: Database) -> AsyncIterator[News]:
     news = listener.changed(TOPIC)
     speaker.wake([TOPIC])
     assert await news.wait(WAIT_S)
-    while await news.wait(QUIET_S):  # whoever has just begun to hear is told of what it may have missed
+    # Whoever has just begun to hear is told of what it may have missed, and of this besides: news come in order.
+    settled = listener.changed("settled")
+    speaker.wake(["settled"])
+    assert await settled.wait(WAIT_S)
+    while await news.wait(QUIET_S):
         pass
     yield news
     await listener.close()

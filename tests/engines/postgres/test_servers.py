@@ -157,7 +157,7 @@ async def test_no_more_connections_than_the_pool_holds(
     orders: PostgresDatabase, connect: Open, postgres_url: str
 ) -> None:
     size = 4
-    small = await connect(PostgresOptions(pool_max=size, pool_timeout=0.05))
+    small = await connect(PostgresOptions(pool_max=size, pool_timeout=1.0))
     full = asyncio.Barrier(size + 1)
     over = asyncio.Event()
 

@@ -19,28 +19,31 @@ class Care:
     def __init__(self, leases: Leases, options: ConsumerOptions) -> None:
         self._leases = leases
         self._batch = options.batch
-        self._survived: dict[int, int] = {}  # bounded: by the partitions
+        self._few: dict[int, int] = {}  # bounded: by the partitions
+        """How many come next of a partition whose last holder died."""
 
     async def choose(self, records: list[Record]) -> list[Record]:
-        """All records, or one: the next of a partition whose last holder died, until a batch of them went well.
+        """All records; or, of a partition whose last holder died, the next: one, then twice as many each time, until a batch
+        of them went well.
 
         Alone in its transaction, an event takes nobody with it and is the next of its partition when its process dies,
-        so that the deaths are counted against it and not against those before it.
+        so that the deaths are counted against it and not against those before it. One further behind is come nearer to
+        with each death.
         """
         claims = self._leases.held()
         trusted: list[str] = []
-        alone: list[Record] = []
+        chosen: list[Record] = []
         for partition in (int(claim.id) for claim in claims if claim.attempts > 1):
-            one = next((record for record in records if record.partition == partition), None)
-            survived = self._survived.pop(partition, 0)
-            if one is None or survived > self._batch // len(claims):
+            few = self._few.pop(partition, 1)
+            next_few = [record for record in records if record.partition == partition][:few]
+            if not next_few or few > self._batch // len(claims):
                 trusted.append(str(partition))
-            else:
-                self._survived[partition] = survived + (not alone)
-                alone = alone or [one]
+                continue
+            self._few[partition] = few if chosen else 2 * few
+            chosen = chosen or next_few
         if trusted:
             await self._leases.absolve(trusted)
-        return alone or records
+        return chosen or records
 
     def suspect(self, records: Sequence[Record]) -> Record | None:
         """The next event of a partition whose holders keep dying."""
