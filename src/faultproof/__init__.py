@@ -26,9 +26,11 @@ from faultproof.patterns.saga import (
     Pending,
     Saga,
     SagaOptions,
+    Services,
     Step,
     StepContext,
     StepRetry,
+    saga_from_yaml,
 )
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
@@ -70,6 +72,7 @@ __all__ = [
     "RetryPolicy",
     "Saga",
     "SagaOptions",
+    "Services",
     "Signals",
     "Step",
     "StepContext",
@@ -77,4 +80,5 @@ __all__ = [
     "Worker",
     "connect",
     "join",
+    "saga_from_yaml",
 ]

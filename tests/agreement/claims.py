@@ -67,15 +67,20 @@ class Claims:
         return self._noted((yield from self._table.renew(self._kind, self._picked(picks), ttl_us=HOUR_US)))
 
     def finish(self, picks: Picks) -> Script[object]:
-        return (yield from self._table.finish(self._kind, self._picked(picks)))
+        yield from self._table.finish(self._kind, self._picked(picks))
+        yield from self._table.holders(self._kind)  # as with `guard`
+        return None
 
     def fail(self, picks: Picks, retry_in_us: int | None) -> Script[object]:
         for claim in self._picked(picks):
             yield from self._table.fail(self._kind, claim, error="no luck", retry_in_us=retry_in_us)
         return None
 
-    def release(self, picks: Picks) -> Script[object]:
-        return (yield from self._table.release(self._kind, self._picked(picks)))
+    def release(self, picks: Picks, delay_us: int = 0) -> Script[object]:
+        return (yield from self._table.release(self._kind, self._picked(picks), delay_us=delay_us))
+
+    def hasten(self, ids: Sequence[str]) -> Script[object]:
+        return (yield from self._table.hasten(self._kind, ids))
 
     def remove(self) -> Script[object]:
         return (yield from self._table.remove(self._kind))
@@ -117,6 +122,8 @@ _scripts = st.one_of(
     st.builds(Operation, st.just("take"), st.tuples(st.sampled_from(["ann", "bob"]), st.integers(1, 4))),
     st.builds(Operation, st.sampled_from(["guard", "renew", "finish", "release"]), st.tuples(_picks)),
     st.builds(Operation, st.sampled_from(["guard", "renew", "finish", "release"]), st.tuples(_some)),
+    st.builds(Operation, st.just("release"), st.tuples(_some, st.sampled_from([0, HOUR_US]))),
+    st.builds(Operation, st.just("hasten"), st.tuples(_ids)),
     st.builds(Operation, st.just("fail"), st.tuples(_some, st.sampled_from([0, 0, HOUR_US, None]))),
     st.sampled_from([Operation(name, ()) for name in ("holders", "holders", "remove")]),
 )

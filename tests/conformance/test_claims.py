@@ -355,6 +355,65 @@ async def test_released_work_is_due_at_once_with_its_attempts_forgotten(db: Data
     assert all(new.token > old.token for new, old in zip(again, claims, strict=True))
 
 
+async def test_released_work_may_be_due_later_and_is_taken_then(engine: Engine, db: Database) -> None:
+    await add(db, "a")
+    await db.transact(db.claims.release(KIND, await take(db), delay_us=MINUTE_US))
+    assert await take(db) == []
+    assert [(h.state, h.attempts) for h in await holders(db)] == [("free", 0)]
+    engine.elapse(MINUTE_US)
+    assert [claim.attempts for claim in await take(db)] == [1]
+
+
+async def test_hastened_work_is_due_at_once_and_what_is_held_stays_held(db: Database, peer: Database) -> None:
+    await add(db, "later", delay_us=MINUTE_US)
+    await add(db, "due", "held")
+    taken = await take(db)
+    claims = [claim for claim in taken if claim.id == "held"]
+    await db.transact(db.claims.release(KIND, [claim for claim in taken if claim.id == "due"]))
+    assert await db.transact(db.claims.hasten(KIND, ["later", "held", "unknown"])) == ["held", "later"]
+    assert "later" in [claim.id for claim in await take(peer, "peer")]
+    await guard(db, *claims)
+
+
+async def test_hastened_dead_work_stays_dead(db: Database) -> None:
+    await add(db, "a")
+    (claim,) = await take(db)
+    await db.transact(db.claims.fail(KIND, claim, error="poison", retry_in_us=None))
+    assert await db.transact(db.claims.hasten(KIND, ["a"])) == []
+    assert await take(db) == []
+
+
+async def test_work_that_is_hastened_while_its_holder_gives_it_back_is_due_afterwards(
+    engine: Engine, db: Database, peer: Database
+) -> None:
+    await add(db, "a")
+    (claim,) = await take(db)
+    async with asyncio.timeout(WAIT_S):
+        async with db.transaction() as tx:
+            await tx.run(db.claims.guard(KIND, [claim]))
+            await tx.run(db.claims.release(KIND, [claim], delay_us=MINUTE_US))
+            hastening = asyncio.create_task(peer.transact(lambda: peer.claims.hasten(KIND, ["a"])))
+            await engine.until_somebody_waits()
+        assert await hastening == ["a"]
+    assert [taken.id for taken in await take(peer, "peer")] == ["a"]
+
+
+async def test_finish_of_several_waits_for_a_takeover_and_undoes_all(
+    engine: Engine, db: Database, peer: Database
+) -> None:
+    await add(db, "a", "b")
+    claims = await take(db, ttl_us=1)
+    engine.elapse(1)
+    async with asyncio.timeout(WAIT_S):
+        async with peer.transaction() as tx:
+            assert len(await tx.run(peer.claims.take(KIND, "peer", ttl_us=MINUTE_US, limit=1))) == 1
+            zombie = asyncio.create_task(db.transact(lambda: db.claims.finish(KIND, claims)))
+            await engine.until_somebody_waits()
+        with pytest.raises(LeaseLost):
+            await zombie
+    assert len(await holders(db)) == 2
+
+
 async def test_renewed_claim_outlives_its_first_lease(engine: Engine, db: Database, peer: Database) -> None:
     await add(db, "a")
     taken = await take(db, ttl_us=MINUTE_US)

@@ -1,4 +1,4 @@
-"""The proofs of Batch and Outbox hold at every point, once and twice, and catch each planted bug."""
+"""The proofs of Batch, Outbox and Saga hold at every point, once and twice, and catch each planted bug."""
 
 import hashlib
 import os
@@ -11,6 +11,7 @@ import pytest
 
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
+from faultproof.patterns.saga.proof import SAGA
 from faultproof.prove.escapes import no_escapes
 from faultproof.prove.explore import Explorer, explore
 from faultproof.prove.faults import CRASH
@@ -18,7 +19,7 @@ from faultproof.prove.proof import Proof
 from faultproof.prove.saved import load, save
 from faultproof.prove.tape import Tape
 
-PROOFS = {"batch": BATCH, "outbox": OUTBOX, "poison": POISON}
+PROOFS = {"batch": BATCH, "outbox": OUTBOX, "poison": POISON, "saga": SAGA}
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 
 HASHES = """
@@ -79,6 +80,7 @@ def test_catches_the_planted_bug(name: str, plant: str):
 
 def test_each_proof_has_enough_planted_bugs():
     assert len(BATCH.plants) >= 5
+    assert len(SAGA.plants) >= 5
     assert len({plant.name for plant in (*OUTBOX.plants, *POISON.plants)}) >= 5
 
 

@@ -57,6 +57,9 @@ PATTERNS_01_08: tuple[Pattern, ...] = (
             "Idempotency for all operations",
             "Monitoring for stuck sagas",
         ),
+        status=Status.READY,
+        proof="faultproof.patterns.saga.proof:SAGA",
+        readme="faultproof/patterns/saga/README.md",
     ),
     Pattern(
         number=3,

@@ -13,7 +13,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from faultproof.cli import bench, outbox, patterns, prove, shop, show, tapes
+from faultproof.cli import bench, outbox, patterns, prove, saga, shop, show, tapes
 from faultproof.cli.output import ReaderGone, Stream, one_line
 from faultproof.errors import FaultproofError
 
@@ -57,6 +57,7 @@ app.command("prove")(prove.prove)
 app.command("replay")(tapes.replay)
 app.command("bench")(bench.bench)
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(saga.app, name="saga")
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ class ClaimTable(Protocol):
         ...
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        """The work is done: remove the rows. Raises `LeaseLost` like `guard`."""
+        """The work is done: remove the rows. Raises `LeaseLost` like `guard`, with all that it says there."""
         ...
 
     def fail(self, kind: str, claim: Claim, *, error: str, retry_in_us: int | None) -> Script[None]:

@@ -77,8 +77,13 @@ def _lock(kind: str, held: Sequence[Held]) -> list[str]: ...
 def _renew(kind: str, held: Sequence[Held], ttl_us: int) -> list[Claim]: ...
 
 
-@sql("DELETE FROM faultproof_claim WHERE kind = :kind AND id IN {ids}")
-def _finish(kind: str, ids: Sequence[str]) -> None: ...
+@sql(
+    """WITH ours AS (
+         SELECT c.id FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
+         WHERE c.kind = :kind AND c.owner IS NOT NULL ORDER BY c.id FOR UPDATE OF c)
+       DELETE FROM faultproof_claim AS c USING ours WHERE c.kind = :kind AND c.id = ours.id"""
+)
+def _finish(kind: str, held: Sequence[Held]) -> Changed: ...
 
 
 @sql(
@@ -143,9 +148,11 @@ class PostgresClaims:
         return sorted((yield from _renew(kind, _held(claims), ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        if len((yield from _lock(kind, _held(claims)))) != len(claims):
-            raise lease_lost(kind)
-        yield from _finish(kind, [claim.id for claim in claims])
+        def all_held(count: int) -> None:
+            if count != len(claims):
+                raise lease_lost(kind)
+
+        yield from later(_finish(kind, _held(claims)), all_held)
 
     def fail(self, kind: str, claim: Claim, *, error: str, retry_in_us: int | None) -> Script[None]:
         dead = int(retry_in_us is None)

@@ -59,9 +59,10 @@ def _add(kind: str, ids: Sequence[str], delay_us: int) -> Changed: ...
 def _take(kind: str, owner: str, ttl_us: int, limit: int) -> list[Claim]: ...
 
 
+# Not a join: SQLite would look at all claims of the kind for each of these.
 @sql(
-    """SELECT count(*) FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
-       WHERE c.kind = :kind AND c.owner IS NOT NULL"""
+    """SELECT count(*) FROM faultproof_claim
+       WHERE kind = :kind AND owner IS NOT NULL AND (id, token) IN (SELECT id, token FROM {held})"""
 )
 def _count_held(kind: str, held: Sequence[Held]) -> int: ...
 
@@ -152,8 +153,11 @@ class SqliteClaims:
         return sorted((yield from _renew(kind, _held(claims), ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        if (yield from _finish(kind, _held(claims))) != len(claims):
-            raise lease_lost(kind)
+        def all_held(count: int) -> None:
+            if count != len(claims):
+                raise lease_lost(kind)
+
+        yield from later(_finish(kind, _held(claims)), all_held)
         if claims:
             yield from _raise_floor(kind, max(claim.token for claim in claims))
 

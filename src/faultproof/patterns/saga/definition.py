@@ -24,7 +24,7 @@ class Definition:
         self.name = check_name(name, "a saga")
         bounds.count("version", version)
         self.version = version
-        stages = tuple((stage,) if isinstance(stage, Step) else tuple(stage) for stage in steps)
+        stages = tuple(tuple(stage) if isinstance(stage, (list, tuple)) else (stage,) for stage in steps)
         for step in (step for stage in stages for step in stage):
             if not isinstance(step, Step):
                 raise InvalidInput(f"a step is made with Step.remote, Step.local or Step.asynchronous, got {step!r}")

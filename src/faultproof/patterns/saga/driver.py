@@ -10,7 +10,7 @@ from faultproof.errors import Failed, InvalidInput, LeaseLost, OutcomeUnknown, R
 from faultproof.patterns.saga import machine
 from faultproof.patterns.saga.calling import Verdict, called, entry_of, failure, words
 from faultproof.patterns.saga.definition import Definition
-from faultproof.patterns.saga.journal import Journal, Loaded, Write
+from faultproof.patterns.saga.journal import Journal, Loaded, Take, Write
 from faultproof.patterns.saga.machine import Entry, Plan, Run, Work
 from faultproof.patterns.saga.shape import difference
 from faultproof.patterns.saga.steps import StepContext
@@ -46,6 +46,9 @@ class Active:
         """A local step holds the claim's row locked; nobody can take it over, and to renew it would wait."""
         self.task: asyncio.Task[None] | None = None
 
+    def __repr__(self) -> str:
+        return f"<{self.id}: {self.run.phase}>"
+
     def accept(self, write: Write, plan: Plan) -> None:
         """What was written is so."""
         self.run, self.work, self.look_us = plan.run, plan.work, plan.look_us
@@ -56,7 +59,9 @@ class Active:
 class Driver:
     """Goes on with sagas. One for each runner; sagas share its group commit."""
 
-    def __init__(self, database: Database, definition: Definition, commit: GroupCommit[Write, None]) -> None:
+    def __init__(
+        self, database: Database, definition: Definition, commit: GroupCommit[Write | Take, list[Any]]
+    ) -> None:
         self._database = database
         self._definition = definition
         self._journal = Journal(database, definition.name)
@@ -146,7 +151,8 @@ class Driver:
         clock = self._database.env.clock
         while True:
             try:
-                return await self._commit.submit(write)
+                await self._commit.submit(write)
+                return
             except TryAgain:  # what is known now would be lost otherwise
                 if clock.monotonic() >= active.until:
                     raise
@@ -195,9 +201,10 @@ class Driver:
                 timeout = None if active.look_us is None else max(0.0, (active.look_us - self.now_us()) / 1_000_000)
                 # unbounded: each has a timeout of its own
                 done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
+                ended = [task for task in tasks if task in done]  # in the order of the steps
+                for task in ended:
                     del tasks[task]
-                await self.journal(active, [task.result() for task in done])
+                await self.journal(active, [task.result() for task in ended])
         finally:
             for task in tasks:
                 task.cancel()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from faultproof.errors import KeyReused
 from faultproof.patterns.saga import sql
-from faultproof.patterns.saga.machine import Entry, Run
+from faultproof.patterns.saga.machine import OVER, Entry, Run
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database
-from faultproof.ports.script import Script, Wake
+from faultproof.ports.script import Script, Wake, later
 from faultproof.primitives.group_commit import Err, Ok, Outcome
-
-T = TypeVar("T")
 
 
 def claim_kind(saga: str) -> str:
@@ -61,6 +59,16 @@ class Loaded(NamedTuple):
     callbacks: Sequence[sql.Callback]
 
 
+class Take(NamedTuple):
+    """Sagas to take up; see `Runner`."""
+
+    owner: str
+    ttl_us: int
+    limit: int
+    go_on: Callable[[Loaded], tuple[Any, Write | None]]
+    """What to make of each, and what to journal of it first."""
+
+
 class Journal:
     """The tables of one kind of saga."""
 
@@ -78,7 +86,7 @@ class Journal:
         if len(new) < len(items):  # some were there, or are here twice
             digests = dict((yield from sql.known(self._saga, [item.id for item in items])))
         if new:
-            yield from self._claims.add(self._kind, sorted(new))
+            yield from later(self._claims.add(self._kind, sorted(new)), lambda count: None)
             yield Wake(work_topic(self._saga))
         outcomes: list[Outcome[bool]] = []
         for item in items:
@@ -91,14 +99,12 @@ class Journal:
                 new.discard(item.id)
         return outcomes
 
-    def take(
-        self, owner: str, *, ttl_us: int, limit: int, go_on: Callable[[Loaded], tuple[T, Write | None]]
-    ) -> Script[list[T]]:
-        """Take up sagas that are due; what `go_on` makes of each, with its first entries journaled."""
-        claims = yield from self._claims.take(self._kind, owner, ttl_us=ttl_us, limit=limit)
+    def take(self, asked: Take) -> Script[list[Any]]:
+        """Take up sagas that are due, with what follows at once journaled."""
+        claims = yield from self._claims.take(self._kind, asked.owner, ttl_us=asked.ttl_us, limit=asked.limit)
         if not claims:
             return []
-        resumed = [go_on(loaded) for loaded in (yield from self.load(claims))]
+        resumed = [asked.go_on(loaded) for loaded in (yield from self.load(claims))]
         writes = [write for _, write in resumed if write is not None]
         if writes:
             yield from self.write(writes)
@@ -123,11 +129,16 @@ class Journal:
             if claim.id in rows
         ]
 
-    def write_all(self, writes: Sequence[Write], wait: bool) -> Script[list[Outcome[None]]]:
-        """For a group commit: guard, then write."""
-        yield from self.guard([write.claim for write in writes])
-        yield from self.write(writes)
-        return [Ok(None) for _ in writes]
+    def commit_all(self, items: Sequence[Write | Take], wait: bool) -> Script[list[Outcome[list[Any]]]]:
+        """For a group commit: what is journaled and what is taken up at the same time share a transaction."""
+        writes = [item for item in items if isinstance(item, Write)]
+        if writes:
+            yield from self.guard([write.claim for write in writes])
+            yield from self.write(writes)
+        outcomes: list[Outcome[list[Any]]] = []
+        for item in items:
+            outcomes.append(Ok((yield from self.take(item)) if isinstance(item, Take) else []))
+        return outcomes
 
     def guard(self, claims: Sequence[Claim]) -> Script[None]:
         """Raise `LeaseLost` unless all are ours."""
@@ -142,13 +153,12 @@ class Journal:
         ]
         if lines:
             yield from sql.write(self._saga, lines)
-        moved = [
-            sql.Moved(w.id, w.run.phase, w.run.reason, int(w.run.is_over and w.run.phase != "attention"))
-            for w in writes
-            if w.moves
-        ]
-        if moved:
-            yield from sql.move(self._saga, moved)
+        moved: dict[tuple[str, str | None], list[str]] = {}
+        for write in writes:
+            if write.moves:
+                moved.setdefault((write.run.phase, write.run.reason), []).append(write.id)
+        for (phase, reason), ids in moved.items():
+            yield from sql.move(self._saga, sorted(ids), phase, reason, int(phase in OVER))
         if over := [write.claim for write in writes if write.run.is_over]:
             yield from self._claims.finish(self._kind, over)
             yield Wake(ended_topic(self._saga))

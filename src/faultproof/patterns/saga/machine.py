@@ -49,6 +49,8 @@ What = Literal[
     "resumed",
 ]
 
+OVER: frozenset[Phase] = frozenset({"completed", "compensated"})
+"""In these a saga has ended for good."""
 INTERRUPTIONS_MAX = 20
 """After so many processes died in the middle of one step, it counts as failed: it may be what kills them."""
 _TO_UNDO: frozenset[Status] = frozenset({"done", "uncertain", "undoing", "undo_waiting", "undo_failed"})
@@ -95,6 +97,8 @@ class Run(NamedTuple):
     """In attention: where it goes on."""
     stuck: str = ""
     """In attention: the step that could not."""
+    turned: str | None = None
+    """Why it turned, whatever came after."""
 
     @property
     def is_over(self) -> bool:
@@ -134,11 +138,11 @@ def evolve(shape: Shape, run: Run, entry: Entry) -> Run:
     match entry.what:
         case "turned":
             steps = {name: _turned(shape.steps[name], state) for name, state in run.steps.items()}
-            return run._replace(phase="compensating", steps=steps, reason=entry.data)
+            return run._replace(phase="compensating", steps=steps, reason=entry.data, turned=entry.data)
         case "attention":
             return run._replace(phase="attention", before=run.phase, stuck="", reason=entry.data)
         case "resumed":
-            return run._replace(phase=run.before, reason=None)
+            return run._replace(phase=run.before, reason=run.turned)
         case "completed":
             return run._replace(phase="completed")
         case "compensated":
@@ -202,13 +206,13 @@ def _evolve_step(shape: Shape, run: Run, entry: Entry) -> Run:
         case "retried":
             waiting: Status = "waiting" if run.before == "running" else "undo_waiting"
             state = state._replace(status=waiting, tries=0, interruptions=0, due_us=entry.due_us)
-            run = run._replace(phase=run.before)
+            run = run._replace(phase=run.before, reason=run.turned)
         case "skipped":
             if run.before == "running":
                 state = state._replace(status="done", result=entry.data or "null", due_us=None)
             else:
                 state = state._replace(status="undone", due_us=None)
-            run = run._replace(phase=run.before)
+            run = run._replace(phase=run.before, reason=run.turned)
         case _:
             return run
     return run._replace(steps={**run.steps, entry.step: state})

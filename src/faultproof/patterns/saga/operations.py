@@ -105,7 +105,7 @@ def resolve(saga: str, id: str, *, outcome: Literal["completed", "compensated"],
         raise InvalidInput(f"a saga ends completed or compensated, got {outcome!r}")
     found = yield from _reopened(saga, id)
     yield from sql.write(saga, [sql.NewEntry(id, found.seq + 1, "", outcome, 0, reason, None)])
-    yield from sql.move(saga, [sql.Moved(id, outcome, reason, 1)])
+    yield from sql.move(saga, [id], outcome, reason, 1)
     yield Wake(ended_topic(saga))
 
 
@@ -140,6 +140,6 @@ def _reopened(saga: str, id: str) -> Script[Standing]:
 def _go_on(database: Database, saga: str, id: str, found: Standing, entry: Entry) -> Script[None]:
     run = machine.evolve(found.shape, found.run, entry)
     yield from sql.write(saga, [sql.NewEntry(id, found.seq + 1, *entry)])
-    yield from sql.move(saga, [sql.Moved(id, run.phase, run.reason if run.phase == "compensating" else None, 0)])
+    yield from sql.move(saga, [id], run.phase, run.reason, 0)
     yield from database.claims.add(claim_kind(saga), [id])
     yield Wake(work_topic(saga))

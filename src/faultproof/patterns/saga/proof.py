@@ -114,9 +114,6 @@ def _saga(database: Database, provider: _Provider | None, process: Process | Non
 
     async def release(context: StepContext[Order], result: None, tx: Transaction) -> None:
         await tx.execute("DELETE FROM reserved WHERE order_id = ?", context.input.id)
-        await tx.execute(
-            "INSERT INTO released (order_id, refunds) VALUES (?, ?)", context.input.id, len(provider.refunded)
-        )
 
     async def label(context: StepContext[Order]) -> None:
         await call("label", context.input, lambda p: p.events.append((context.id, "label")))
@@ -154,9 +151,6 @@ async def _prepare(database: Database) -> None:
     await _saga(database, None, None, None).install()
     async with database.transaction() as tx:
         await tx.execute("CREATE TABLE reserved (n INTEGER PRIMARY KEY, order_id TEXT NOT NULL)")
-        await tx.execute(
-            "CREATE TABLE released (n INTEGER PRIMARY KEY, order_id TEXT NOT NULL, refunds INTEGER NOT NULL)"
-        )
 
 
 class _Run:
@@ -185,7 +179,7 @@ class _Run:
         if self._plant in _BROKEN:
             runner._driver.__class__ = _BROKEN[self._plant]
         if self._plant == "dropped fence":
-            for each in (saga._journal, runner._journal, runner._driver._journal):
+            for each in (saga._journal, runner._driver._journal):
                 each.__class__ = _Unfenced
         await Worker(process.env, runner).run()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 from faultproof import bounds
 from faultproof.errors import FaultproofError, LeaseLost, OutcomeUnknown
 from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.driver import Active, Driver
-from faultproof.patterns.saga.journal import Journal, Loaded, Write, claim_kind, work_topic
+from faultproof.patterns.saga.journal import Loaded, Take, Write, claim_kind, work_topic
 from faultproof.patterns.saga.outcomes import Waiting
 from faultproof.ports.database import Database, News
 from faultproof.primitives.group_commit import GroupCommit
@@ -33,7 +34,7 @@ class Runner:
         self,
         database: Database,
         definition: Definition,
-        commit: GroupCommit[Write, None],
+        commit: GroupCommit[Write | Take, list[Any]],
         waiting: Waiting,
         *,
         owner: str,
@@ -46,7 +47,7 @@ class Runner:
         self._database = database
         self._definition = definition
         self._kind = claim_kind(definition.name)
-        self._journal = Journal(database, definition.name)
+        self._commit = commit
         self._driver = Driver(database, definition, commit)
         self._waiting = waiting
         self._owner = owner
@@ -103,9 +104,7 @@ class Runner:
             self._driver.set_clock(loaded.row.now_us)
             return self._driver.go_on(loaded, until)
 
-        taken = await self._database.transact(
-            lambda: self._journal.take(self._owner, ttl_us=int(self._ttl * 1_000_000), limit=limit, go_on=go_on)
-        )
+        taken: list[Active] = await self._commit.submit(Take(self._owner, int(self._ttl * 1_000_000), limit, go_on))
         if stuck := sum(active.claim.attempts > 1 for active in taken):
             self._database.env.signals.emit(STUCK, stuck, kind=self._kind)
         if taken and not self._active:

@@ -14,7 +14,7 @@ from faultproof.errors import InvalidInput, PayloadTooLarge
 from faultproof.patterns.saga import callbacks, operations, pictures, sql
 from faultproof.patterns.saga.calling import ERROR_CHARACTERS_MAX
 from faultproof.patterns.saga.definition import Definition, Stage
-from faultproof.patterns.saga.journal import Journal, Write
+from faultproof.patterns.saga.journal import Journal, Take, Write
 from faultproof.patterns.saga.operations import HistoryEntry
 from faultproof.patterns.saga.outcomes import Outcome, Waiting
 from faultproof.patterns.saga.retention import Retention
@@ -83,8 +83,8 @@ class Saga(Generic[I]):
         self._starts: GroupCommit[NewSaga, bool] = GroupCommit(
             database, self._start_all, limits=self._options.batch, name=f"{name}-start"
         )
-        self._writes: GroupCommit[Write, None] = GroupCommit(
-            database, self._journal.write_all, limits=self._options.batch, name=f"{name}-journal"
+        self._writes: GroupCommit[Write | Take, list[Any]] = GroupCommit(
+            database, self._journal.commit_all, limits=self._options.batch, name=f"{name}-journal"
         )
         self._owner = f"{database.env.process}:{database.env.ids.new()[-6:]}"
 

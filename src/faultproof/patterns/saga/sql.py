@@ -90,15 +90,6 @@ class StoredEntry(NamedTuple):
     at_us: int
 
 
-class Moved(NamedTuple):
-    """A saga whose state changes."""
-
-    id: str
-    state: str
-    reason: str | None
-    is_over: int
-
-
 class Callback(NamedTuple):
     """An answer to an asynchronous step."""
 
@@ -196,12 +187,11 @@ def write(saga: str, items: Sequence[NewEntry]) -> None: ...
 
 
 @sql(
-    """UPDATE faultproof_saga SET state = moved.state, reason = moved.reason,
-         ended_us = CASE WHEN moved.is_over = 1 THEN {now} END
-       FROM {moved} WHERE faultproof_saga.saga = :saga AND faultproof_saga.id = moved.id""",
+    """UPDATE faultproof_saga SET state = :state, reason = :reason, ended_us = CASE WHEN :is_over = 1 THEN {now} END
+       WHERE saga = :saga AND id IN {ids}""",
     deferred=True,
 )
-def move(saga: str, moved: Sequence[Moved]) -> None: ...
+def move(saga: str, ids: Sequence[str], state: str, reason: str | None, is_over: int) -> None: ...
 
 
 @sql(

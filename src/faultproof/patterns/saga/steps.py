@@ -97,6 +97,10 @@ class StepContext(Generic[I]):
             raise Misuse(f"step {step.name!r} has no result yet: ask for those of steps before {self.step!r}")
         return step.decode(state.result)
 
+    def results(self) -> dict[str, Any]:
+        """What all steps that are done have returned, by name, as JSON values."""
+        return {name: msgspec.json.decode(s.result) for name, s in self._run.steps.items() if s.result is not None}
+
 
 class _NothingToUndo:
     """The type of `NOTHING_TO_UNDO`."""
@@ -139,6 +143,8 @@ class Step(Generic[I, R]):
     ) -> None:
         what = f"the action of a {kind} step"
         takes = {"remote": "(context)", "asynchronous": "(context)", "local": "(context, tx)"}[kind]
+        if not callable(action):
+            raise InvalidInput(f"{what} takes {takes}, and {action!r} cannot be called")
         check_arity(action, 2 if kind == "local" else 1, f"{what} takes {takes}")
         check_async(action, what)
         self.kind = kind
