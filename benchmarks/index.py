@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.measures import batch, callers, delivery, drain, exploration, million, publish
+from benchmarks.measures import batch, callers, delivery, drain, escrow, exploration, million, publish
 from benchmarks.model import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -15,6 +15,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         publish.SQLITE,
         batch.POSTGRESQL,
         batch.SQLITE,
+        escrow.POSTGRESQL,
+        escrow.SQLITE,
         delivery.POSTGRESQL,
         delivery.SQLITE,
         million.POSTGRESQL,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from faultproof.patterns.batch.proof import BATCH
+from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
 from faultproof.patterns.saga.proof import SAGA
 from faultproof.prove.escapes import no_escapes
@@ -19,7 +20,7 @@ from faultproof.prove.proof import Proof
 from faultproof.prove.saved import load, save
 from faultproof.prove.tape import Tape
 
-PROOFS = {"batch": BATCH, "outbox": OUTBOX, "poison": POISON, "saga": SAGA}
+PROOFS = {"batch": BATCH, "escrow": ESCROW, "outbox": OUTBOX, "poison": POISON, "saga": SAGA}
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 
 HASHES = """
@@ -80,6 +81,7 @@ def test_catches_the_planted_bug(name: str, plant: str):
 
 def test_each_proof_has_enough_planted_bugs():
     assert len(BATCH.plants) >= 5
+    assert len(ESCROW.plants) >= 5
     assert len(SAGA.plants) >= 5
     assert len({plant.name for plant in (*OUTBOX.plants, *POISON.plants)}) >= 5
 

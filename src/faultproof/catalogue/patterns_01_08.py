@@ -86,6 +86,9 @@ PATTERNS_01_08: tuple[Pattern, ...] = (
             "Monitoring for lock contention",
             "Graceful degradation under extreme load",
         ),
+        status=Status.READY,
+        proof="faultproof.patterns.escrow.proof:ESCROW",
+        readme="faultproof/patterns/escrow/README.md",
     ),
     Pattern(
         number=4,

@@ -69,6 +69,8 @@ class World:
         """What happened, as facts; put into words only when somebody asks (`lines`, `hash`)."""
         self.deaths: list[tuple[str, BaseException]] = []
         """Processes whose main function raised: their supervisor starts them again, like after a crash."""
+        self.watchers: list[Callable[[], None]] = []
+        """Each is called after every commit: what must hold always is looked at there."""
         self.closed = False
         self._operations = Operations(tape)
         self._faults = Faults(tape, faults_max)
@@ -185,11 +187,14 @@ class World:
             if not process.strand.dead:
                 self._operations.put_back(operation)  # frozen: it happens after the thaw
             return
-        future = operation.future
+        future, commits = operation.future, self.store.commits
         try:
             result, error = operation.action(), None
         except Exception as raised:
             result, error = None, raised
+        if self.store.commits != commits:
+            for watch in self.watchers:
+                watch()
         process.operations += 1
         self.trace.append((self.loop.now, process.strand.name, operation.label, error or result))
         if self._strike(process, "after", operation.label) and process.strand.dead:

@@ -10,10 +10,10 @@ from math import ceil
 
 import msgspec
 
-from faultproof.errors import Failed, HoldEnded, OutcomeUnknown, TryAgain, UnknownHold
+from faultproof.errors import Failed, HoldEnded, OutcomeUnknown, TryAgain
 from faultproof.patterns.escrow import Escrow, EscrowOptions
 from faultproof.patterns.saga import Saga, Step, StepContext, StepRetry
-from faultproof.ports.database import Database
+from faultproof.ports.database import Database, Transaction
 from faultproof.shop.baskets import Basket, Line
 from faultproof.shop.board import Flag, State, unseen
 from faultproof.shop.http import Connection, Unreachable
@@ -129,9 +129,9 @@ class Fulfilment:
                 Step.remote(
                     self._charge, undo=self._refund, name="charge", timeout=2 * CALL_S, retry=RETRY, undo_retry=RETRY
                 ),
-                Step.remote(self._reserve, undo=self._release, name="reserve", retry=RETRY, undo_retry=RETRY),
+                Step.local(self._reserve, undo=self._release, name="reserve", retry=RETRY, undo_retry=RETRY),
                 ship,
-                Step.remote(self._confirm, name="confirm", retry=RETRY),
+                Step.local(self._confirm, name="confirm", retry=RETRY),
             ],
             pivot=ship,
         )
@@ -150,12 +150,13 @@ class Fulfilment:
     async def _refund(self, context: StepContext[Order], reference: str | None) -> None:
         await self._call("/payment/refund_card", context, of=context.undone_key)
 
-    async def _reserve(self, context: StepContext[Order]) -> None:
-        await self.stock.reserve(_quantities(context.input.lines), key=context.id)
+    async def _reserve(self, context: StepContext[Order], tx: Transaction) -> None:
+        # With the journal's entry or not at all: a call of its own might commit after whoever made it has given it up.
+        await self.stock.reserve(_quantities(context.input.lines), key=context.id, tx=tx)
 
-    async def _release(self, context: StepContext[Order], nothing: None) -> None:
-        with suppress(HoldEnded, UnknownHold):  # its time was up, so it is available already; or it was never made
-            await self.stock.release(context.id)
+    async def _release(self, context: StepContext[Order], nothing: None, tx: Transaction) -> None:
+        with suppress(HoldEnded):  # its time was up, so it is available already
+            await self.stock.release(context.id, tx=tx)
 
     async def _ship(self, context: StepContext[Order]) -> str:
         await self.stock.extend(context.id)  # nothing is shipped that is not held, and will be until it is booked
@@ -164,8 +165,8 @@ class Fulfilment:
     async def _cancel(self, context: StepContext[Order], reference: str | None) -> None:
         await self._call("/shipping/cancel_shipment", context, of=context.undone_key)
 
-    async def _confirm(self, context: StepContext[Order]) -> None:
-        await self.stock.confirm(context.id)
+    async def _confirm(self, context: StepContext[Order], tx: Transaction) -> None:
+        await self.stock.confirm(context.id, tx=tx)
 
     async def _call(self, path: str, context: StepContext[Order], **asked: object) -> str:
         self._calls += 1

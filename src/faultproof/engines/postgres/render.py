@@ -82,7 +82,8 @@ def _subselect(parameter: Parameter, place: str) -> str:
     # By way of text: users give asyncpg codecs of their own for jsonb, and would encode ours once more.
     array = f"jsonb_array_elements({place}::text::jsonb)"
     if parameter.plain:
-        return f"(SELECT (item #>> '{{}}')::{_TYPES[parameter.kind]} AS value FROM {array} AS item)"
+        # The column is named too: or a table around this with a column `item` would be meant.
+        return f"(SELECT (item #>> '{{}}')::{_TYPES[parameter.kind]} AS value FROM {array} AS items (item))"
     assert parameter.fields is not None
     columns = ", ".join(
         f'(item ->> {i})::{_TYPES[kind]} AS "{field}"' for i, (field, kind) in enumerate(parameter.fields)

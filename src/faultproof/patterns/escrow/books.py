@@ -88,7 +88,7 @@ class Books:
 
     def put_items(self, rows: Iterable[StockRow]) -> None:
         """What was locked."""
-        self.stocks = {row.item: Stock(row) for row in rows}
+        self.stocks.update({row.item: Stock(row) for row in rows})
 
     def put_lines(self, rows: Iterable[LineRow]) -> None:
         """What was read."""
@@ -133,10 +133,17 @@ class Books:
 
     # -- what is to be written ----------------------------------------------------------------------------------------
 
-    def moves(self, *, new: bool) -> list[Move]:
+    def moves(self, escrow: str, *, new: bool) -> list[Move]:
         """What is added to items that were there, or to those that were not."""
         return [
-            Move(item, stock.total - total, stock.available - available, stock.reserved - reserved, stock.sold - sold)
+            Move(
+                escrow,
+                item,
+                stock.total - total,
+                stock.available - available,
+                stock.reserved - reserved,
+                stock.sold - sold,
+            )
             for item, stock in self.stocks.items()
             if (stock.row is None) is new
             for total, available, reserved, sold in [stock.row[1:] if stock.row else (0, 0, 0, 0)]
@@ -152,10 +159,10 @@ class Books:
             for number, (item, quantity) in enumerate(entry.lines)
         ]
 
-    def changes(self) -> list[Change]:
+    def changes(self, escrow: str) -> list[Change]:
         """Of holds that were there."""
         return [
-            Change(entry.key, entry.state, entry.until_us, self.now)
+            Change(escrow, entry.key, entry.state, entry.until_us, self.now)
             for entry in self.entries.values()
             if entry.changed and not entry.new
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from faultproof import bounds
 from faultproof.errors import TryAgain
 from faultproof.patterns.escrow import sql
@@ -54,14 +56,17 @@ class Expiry:
         return self._database.changed(f"escrow.{self._escrow}")
 
     async def step(self) -> float:
-        returned = await self._expired()
-        trimmed = await self._trimmed()
-        if returned == self._batch or trimmed == self._batch:
+        look = await self._database.read(sql.look(self._escrow), snapshot=False)
+        done = 0
+        if look.due_in_us is not None and look.due_in_us <= 0:
+            done += await self._expired()
+        if look.over_for_us is not None and look.over_for_us >= self._keep_us:
+            done += await self._database.transact(lambda: sql.trim(self._escrow, self._keep_us, self._batch))
+        if done:
             return 0.0
-        left_us = await self._database.read(sql.next_due_in_us(self._escrow), snapshot=False)
-        left = self._every if left_us is None else left_us / 1_000_000
-        # What is due and still there is locked by somebody: give him a moment.
-        return min(max(left, REST_MIN_S), self._every) if left > 0 else self._every
+        if look.due_in_us is None or look.due_in_us <= 0:  # what is due and still there is locked by somebody
+            return self._every
+        return min(max(look.due_in_us / 1_000_000, REST_MIN_S), self._every)
 
     async def close(self) -> None:
         pass
@@ -72,13 +77,9 @@ class Expiry:
         if not keys:
             return 0
         left = await self._attempt(keys, waits=False)
-        if (
-            left
-        ):  # locked by others, again and again it may be; and whatever locks can be had, these are waited for apart
-            try:
+        if left:  # skipped, because others had locked them; and of an item that is always wanted that is so every time
+            with suppress(TryAgain):
                 left = await self._attempt(left, waits=True)
-            except TryAgain:
-                pass
         if done := len(keys) - len(left):
             self._database.env.signals.emit(HOLDS_EXPIRED, done, escrow=self._escrow)
         return done
@@ -97,6 +98,3 @@ class Expiry:
             yield Patience(self._options.lock_timeout)
         requests = [Expire(key) for key in keys]
         return (yield from apply(self._escrow, requests, waits=waits, on_expired=self._on_expired))
-
-    async def _trimmed(self) -> int:
-        return await self._database.transact(lambda: sql.trim(self._escrow, self._keep_us, self._batch))

@@ -9,9 +9,6 @@ from faultproof.patterns.escrow.books import Books, Decision
 from faultproof.patterns.escrow.requests import Hold, Request, Reserve, Restock
 from faultproof.ports.script import Script, later
 
-DUE_MAX = 1_000
-"""Lines of the longest overdue holds among which a call looks for those that keep its items from it."""
-
 OnExpired = Callable[[Hold], Script[None]]
 
 
@@ -23,34 +20,61 @@ def apply(
     on_expired: OnExpired | None = None,
     locked: Callable[[], None] = lambda: None,
 ) -> Script[list[Decision]]:
-    """Decide all requests on the items and holds that they concern, in two round trips at most.
+    """Decide all requests on the items and holds that they concern, in the caller's transaction: lock, read in a later
+    statement, decide, write. Where the transaction is its own that is two round trips, however many requests, and a third
+    when holds are found that are due and keep named items from being sold.
 
-    First lock, then read in a later statement, then decide, then write; all in the caller's transaction. `locked` is
-    called when the locks are had.
+    `waits`: for items that are locked elsewhere; without it what needs them is `Contended`. `locked` is called when the
+    locks are had.
     """
-    items = list({item: None for r in requests if isinstance(r, (Reserve, Restock)) for item, _ in r.lines})
-    keys = [request.key for request in requests]
-    books = Books(waits=waits)
-    lock = sql.lock if waits else sql.lock_or_skip
-    yield from later(lock(escrow, items, keys, DUE_MAX), books.put_items)
-    yield from later(sql.lines(escrow, items, keys, DUE_MAX), books.put_lines)
-    books.now = yield from sql.clock()
+    books = yield from opened(escrow, requests, waits=waits)
     locked()
     decisions = books.decide(requests)
-    yield from _written(escrow, books)
+    yield from written(escrow, books)
     if on_expired is not None:
         for hold in books.expired:
             yield from on_expired(hold)
     return decisions
 
 
-def _written(escrow: str, books: Books) -> Script[None]:
+def opened(escrow: str, requests: Sequence[Request], *, waits: bool) -> Script[Books]:
+    """Items locked, holds read behind the locks, and the time."""
+    named = [request for request in requests if isinstance(request, (Reserve, Restock))]
+    items = list(dict.fromkeys(item for request in named for item, _ in request.lines))
+    keys = [request.key for request in requests]
+    # Those who name their items need none besides: under their key is the same hold, or none of theirs.
+    called = keys if not named else [r.key for r in requests if not isinstance(r, (Reserve, Restock))]
+    books, due = Books(waits=waits), list[str]()
+    lock = sql.lock if waits else sql.lock_or_skip
+    yield from later(lock(escrow, items, called, len(called)), books.put_items)
+    yield from later(sql.lines(escrow, keys, len(keys)), books.put_lines)
+    if items:
+        yield from later(sql.due_on(escrow, items), due.extend)
+    books.now = yield from sql.clock()
+    if due := [key for key in dict.fromkeys(due) if key not in books.entries]:
+        # Without waiting: who waits with locks in his hand waits for others who do.
+        yield from later(sql.lock_or_skip(escrow, [], due, len(due)), books.put_items)
+        books.put_lines((yield from sql.lines(escrow, due, len(due))))
+    return books
+
+
+def written(escrow: str, books: Books) -> Script[None]:
     """The difference; a batch that decides nothing writes nothing."""
-    if moves := books.moves(new=False):
-        yield from sql.move(escrow, moves)
-    if moves := books.moves(new=True):
-        yield from sql.create(escrow, moves)
+    yield from write_items(escrow, books)
+    yield from write_holds(escrow, books)
+
+
+def write_items(escrow: str, books: Books) -> Script[None]:
+    """What has become of the items."""
+    if moves := books.moves(escrow, new=False):
+        yield from sql.move(moves)
+    if moves := books.moves(escrow, new=True):
+        yield from sql.create(moves)
+
+
+def write_holds(escrow: str, books: Books) -> Script[None]:
+    """What has become of the holds."""
     if lines := books.new_lines():
         yield from sql.insert(escrow, lines)
-    if changes := books.changes():
-        yield from sql.change(escrow, changes)
+    if changes := books.changes(escrow):
+        yield from sql.change(changes)

@@ -63,6 +63,7 @@ class LineRow(NamedTuple):
 class Move(NamedTuple):
     """What is added to each number of an item."""
 
+    escrow: str
     item: str
     total: int
     available: int
@@ -73,33 +74,32 @@ class Move(NamedTuple):
 class Change(NamedTuple):
     """How a hold stands from now on."""
 
+    escrow: str
     key: str
     state: str
     until_us: int
     at_us: int
 
 
-# Named items, those of holds called by key, and those of holds that are due on named items. In order of the item, so that
-# two transactions which need the same two cannot wait for each other.
+# Named items, and those of holds called by key. In order of the item, so that two transactions which need the same two
+# cannot wait for each other. The limits on sets, which cut nothing off, keep a planner that knows nothing of a set from
+# expecting so much that it would rather read the whole table.
 _LOCK = """
     SELECT i.item, i.total, i.available, i.reserved, i.sold FROM faultproof_escrow_item AS i
     WHERE i.escrow = :escrow AND i.item IN (
       SELECT value FROM {items}
-      UNION SELECT h.item FROM faultproof_escrow_hold AS h WHERE h.escrow = :escrow AND h.key IN {keys}
-      UNION SELECT h.item FROM faultproof_escrow_hold AS h WHERE h.escrow = :escrow AND h.key IN (
-        SELECT key FROM (SELECT key, item FROM faultproof_escrow_hold
-          WHERE escrow = :escrow AND state = 'held' AND until_us <= {now} ORDER BY until_us LIMIT :due_max) AS due
-        WHERE item IN {items}))
+      UNION SELECT h.item FROM faultproof_escrow_hold AS h
+        WHERE h.escrow = :escrow AND h.key IN (SELECT value FROM {keys} LIMIT :count))
     ORDER BY i.item """
 
 
 @sql(_LOCK + "{lock}")
-def lock(escrow: str, items: Sequence[str], keys: Sequence[str], due_max: int) -> list[StockRow]:
-    """Lock the items that are needed, waiting for those that are locked elsewhere."""
+def lock(escrow: str, items: Sequence[str], keys: Sequence[str], count: int) -> list[StockRow]:
+    """Lock the items that are needed, waiting for those that are locked elsewhere. `count`: of the keys."""
 
 
 @sql(_LOCK + "{lock_or_skip}")
-def lock_or_skip(escrow: str, items: Sequence[str], keys: Sequence[str], due_max: int) -> list[StockRow]:
+def lock_or_skip(escrow: str, items: Sequence[str], keys: Sequence[str], count: int) -> list[StockRow]:
     """Lock the items that are needed and not locked elsewhere."""
 
 
@@ -107,15 +107,21 @@ def lock_or_skip(escrow: str, items: Sequence[str], keys: Sequence[str], due_max
 # these holds before the locks were had is seen here.
 @sql(
     """SELECT h.key, h.line, h.item, h.quantity, h.state, h.until_us, h.ttl_us, h.at_us
-       FROM faultproof_escrow_hold AS h WHERE h.escrow = :escrow AND h.key IN (
-         SELECT value FROM {keys}
-         UNION SELECT key FROM (SELECT key, item FROM faultproof_escrow_hold
-           WHERE escrow = :escrow AND state = 'held' AND until_us <= {now} ORDER BY until_us LIMIT :due_max) AS due
-         WHERE item IN {items})
-       ORDER BY h.until_us, h.key, h.line"""
+       FROM faultproof_escrow_hold AS h
+       WHERE h.escrow = :escrow AND h.key IN (SELECT value FROM {keys} LIMIT :count) ORDER BY h.key, h.line"""
 )
-def lines(escrow: str, items: Sequence[str], keys: Sequence[str], due_max: int) -> list[LineRow]:
-    """The holds of these keys, and those that are due on these items."""
+def lines(escrow: str, keys: Sequence[str], count: int) -> list[LineRow]:
+    """The holds of these keys."""
+
+
+# The longest overdue thousand are looked at: where no loop runs, this is how long looking takes at most.
+@sql(
+    """SELECT d.key FROM (SELECT key, item, until_us FROM faultproof_escrow_hold
+         WHERE escrow = :escrow AND state = 'held' AND until_us <= {now} ORDER BY until_us LIMIT 1000) AS d
+       WHERE d.item IN {items} ORDER BY d.until_us, d.key LIMIT 100"""
+)
+def due_on(escrow: str, items: Sequence[str]) -> list[str]:
+    """Keys of holds whose time is up and that keep these items from being sold."""
 
 
 @sql("SELECT {now}")
@@ -123,27 +129,29 @@ def clock() -> int:
     """The engine's, now."""
 
 
+# Sums and not results: if ever a lock failed, the table's checks would still refuse to oversell. The escrow's name comes
+# with each row, or SQLite would go through all items of the escrow to find those few.
 @sql(
     """UPDATE faultproof_escrow_item AS i SET total = i.total + moves.total, available = i.available + moves.available,
          reserved = i.reserved + moves.reserved, sold = i.sold + moves.sold
-       FROM {moves} WHERE i.escrow = :escrow AND i.item = moves.item""",
+       FROM {moves} WHERE i.escrow = moves.escrow AND i.item = moves.item""",
     deferred=True,
 )
-def move(escrow: str, moves: Sequence[Move]) -> None:
+def move(moves: Sequence[Move]) -> None:
     """Add to items that are there."""
 
 
 # Another process may create one of them at the same time: then both have added what they have.
 @sql(
     """INSERT INTO faultproof_escrow_item (escrow, item, total, available, reserved, sold)
-       SELECT :escrow, item, total, available, reserved, sold FROM {moves} WHERE true ORDER BY item
+       SELECT escrow, item, total, available, reserved, sold FROM {moves} WHERE true ORDER BY item
        ON CONFLICT (escrow, item) DO UPDATE SET total = faultproof_escrow_item.total + excluded.total,
          available = faultproof_escrow_item.available + excluded.available,
          reserved = faultproof_escrow_item.reserved + excluded.reserved,
          sold = faultproof_escrow_item.sold + excluded.sold""",
     deferred=True,
 )
-def create(escrow: str, moves: Sequence[Move]) -> None:
+def create(moves: Sequence[Move]) -> None:
     """Make items that were not there."""
 
 
@@ -158,10 +166,10 @@ def insert(escrow: str, rows: Sequence[LineRow]) -> None:
 
 @sql(
     """UPDATE faultproof_escrow_hold AS h SET state = changes.state, until_us = changes.until_us, at_us = changes.at_us
-       FROM {changes} WHERE h.escrow = :escrow AND h.key = changes.key""",
+       FROM {changes} WHERE h.escrow = changes.escrow AND h.key = changes.key""",
     deferred=True,
 )
-def change(escrow: str, changes: Sequence[Change]) -> None:
+def change(changes: Sequence[Change]) -> None:
     """Write down what has become of holds."""
 
 
@@ -213,9 +221,21 @@ def due(escrow: str, limit: int) -> list[str]:
     """Keys of holds whose time is up, the longest first; of one with several lines several times."""
 
 
-@sql("SELECT min(until_us) - {now} FROM faultproof_escrow_hold WHERE escrow = :escrow AND state = 'held'")
-def next_due_in_us(escrow: str) -> int | None:
+class Look(NamedTuple):
+    """All that an idle loop asks."""
+
+    due_in_us: int | None
     """Until the next hold is due, if there is any."""
+    over_for_us: int | None
+    """How long the oldest row that nobody can change any more has been so, if there is any."""
+
+
+@sql(
+    """SELECT (SELECT min(until_us) FROM faultproof_escrow_hold WHERE escrow = :escrow AND state = 'held') - {now},
+         {now} - (SELECT min(at_us) FROM faultproof_escrow_hold WHERE escrow = :escrow AND state <> 'held')"""
+)
+def look(escrow: str) -> Look:
+    """Whether there is anything to do."""
 
 
 @sql(

@@ -1,0 +1,378 @@
+"""Escrow's proof: two services sell few things to many, holds run out, under crashes and frozen processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from faultproof.errors import Failed, HoldExpired, TryAgain
+from faultproof.patterns.escrow.books import Books
+from faultproof.patterns.escrow.escrow import Escrow
+from faultproof.patterns.escrow.expiry import Expiry
+from faultproof.patterns.escrow.lanes import Lanes
+from faultproof.patterns.escrow.operations import opened, write_holds, write_items, written
+from faultproof.patterns.escrow.options import EscrowOptions
+from faultproof.patterns.escrow.requests import Confirm, Expire, Hold, Request, Reserve
+from faultproof.patterns.escrow.sql import StockRow
+from faultproof.ports.database import Database
+from faultproof.ports.script import Script, sql
+from faultproof.primitives.group_commit import Err
+from faultproof.primitives.worker import Worker
+from faultproof.prove.process import Process
+from faultproof.prove.proof import Plant, Proof
+from faultproof.prove.world import World
+
+STOCK = {"milk": 4, "bread": 3}
+TTL_S = 0.4
+OPTIONS = EscrowOptions(ttl=TTL_S, lock_timeout=0.1)
+
+
+class Order(NamedTuple):
+    """What one customer wants, and does then: "confirm", "release", or "dawdle" until it is too late to confirm."""
+
+    key: str
+    items: dict[str, int]
+    then: str
+
+
+ORDERS = {
+    "service-1": (
+        Order("o-1", {"milk": 1, "bread": 1}, "confirm"),
+        Order("o-2", {"milk": 2}, "release"),
+        Order("o-3", {"bread": 1, "milk": 1}, "dawdle"),
+    ),
+    "service-2": (
+        Order("o-4", {"milk": 1, "bread": 2}, "dawdle"),
+        Order("o-5", {"milk": 1}, "confirm"),
+        Order("o-6", {"bread": 1}, "confirm"),
+    ),
+}
+WANTED = {order.key: order.items for orders in ORDERS.values() for order in orders}
+
+
+@sql("INSERT INTO told (key) VALUES (:key)")
+def _tell(key: str) -> None: ...
+
+
+def _on_expired(hold: Hold) -> Script[None]:
+    yield from _tell(hold.key)
+
+
+async def _prepare(database: Database) -> None:
+    escrow = Escrow(database)
+    await escrow.install()
+    for item, quantity in STOCK.items():
+        await escrow.restock(item, quantity, key=f"delivery of {item}")
+        # Somebody else has some of each for long: a number that sinks too far does not show as one below zero.
+        await escrow.restock(item, 5, key=f"more {item}")
+        await escrow.reserve({item: 5}, key=f"kept-{item}", ttl=86_400.0)
+    async with database.transaction() as tx:
+        await tx.execute("CREATE TABLE told (n INTEGER PRIMARY KEY, key TEXT NOT NULL)")
+
+
+class _Run:
+    """One run: customers of two services, and a loop that expires their holds."""
+
+    def __init__(self, world: World, plant: str | None) -> None:
+        self._world = world
+        self._plant = plant
+        self._finished: set[str] = set()
+        self._wrong_sums: list[str] = []
+        world.watchers.append(self._watch)
+        for name, orders in ORDERS.items():
+            world.spawn(name, lambda process, orders=orders: self._service(process, orders))  # type: ignore[misc]
+        world.spawn("expiry", self._expiry)
+
+    # -- the processes ------------------------------------------------------------------------------------------------
+
+    def _escrow(self, process: Process) -> Escrow:
+        escrow = Escrow(process.database(), options=OPTIONS, on_expired=_on_expired)
+        escrow._lanes.__class__ = _LANES.get(self._plant or "", Lanes)
+        return escrow
+
+    async def _service(self, process: Process, orders: Sequence[Order]) -> None:
+        escrow = self._escrow(process)
+        async with asyncio.TaskGroup() as group:
+            for order in orders:
+                group.create_task(self._customer(process, escrow, order))
+        self._finished.add(process.name)
+
+    async def _customer(self, process: Process, escrow: Escrow, order: Order) -> None:
+        """Asks again until there is an answer, as a client does; after a crash with the same key."""
+        try:
+            hold = await _answered(process, lambda: escrow.reserve(order.items, key=order.key))
+            process.note("held", order.key, hold.until_us)
+            if order.then == "release":
+                await _answered(process, lambda: escrow.release(hold.key))
+                process.note("released", order.key)
+                return
+            if order.then == "dawdle":
+                await process.env.clock.sleep(TTL_S + 0.5)
+            await _answered(process, lambda: escrow.confirm(hold.key))
+            process.note("confirmed", order.key)
+        except HoldExpired:
+            process.note("expired", order.key)
+        except Failed as refusal:
+            process.note("refused", order.key, str(refusal))
+
+    async def _expiry(self, process: Process) -> None:
+        loop = self._escrow(process).expiry(every=0.2, keep=1_000_000.0)
+        loop.__class__ = _LOOPS.get(self._plant or "", Expiry)
+        await Worker(process.env, loop).run()
+
+    # -- the verdict --------------------------------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        if len(self._finished) < len(ORDERS):
+            return False
+        return not self._world.store.fetch(
+            "SELECT 1 FROM faultproof_escrow_hold WHERE state = 'held' AND key NOT LIKE 'kept-%' LIMIT 1"
+        )
+
+    def _watch(self) -> None:
+        """After every commit."""
+        if self._wrong_sums:
+            return
+        for item, total, available, reserved, sold, held, confirmed in self._world.store.fetch(
+            """SELECT i.item, i.total, i.available, i.reserved, i.sold,
+                 sum(CASE WHEN h.state = 'held' THEN h.quantity ELSE 0 END),
+                 sum(CASE WHEN h.state = 'confirmed' THEN h.quantity ELSE 0 END)
+               FROM faultproof_escrow_item i LEFT JOIN faultproof_escrow_hold h ON h.item = i.item GROUP BY i.item"""
+        ):
+            if available + reserved + sold != total or min(available, reserved, sold) < 0:
+                self._wrong_sums.append(f"{item}: {available} available, {reserved} held, {sold} sold of {total}")
+            if (reserved, sold) != (held, confirmed):
+                self._wrong_sums.append(
+                    f"{item}: {reserved} held and {sold} sold by its numbers, {held} and {confirmed} by the holds"
+                )
+
+    def violations(self) -> list[str]:
+        fetch = self._world.store.fetch
+        wrong = [f"{name} died of {error!r}" for name, error in self._world.deaths]
+        wrong += self._wrong_sums
+        states: dict[str, str] = {}
+        items: dict[str, dict[str, int]] = defaultdict(dict)
+        for key, item, quantity, state in fetch(
+            "SELECT key, item, quantity, state FROM faultproof_escrow_hold WHERE key LIKE 'o-%' ORDER BY key, line"
+        ):
+            order = key.partition("#")[0]
+            if items[order].get(item):
+                wrong.append(f"{order} has more than one hold of {item}")
+            items[order][item] = quantity
+            if states.setdefault(order, state) != state:
+                wrong.append(f"the lines of {order} do not stand together")
+        wrong += [f"{order} holds {held}, not {WANTED[order]}" for order, held in items.items() if held != WANTED[order]]
+        told = [key.partition("#")[0] for (key,) in fetch("SELECT key FROM told")]
+        expired = sorted(order for order, state in states.items() if state == "expired")
+        if sorted(told) != expired:
+            wrong.append(f"{expired} have expired, and it was told of {sorted(told)}")
+        return wrong + self._broken_words(states)
+
+    def _broken_words(self, states: dict[str, str]) -> list[str]:
+        """What a customer was told, and is not so."""
+        wrong, until = [], {}
+        for kind, order, *facts in self._world.notes:
+            if order not in states:
+                wrong += [f"{order} was told {kind!r}, and there is no hold"] * (kind != "refused")
+            elif kind in ("confirmed", "released", "expired") and states[order] != kind:
+                wrong.append(f"{order} was told {kind!r}, and is {states[order]}")
+            elif kind == "held" and until.setdefault(order, facts) != facts:
+                wrong.append(f"{order} was told of two holds")
+        return wrong
+
+
+async def _answered(process: Process, ask: Any) -> Any:
+    """The answer of somebody who was busy comes later."""
+    while True:
+        try:
+            return await ask()
+        except TryAgain:
+            await process.env.clock.sleep(0.05)
+
+
+# -- planted bugs: what an escrow looks like that somebody simplified ----------------------------------------------------
+
+
+def _told(books: Books) -> Script[None]:
+    for hold in books.expired:
+        yield from _on_expired(hold)
+
+
+class _Planted(Lanes):
+    """Each call for itself, in a way of its own."""
+
+    async def submit(self, request: Request) -> Any:
+        (decision,) = await self._carried_out([request])
+        if isinstance(decision, Err):
+            raise decision.error
+        return decision.value
+
+    async def _carried_out(self, requests: list[Request]) -> Any:
+        return await self._database.transact(lambda: self._broken(requests))
+
+    def _broken(self, requests: list[Request]) -> Script[Any]:
+        raise NotImplementedError
+
+    @property
+    def _database(self) -> Database:
+        return self._quick._database
+
+
+class _Splits(_Planted):
+    """The item's numbers in one transaction, the hold in the next."""
+
+    async def _carried_out(self, requests: list[Request]) -> Any:
+        books = Books(waits=True)
+        decisions: Any = None
+
+        def numbers() -> Script[None]:
+            nonlocal books, decisions
+            books = yield from opened(self._escrow, requests, waits=True)
+            decisions = books.decide(requests)
+            yield from write_items(self._escrow, books)
+            yield from _told(books)
+
+        await self._database.transact(numbers)
+        await self._database.transact(write_holds(self._escrow, books))
+        return decisions
+
+
+@sql(
+    """UPDATE faultproof_escrow_item AS i SET total = rows.total, available = rows.available, reserved = rows.reserved,
+         sold = rows.sold FROM {rows} WHERE i.item = rows.item"""
+)
+def _overwrite(rows: Sequence[StockRow]) -> None: ...
+
+
+class _DoesNotLock(_Planted):
+    """It looks in one transaction, and writes what it has calculated in the next."""
+
+    async def _carried_out(self, requests: list[Request]) -> Any:
+        books = await self._database.transact(lambda: opened(self._escrow, requests, waits=True))
+        decisions = books.decide(requests)
+
+        def blindly() -> Script[None]:
+            rows = [StockRow(i, s.total, s.available, s.reserved, s.sold) for i, s in books.stocks.items()]
+            yield from _overwrite(rows)
+            yield from write_holds(self._escrow, books)
+            yield from _told(books)
+
+        await self._database.transact(blindly)
+        return decisions
+
+
+class _ConfirmsTheExpired(_Planted):
+    """Whoever confirms has paid, so it is sold."""
+
+    def _broken(self, requests: list[Request]) -> Script[Any]:
+        books = yield from opened(self._escrow, requests, waits=True)
+        for request in requests:
+            entry = books.entries.get(request.key)
+            if isinstance(request, Confirm) and entry is not None:
+                entry.state, entry.until_us = "held", books.now + 1
+        decisions = books.decide(requests)
+        yield from written(self._escrow, books)
+        yield from _told(books)
+        return decisions
+
+
+class _ReservesAgain(Lanes):
+    """A key of its own for each request, and not the caller's for each order."""
+
+    async def submit(self, request: Request) -> Any:
+        if isinstance(request, Reserve):
+            process = self._quick._database.env.process
+            request = Reserve(f"{request.key}#{process}", request.lines, request.ttl_us)
+        return await super().submit(request)
+
+
+class _ReservesInParts(Lanes):
+    """An item after the other."""
+
+    async def submit(self, request: Request) -> Any:
+        if not isinstance(request, Reserve):
+            return await super().submit(request)
+        first, *rest = request.lines
+        hold = await super().submit(Reserve(request.key, (first,), request.ttl_us))
+        for number, line in enumerate(rest):
+            await super().submit(Reserve(f"{request.key}#{number}", (line,), request.ttl_us))
+        return hold
+
+
+class _ExpiresTwice(Expiry):
+    """What was due a moment ago is returned, whatever has become of it."""
+
+    def _expire(self, keys: list[str], waits: bool) -> Script[Any]:
+        requests = [Expire(key) for key in keys]
+        books = yield from opened(self._escrow, requests, waits=True)
+        for entry in books.entries.values():
+            books._expire(entry)
+        yield from written(self._escrow, books)
+        yield from _told(books)
+        return [None for _ in keys]
+
+
+class _ReturnsLater(Expiry):
+    """The hold is over in one transaction, and its stock is returned in the next."""
+
+    async def _attempt(self, keys: list[str], *, waits: bool) -> list[str]:
+        requests = [Expire(key) for key in keys]
+        books = Books(waits=True)
+
+        def over() -> Script[None]:
+            nonlocal books
+            books = yield from opened(self._escrow, requests, waits=True)
+            books.decide(requests)
+            yield from write_holds(self._escrow, books)
+            yield from _told(books)
+
+        await self._database.transact(over)
+        await self._database.transact(write_items(self._escrow, books))
+        return []
+
+
+_LANES: dict[str, type[Lanes]] = {
+    "split transaction": _Splits,
+    "no lock": _DoesNotLock,
+    "confirm after expiry": _ConfirmsTheExpired,
+    "no idempotency key": _ReservesAgain,
+    "partial hold": _ReservesInParts,
+}
+_LOOPS: dict[str, type[Expiry]] = {"expires twice": _ExpiresTwice, "returns later": _ReturnsLater}
+
+
+ESCROW = Proof(
+    name="faultproof.patterns.escrow.proof:ESCROW",
+    claim=(
+        "After every commit available + reserved + sold is the total of each item, and its numbers are the sums of its "
+        "holds; a hold is of all its items or of none; the stock of each hold that expires is returned once, and that is "
+        "told of once; who was told that his hold is there, confirmed, released or expired, was told the truth; the same "
+        "key is the same hold."
+    ),
+    faults=(
+        "a process dies before or after any commit or answer, and is started again",
+        "a process is frozen there for longer than its holds last, replaced, and wakes up",
+    ),
+    assumptions=(
+        "a commit that was acknowledged survives (the database's durability setting)",
+        "who gets no answer asks again with the same key",
+    ),
+    not_tested=(
+        "two transactions at the same time: simulated SQLite has one writer, so PostgreSQL's row locks are not tried",
+        "a COMMIT whose answer is lost while the process lives on",
+        "clocks that jump: in simulation all processes share one",
+    ),
+    prepare=_prepare,
+    start=_Run,
+    plants=(
+        Plant(name="no lock", breaks="what was read is written back later: sales in between are undone"),
+        Plant(name="split transaction", breaks="numbers and hold commit apart: a crash between loses stock"),
+        Plant(name="expires twice", breaks="a loop that was frozen returns the stock once more"),
+        Plant(name="returns later", breaks="a hold is over and its stock not yet returned: a crash between loses it"),
+        Plant(name="confirm after expiry", breaks="what was returned, and may be sold to others, is sold"),
+        Plant(name="no idempotency key", breaks="a customer who asks again after a crash gets a second hold"),
+        Plant(name="partial hold", breaks="a hold of several items is made one by one: some are held without the others"),
+    ),
+)
