@@ -18,7 +18,6 @@ import signal
 import socket
 import sqlite3
 import sys
-from collections import Counter
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -32,27 +31,33 @@ from starlette.types import Receive, Scope, Send
 Fate = Literal["answered", "failed", "lost", "late", "declined", "void"]
 BODY_BYTES_MAX = 16 * 1024
 KEY_CHARS_MAX = 255
-KEYS_MAX = 1_000_000
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS done (
   key TEXT PRIMARY KEY, action TEXT NOT NULL, order_id TEXT NOT NULL, amount INTEGER NOT NULL, of TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS done_of ON done (of) WHERE of IS NOT NULL;
+CREATE TABLE IF NOT EXISTS decided (
+  action TEXT NOT NULL, order_id TEXT NOT NULL, refused INTEGER NOT NULL, PRIMARY KEY (action, order_id)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS call (n INTEGER PRIMARY KEY, key TEXT NOT NULL, action TEXT NOT NULL, fate TEXT NOT NULL);
 """
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """How bad it is. Parts of all calls, except for `declined` and `refused`: parts of all orders. Times in seconds."""
+    """How bad it is. Parts of all calls, except for `declined` and `refused`: parts of all orders. Times in seconds.
+
+    A tenth of all orders must be undone, and a twentieth of all answers lost, or a run shows too little. So both are more
+    than that by themselves, whatever the stock does; and they are dealt out and not drawn: a run of three orders has one
+    that is declined as surely as one of three thousand has its 240.
+    """
 
     listener: int
     """An inherited socket that listens on loopback."""
     path: str
     """Of its database."""
     seed: int
-    declined: float = 0.07
+    declined: float = 0.08
     """Cards that no attempt will charge."""
-    refused: float = 0.05
+    refused: float = 0.06
     """Addresses that nothing can be shipped to."""
     failed: float = 0.05
     """Calls answered 503, with nothing done."""
@@ -90,12 +95,33 @@ ACTIONS = {
 UNDOES = {"refund": "charge", "cancel": "ship"}
 
 
+class Share:
+    """So many of all, evenly, and the second among them; at the end it has been as many as the part says."""
+
+    def __init__(self, part: float, *, begun: float | None = None) -> None:
+        """`begun`: how much of the first one is there already, from 0 to 1."""
+        self._part = part
+        self._sum = max(0.0, 1 - 1.5 * part) if begun is None else begun
+
+    def comes(self) -> bool:
+        """Whether this is one of them."""
+        self._sum += self._part
+        if not self._part or self._sum < 1:
+            return False
+        self._sum -= 1
+        return True
+
+
 class Provider:
-    """Does the work, and decides what becomes of each call. The same seed, keys and attempts have the same fate."""
+    """Does the work, and decides what becomes of each call."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
-        self._calls: Counter[str] = Counter()  # bounded: by KEYS_MAX, after which it begins anew
+        self._rng = random.Random(f"provider-{terms.seed}")  # noqa: S311  # to be repeated, not to be secret
+        self._failed = Share(terms.failed)
+        self._late = Share(terms.late, begun=0.5)  # it takes long: not in every small run
+        self._lost = Share(terms.lost)
+        self._refused = {"charge": Share(terms.declined), "ship": Share(terms.refused)}
         self._database = sqlite3.connect(terms.path, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
@@ -103,20 +129,19 @@ class Provider:
 
     async def call(self, action: str, key: str, asked: Asked) -> tuple[Fate, dict[str, str | int]]:
         """Carry a call out; its fate, and what the answer says."""
-        terms, draw = self._terms, self._drawn(key)
-        await asyncio.sleep(draw.random() * terms.slow_s)
-        chance = draw.random()
-        if chance < terms.failed:
+        await asyncio.sleep(self._rng.random() * self._terms.slow_s)
+        if self._failed.comes():
             return self._noted("failed", key, action), {"error": "out of order: try again"}
-        if chance < terms.failed + terms.late:
-            await asyncio.sleep(terms.late_s)
+        is_late = self._late.comes()
+        if is_late:
+            await asyncio.sleep(self._terms.late_s)
         said = self._work(action, key, asked)
         if isinstance(said, str):
             return self._noted("declined" if said != "void" else "void", key, action), {"error": said}
         answer: dict[str, str | int] = {"reference": f"{action}-{key}", "amount": said.amount}
-        if chance < terms.failed + terms.late:
+        if is_late:
             return self._noted("late", key, action), answer
-        if chance < terms.failed + terms.late + terms.lost:
+        if self._lost.comes():
             return self._noted("lost", key, action), answer
         return self._noted("answered", key, action), answer
 
@@ -155,14 +180,15 @@ class Provider:
         return None if row is None else Done(*row)
 
     def _refuses(self, action: str, order: str) -> bool:
-        draw = random.Random(f"{self._terms.seed}/{action}/{order}").random()  # noqa: S311  # to be repeated
-        return draw < (self._terms.declined if action == "charge" else self._terms.refused)
-
-    def _drawn(self, key: str) -> random.Random:
-        if len(self._calls) > KEYS_MAX:
-            self._calls.clear()
-        self._calls[key] += 1
-        return random.Random(f"{self._terms.seed}/{key}/{self._calls[key]}")  # noqa: S311  # to be repeated
+        """Once for each order, whatever the key."""
+        row = self._database.execute(
+            "SELECT refused FROM decided WHERE action = ? AND order_id = ?", (action, order)
+        ).fetchone()
+        if row is not None:
+            return bool(row[0])
+        refused = self._refused[action].comes()
+        self._database.execute("INSERT INTO decided VALUES (?, ?, ?)", (action, order, refused))
+        return refused
 
     def _noted(self, fate: Fate, key: str, action: str) -> Fate:
         self._database.execute("INSERT INTO call (key, action, fate) VALUES (?, ?, ?)", (key, action, fate))
