@@ -39,7 +39,15 @@ _WIDTH_PIPED = 110
 _A_PROCESS_FAILED = 4
 _TERMINATED = 128 + signal.SIGTERM
 
-Mistake = Literal["dual-write", "no-inbox", "ack-early"]
+Mistake = Literal[
+    "dual-write",
+    "no-inbox",
+    "ack-early",
+    "undo-after",
+    "no-idempotency-key",
+    "no-lock",
+    "confirm-after-expiry",
+]
 Synchronous = Literal["full", "normal"]
 
 

@@ -85,8 +85,8 @@ def words(verdict: Verdict) -> list[str]:
         "",
         f"{verdict.accepted:,} orders in {verdict.seconds:.1f} s ({verdict.orders_per_second:.0f}/s); "
         f"{verdict.retries:,} retries; seed {verdict.seed}{planted}",
-        f"{verdict.fulfilled:,} orders fulfilled, {verdict.compensated:,} undone; of the provider's {verdict.answers:,} answers "
-        f"{verdict.answers_lost:,} were lost",
+        f"{verdict.fulfilled:,} orders fulfilled, {verdict.compensated:,} undone; of the provider's {verdict.answers:,} "
+        f"answers {verdict.answers_lost:,} were lost",
         f"faults: {_faults(verdict)}",
         f"assumed: {verdict.durability}; the operating system and the disk go on. Not tested: power loss, a lost disk, "
         "more than one machine",
@@ -97,11 +97,13 @@ def words(verdict: Verdict) -> list[str]:
 def _faults(verdict: Verdict) -> str:
     if not verdict.kill_every:
         return "none; no kill was asked for"
+    target = verdict.aim or verdict.planted
+    if verdict.delays:
+        return f"{verdict.delays:,} orders held up in the window of {target}"
     if not verdict.kills:
         return "none; no kills"
     roles = ", ".join(f"{count} {role}" for role, count in verdict.kills_by_role.items())
     states = ", ".join(f"{count} {state}" for state, count in sorted(verdict.kills_by_state.items()))
-    target = verdict.aim or verdict.planted
     aimed = f"; aimed at the window of {target}" if target else ""
     restarts = f"; {verdict.server_restarts} immediate restarts of the server" if verdict.server_restarts else ""
     return f"{verdict.kills} kills, {verdict.kills_while_busy} of them of busy processes ({roles}; {states}){aimed}{restarts}"

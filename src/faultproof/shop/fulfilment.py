@@ -15,15 +15,14 @@ from faultproof.patterns.escrow import Escrow, EscrowOptions
 from faultproof.patterns.saga import Saga, Step, StepContext, StepRetry
 from faultproof.ports.database import Database, Transaction
 from faultproof.shop.baskets import Basket, Line
-from faultproof.shop.board import Flag, State, unseen
+from faultproof.shop.board import Flag, State
+from faultproof.shop.delays import HOLD_S, Delays
 from faultproof.shop.http import Connection, Unreachable
 
 NAME = "fulfilment"
 """The saga's name."""
 STOCK = "stock"
 """The escrow's name."""
-HOLD_S = 300.0
-"""Longer than any run: what is held is confirmed or released, and never lost to the clock."""
 PRICE = 125
 """Of one unit of anything, in cents."""
 SHORT = 0.8
@@ -32,6 +31,8 @@ the stock, or come back from it: with 0.87 there would be enough for all others.
 DEADLINE_S = 60.0
 CALL_S = 1.0
 """Less than the provider takes when it is late."""
+STEP_S = 5.0
+"""More than a call, and what orders are held up before it when somebody aims at that."""
 CONNECTIONS_MAX = 64
 
 # Not rarer than kills come, and more attempts than the provider and all kills of a run can spoil.
@@ -114,23 +115,22 @@ class Fulfilment:
     book what is held as sold.
     """
 
-    def __init__(self, database: Database, provider: Provider, flag: Flag) -> None:
+    def __init__(self, database: Database, provider: Provider, flag: Flag, delays: Delays) -> None:
         self.stock = stock(database)
         self._provider = provider
         self._flag = flag
+        self._delays = delays
         self._calls = 0
-        ship = Step.remote(
-            self._ship, undo=self._cancel, name="ship", timeout=2 * CALL_S, retry=RETRY, undo_retry=RETRY
-        )
+        ship = Step.remote(self._ship, undo=self._cancel, name="ship", timeout=STEP_S, retry=RETRY, undo_retry=RETRY)
         self.saga: Saga[Order] = Saga(
             database,
             NAME,
             input=Order,
             steps=[
                 Step.remote(
-                    self._charge, undo=self._refund, name="charge", timeout=2 * CALL_S, retry=RETRY, undo_retry=RETRY
+                    self._charge, undo=self._refund, name="charge", timeout=STEP_S, retry=RETRY, undo_retry=RETRY
                 ),
-                Step.local(self._reserve, undo=self._release, name="reserve", retry=RETRY, undo_retry=RETRY),
+                self._reserving(),
                 ship,
                 Step.local(self._confirm, name="confirm", retry=RETRY),
             ],
@@ -143,45 +143,53 @@ class Fulfilment:
         await self.stock.close()
         self._provider.close()
 
+    def _reserving(self) -> Step[Order, None]:
+        return Step.local(self._reserve, undo=self._release, name="reserve", retry=RETRY, undo_retry=RETRY)
+
     # -- steps --------------------------------------------------------------------------------------------------------
 
     async def _charge(self, context: StepContext[Order]) -> str:
         return await self._call("/payment/charge_card", context, amount=context.input.amount)
 
     async def _refund(self, context: StepContext[Order], reference: str | None) -> None:
-        await self._call("/payment/refund_card", context, of=context.undone_key)
+        await self._call("/payment/refund_card", context, of=self._key(context.undone_key or ""))
 
     async def _reserve(self, context: StepContext[Order], tx: Transaction) -> None:
+        await self._delays.before_taking()
         # With the journal's entry or not at all: a call of its own might commit after whoever made it has given it up.
-        await self.stock.reserve(_quantities(context.input.lines), key=context.id, tx=tx)
+        await self.stock.reserve(_quantities(context.input.lines), key=context.id, ttl=self._delays.hold_s, tx=tx)
 
     async def _release(self, context: StepContext[Order], nothing: None, tx: Transaction) -> None:
         with suppress(HoldEnded):  # its time was up, so it is available already
             await self.stock.release(context.id, tx=tx)
 
     async def _ship(self, context: StepContext[Order]) -> str:
-        await self.stock.extend(context.id)  # nothing is shipped that is not held, and will be until it is booked
+        await self._delays.before_shipping()
+        await self._keep(context)
         return await self._call("/shipping/create_shipment", context)
 
+    async def _keep(self, context: StepContext[Order]) -> None:
+        """Nothing is shipped that is not held, and will be until it is booked."""
+        await self.stock.extend(context.id, ttl=HOLD_S)
+
     async def _cancel(self, context: StepContext[Order], reference: str | None) -> None:
-        await self._call("/shipping/cancel_shipment", context, of=context.undone_key)
+        await self._call("/shipping/cancel_shipment", context, of=self._key(context.undone_key or ""))
 
     async def _confirm(self, context: StepContext[Order], tx: Transaction) -> None:
         await self.stock.confirm(context.id, tx=tx)
+
+    def _key(self, key: str) -> str:
+        """What the provider is to recognise the call by: the saga's own, the same after a crash."""
+        return key
 
     async def _call(self, path: str, context: StepContext[Order], **asked: object) -> str:
         self._calls += 1
         self._flag.show(State.CALLING)
         try:
-            return await self._provider.call(path, context.key, order=context.id, **asked)
+            return await self._provider.call(path, self._key(context.key), order=context.id, **asked)
         finally:
             self._calls -= 1
             self._flag.show(State.CALLING if self._calls else State.IDLE)
-
-
-def started_here(database: Database) -> Saga[Order]:
-    """The saga, for a process that starts it and leaves its steps to others."""
-    return Fulfilment(database, Provider(0), unseen()).saga
 
 
 def _quantities(lines: Sequence[Line]) -> dict[str, int]:

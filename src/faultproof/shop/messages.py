@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from faultproof.shop.planted import Breakage
+from faultproof.shop.mistakes import Breakage
 
 Role = Literal["api", "sequencer", "consumer", "orchestrator"]
 ROLES: tuple[Role, ...] = ("api", "sequencer", "consumer", "orchestrator")
@@ -64,6 +64,10 @@ class Missed(msgspec.Struct, frozen=True, tag="missed"):
     role: Role
 
 
+class Delayed(msgspec.Struct, frozen=True, tag="delayed"):
+    """An order is being held up where a mistake would show."""
+
+
 class Died(msgspec.Struct, frozen=True, tag="died"):
     """A process ended that nobody killed. `status`: negative for a signal."""
 
@@ -78,4 +82,4 @@ class Trouble(msgspec.Struct, frozen=True, tag="trouble"):
     sentence: str
 
 
-Message = Started | Killed | Missed | Died | Trouble
+Message = Started | Killed | Missed | Delayed | Died | Trouble

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from faultproof.errors import InvalidInput
-from faultproof.shop.planted import Breakage
+from faultproof.shop.mistakes import DELAYED, Breakage
 from faultproof.shop.stores import Store
 
 
@@ -53,9 +53,9 @@ class ShopOptions:
     def ttl(self) -> float:
         """Lease time. Short where processes are killed, so that others take over soon. Without kills a slow machine
         must not lose a lease: the planted bugs would show for another reason than theirs."""
-        return 1.0 if self.kill_every else 15.0
+        return 1.0 if self.kill_every and self.target not in DELAYED else 15.0
 
     @property
     def target(self) -> Breakage | None:
-        """The mistake in whose window all kills go; None: busy processes of every role are killed in turn."""
+        """The mistake in whose window all kills or delays go; None: busy processes of every role are killed in turn."""
         return self.aim or self.planted

@@ -17,7 +17,7 @@ from faultproof.primitives.idempotency import Idempotency
 from faultproof.shop import sql
 from faultproof.shop.baskets import Basket
 from faultproof.shop.board import Flag, State
-from faultproof.shop.fulfilment import DEADLINE_S, Order, order, started_here
+from faultproof.shop.fulfilment import DEADLINE_S, Order, order
 from faultproof.shop.sql import Sold
 
 LOG = "shop"
@@ -61,10 +61,10 @@ class Orders:
     that locks the item's row. Raises `KeyReused` for a key with other content.
     """
 
-    def __init__(self, database: Database, flag: Flag) -> None:
+    def __init__(self, database: Database, flag: Flag, saga: Saga[Order]) -> None:
         self._database = database
         self._flag = flag
-        self._saga = started_here(database)
+        self._saga = saga
         self._outbox = outbox(database)
         self._answers = answers(database)
         self._together: GroupCommit[Request, str] = GroupCommit(database, self._apply, name="orders")

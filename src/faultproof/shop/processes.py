@@ -15,8 +15,8 @@ import msgspec
 
 from faultproof.errors import Repair
 from faultproof.shop.killing import window
-from faultproof.shop.messages import ROLES, Command, Died, Fleet, Killed, Message, Missed, Role, Trouble
-from faultproof.shop.planted import Breakage
+from faultproof.shop.messages import ROLES, Command, Delayed, Died, Fleet, Killed, Message, Missed, Role, Trouble
+from faultproof.shop.mistakes import DELAYED, Breakage
 from faultproof.shop.timeline import Kill, Timeline
 
 _END_S = 15.0
@@ -38,6 +38,7 @@ class Processes:
         self.states: Counter[str] = Counter()
         """What the killed ones were doing."""
         self.kills_while_busy = 0
+        self.delays = 0
         self.misses: Counter[Role] = Counter()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._keeper = keeper
@@ -79,6 +80,8 @@ class Processes:
             self._timeline.kills.append(Kill(self._timeline.now(), message.role, message.slot, message.state))
         elif isinstance(message, Missed):
             self.misses[message.role] += 1
+        elif isinstance(message, Delayed):
+            self.delays += 1
         elif isinstance(message, Trouble):
             self._fail(Repair(message.sentence))
         elif isinstance(message, Died):
@@ -93,6 +96,8 @@ class Processes:
 
     def missing(self, target: Breakage | None) -> list[Role]:
         """The roles that were to be killed and have not been."""
+        if target in DELAYED:
+            return []
         wanted = ROLES if target is None else (window(target).role,)
         return [role for role in wanted if not self.kills[role]]
 

@@ -26,9 +26,11 @@ from faultproof.primitives.worker import Loop, Worker
 from faultproof.shop import planted
 from faultproof.shop.api import Service, application
 from faultproof.shop.board import Flag, State
+from faultproof.shop.delays import Delays
 from faultproof.shop.effects import GROUPS, Effect, shown
-from faultproof.shop.fulfilment import Fulfilment, Provider
-from faultproof.shop.messages import Fleet, Role, Trouble
+from faultproof.shop.fulfilment import Provider
+from faultproof.shop.messages import Delayed, Fleet, Message, Role, Trouble
+from faultproof.shop.mishandled import fulfilling, started_here
 from faultproof.shop.orders import Orders, outbox
 from faultproof.shop.stores import is_postgres
 from faultproof.shop.watched import Watched
@@ -59,8 +61,13 @@ def run(role: Role, fleet: Fleet, flag: Flag, listener: int, lifeline: int) -> i
 
 
 def tell(error: Repair) -> None:
-    """Report what only a person can repair, on the pipe that the keeper reports on. Such a short line is not torn."""
-    os.write(sys.stdout.fileno(), msgspec.json.encode(Trouble(str(error)[:2_000])) + b"\n")
+    """Report what only a person can repair."""
+    _say(Trouble(str(error)[:2_000]))
+
+
+def _say(message: Message) -> None:
+    # On the pipe that the keeper reports on. Such a short line is not torn.
+    os.write(sys.stdout.fileno(), msgspec.json.encode(message) + b"\n")
 
 
 async def _run(role: Role, fleet: Fleet, flag: Flag, listener: int, lifeline: int) -> None:
@@ -99,9 +106,10 @@ async def _connected(url: str) -> Database:
 
 
 async def _serve(database: Database, fleet: Fleet, flag: Flag, listener: int) -> None:
-    service: Service = Orders(database, flag)
+    saga = started_here(database, fleet.planted)
+    service: Service = Orders(database, flag, saga)
     if fleet.planted == "dual-write":
-        service = planted.DualWrite(database, flag, str(Path(fleet.directory) / "dual-write.lock"))
+        service = planted.DualWrite(database, flag, saga, str(Path(fleet.directory) / "dual-write.lock"))
     server = uvicorn.Server(_configured(application(service)))
     # uvicorn raises the signal again after its shutdown, for the handler that was there before: let that do nothing, so
     # that the database is closed in good order.
@@ -111,7 +119,8 @@ async def _serve(database: Database, fleet: Fleet, flag: Flag, listener: int) ->
 
 
 async def _orchestrate(database: Database, fleet: Fleet, flag: Flag) -> None:
-    fulfilment = Fulfilment(database, Provider(fleet.provider), flag)
+    delays = Delays(fleet.target if fleet.kill_every else None, lambda: _say(Delayed()))
+    fulfilment = fulfilling(database, Provider(fleet.provider), flag, delays, fleet.planted)
     runner = fulfilment.saga.runner(concurrency=_SAGAS, ttl=fleet.ttl)
     await Worker(database.env, runner, fulfilment.stock.expiry()).run_until_signal()
     await fulfilment.close()

@@ -21,10 +21,13 @@ from faultproof.shop.audit import Audit, audit
 from faultproof.shop.baskets import Basket
 from faultproof.shop.board import unseen
 from faultproof.shop.customers import Customers, Progress, Unanswered
+from faultproof.shop.delays import Delays
 from faultproof.shop.effects import GROUPS
 from faultproof.shop.fulfilment import NAME, Fulfilment, Provider, fill
 from faultproof.shop.journal import Journal, read_journal
 from faultproof.shop.messages import Command, Fleet
+from faultproof.shop.mishandled import prepare
+from faultproof.shop.mistakes import Breakage
 from faultproof.shop.options import ShopOptions
 from faultproof.shop.orders import answers, outbox
 from faultproof.shop.processes import Processes, listen, started
@@ -90,7 +93,7 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
     store = options.store
     async with connect(store.url) as database:
         name, durability = await store.name(database), database.durability
-        shop = await _opened(database, baskets)
+        shop = await _opened(database, baskets, options.planted)
         try:
             gave_up, orders_s = await _under_fire(options, baskets, database, shop, directory, status)
         except Repair as error:
@@ -149,15 +152,16 @@ async def _under_fire(
     return gave_up, orders_s
 
 
-async def _opened(database: Database, baskets: Sequence[Basket]) -> Shop:
+async def _opened(database: Database, baskets: Sequence[Basket], planted: Breakage | None) -> Shop:
     """The tables, in a database that has none yet."""
     shop = outbox(database)
     await database.install(sql.SCHEMA)
     await shop.install()
     await answers(database).install()
-    fulfilment = Fulfilment(database, Provider(0), unseen())
+    fulfilment = Fulfilment(database, Provider(0), unseen(), Delays())
     await fulfilment.saga.install()
     await fulfilment.stock.install()
+    await prepare(database, planted)
     await fill(database, baskets)
     for group in GROUPS:
         await shop.consumer(group, GROUPS[group]).open()

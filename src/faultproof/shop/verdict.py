@@ -6,8 +6,8 @@ import msgspec
 
 from faultproof.shop.findings import Check
 from faultproof.shop.messages import ROLES, Role
+from faultproof.shop.mistakes import DELAYED, Breakage
 from faultproof.shop.options import ShopOptions
-from faultproof.shop.planted import Breakage
 from faultproof.shop.run import Outcome
 
 HELD, VIOLATED, VACUOUS = 0, 1, 3
@@ -54,6 +54,8 @@ class Verdict(msgspec.Struct, kw_only=True):
     kills_while_busy: int
     kills_by_role: dict[Role, int]
     kills_by_state: dict[str, int]
+    delays: int
+    """Orders that were held up where a mistake would show."""
     server_restarts: int
     """Of the shop's own server, in the midst of the orders; 0 for a server that is not its own, and for a file."""
     retries: int
@@ -111,6 +113,7 @@ def judge(options: ShopOptions, outcome: Outcome) -> Verdict:
         kills_while_busy=processes.kills_while_busy,
         kills_by_role={role: processes.kills[role] for role in ROLES},
         kills_by_state=dict(processes.states),
+        delays=processes.delays,
         server_restarts=outcome.server_restarts,
         retries=outcome.progress.retries,
         seconds=round(outcome.seconds, 2),
@@ -132,6 +135,8 @@ def _vacuous(options: ShopOptions, outcome: Outcome) -> str | None:
         return f"only {outcome.audit.answers_lost} answers of the provider were lost: take more orders"
     if options.kill_every == 0:
         return None
+    if options.target in DELAYED:
+        return None if outcome.processes.delays else "no order was held up: take more orders"
     if outcome.processes.kills_while_busy == 0:
         return "no process was killed while it was busy: take more orders, or kill more often"
     if options.store.crash is not None and options.target is None and not outcome.server_restarts:
