@@ -9,12 +9,14 @@ from faultproof.shop.mistakes import Breakage
 
 HOLD_S = 300.0
 """Longer than any run: what is held is confirmed or released, and never lost to the clock."""
-_SHORT_HOLD_S = 1.0
-_EXPIRED_S = 2.6
+_SHORT_HOLD_S = 2.5
+"""Longer than a call may wait for a lock, as the escrow asks."""
+_EXPIRED_S = 4.0
 """More than a short hold and the second after which it is given back at the latest."""
 _BETWEEN_S = 0.02
 """Enough for others to buy what somebody has just seen; and the correct shop waits it out with the database locked."""
 _EVERY = 6
+"""Of the orders that get as far as shipping, the second of each so many is held up there."""
 
 
 def _nobody() -> None:

@@ -31,7 +31,7 @@ the stock, or come back from it: with 0.87 there would be enough for all others.
 DEADLINE_S = 60.0
 CALL_S = 1.0
 """Less than the provider takes when it is late."""
-STEP_S = 5.0
+STEP_S = 8.0
 """More than a call, and what orders are held up before it when somebody aims at that."""
 CONNECTIONS_MAX = 64
 

@@ -12,6 +12,8 @@ from faultproof.shop.run import Outcome
 
 HELD, VIOLATED, VACUOUS = 0, 1, 3
 """Exit statuses."""
+FULFILLED_LEAST = 0.1
+"""Of the orders: a shop that undoes whatever it is asked for is sound, and of no use."""
 COMPENSATED_LEAST, LOST_LEAST = 0.1, 0.05
 """Of the orders, and of the provider's answers: with fewer a run shows too little of what goes wrong."""
 
@@ -129,6 +131,8 @@ def judge(options: ShopOptions, outcome: Outcome) -> Verdict:
 
 def _vacuous(options: ShopOptions, outcome: Outcome) -> str | None:
     """What was asked for and did not happen."""
+    if outcome.audit.fulfilled < FULFILLED_LEAST * outcome.audit.accepted:
+        return f"only {outcome.audit.fulfilled} orders could be fulfilled: look into the database for what kept the others"
     if outcome.audit.compensated < COMPENSATED_LEAST * outcome.audit.accepted:
         return f"only {outcome.audit.compensated} orders had to be undone: take more orders"
     if outcome.audit.answers_lost < LOST_LEAST * outcome.audit.answers:
