@@ -53,7 +53,7 @@ def _told(status: Status) -> str:
     return (
         f"{seconds:5.1f} s  {progress.answered:,}/{progress.total:,} orders  {progress.answered / seconds:.0f}/s  "
         f"{progress.retries:,} retries  {processes.kills.total()} kills ({processes.kills_while_busy} busy)  "
-        f"lag {status.lag:,}"
+        f"lag {status.lag:,}  {status.sagas:,} under way"
     )
 
 

@@ -132,7 +132,9 @@ def judge(options: ShopOptions, outcome: Outcome) -> Verdict:
 def _vacuous(options: ShopOptions, outcome: Outcome) -> str | None:
     """What was asked for and did not happen."""
     if outcome.audit.fulfilled < FULFILLED_LEAST * outcome.audit.accepted:
-        return f"only {outcome.audit.fulfilled} orders could be fulfilled: look into the database for what kept the others"
+        return (
+            f"only {outcome.audit.fulfilled} orders could be fulfilled: look into the database for what kept the others"
+        )
     if outcome.audit.compensated < COMPENSATED_LEAST * outcome.audit.accepted:
         return f"only {outcome.audit.compensated} orders had to be undone: take more orders"
     if outcome.audit.answers_lost < LOST_LEAST * outcome.audit.answers:
