@@ -142,7 +142,8 @@ def test_people_get_a_table_and_a_verdict(tmp_path: Path) -> None:
 
 def test_mistake_without_kills_is_not_passed_off_as_sound() -> None:
     said = faultproof("shop", "--orders", "20", "--kill-every", "0", "--break", "no-inbox").stdout
-    assert "planted bug: no-inbox\nfaults: none; no kill was asked for\n" in said
+    assert "planted bug: no-inbox\n" in said
+    assert "\nfaults: none; no kill was asked for\n" in said
     assert said.endswith("\nheld: no kill was asked for, and without kills no-inbox does no damage\n")
 
 

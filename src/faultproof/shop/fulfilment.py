@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from math import ceil
 
 import msgspec
@@ -81,12 +81,15 @@ class Provider:
         self._port = port
         self._idle: deque[Connection] = deque(maxlen=CONNECTIONS_MAX)
 
-    async def call(self, path: str, key: str, **asked: object) -> str:
-        """The provider's reference of the work. Raises `Failed` if it says no, `TryAgain` if it says not now, and
-        `OutcomeUnknown` when no answer came."""
+    async def call(self, path: str, key: str, sent: Callable[[], None], **asked: object) -> str:
+        """The provider's reference of the work; `sent` hears when it can no longer be called off.
+
+        Raises `Failed` if it says no, `TryAgain` if it says not now, and `OutcomeUnknown` when no answer came.
+        """
         connection = self._idle.pop() if self._idle else Connection(self._port)
         try:
-            got = await connection.post(path, {"Idempotency-Key": key}, msgspec.json.encode(asked), timeout=CALL_S)
+            body = msgspec.json.encode(asked)
+            got = await connection.post(path, {"Idempotency-Key": key}, body, timeout=CALL_S, sent=sent)
         except Unreachable as error:
             raise OutcomeUnknown(f"no answer from {path}: {error}") from error
         except BaseException:
@@ -120,7 +123,7 @@ class Fulfilment:
         self._provider = provider
         self._flag = flag
         self._delays = delays
-        self._calls = 0
+        self._calling = 0
         ship = Step.remote(self._ship, undo=self._cancel, name="ship", timeout=STEP_S, retry=RETRY, undo_retry=RETRY)
         self.saga: Saga[Order] = Saga(
             database,
@@ -183,13 +186,21 @@ class Fulfilment:
         return key
 
     async def _call(self, path: str, context: StepContext[Order], **asked: object) -> str:
-        self._calls += 1
+        # Not before it is sent: who is killed while it connects has asked for nothing.
+        with ExitStack() as calling:
+            return await self._provider.call(
+                path, self._key(context.key), lambda: calling.enter_context(self._shown()), order=context.id, **asked
+            )
+
+    @contextmanager
+    def _shown(self) -> Iterator[None]:
+        self._calling += 1
         self._flag.show(State.CALLING)
         try:
-            return await self._provider.call(path, self._key(context.key), order=context.id, **asked)
+            yield
         finally:
-            self._calls -= 1
-            self._flag.show(State.CALLING if self._calls else State.IDLE)
+            self._calling -= 1
+            self._flag.show(State.CALLING if self._calling else State.IDLE)
 
 
 def _quantities(lines: Sequence[Line]) -> dict[str, int]:
