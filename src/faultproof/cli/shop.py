@@ -32,7 +32,7 @@ Try:
 [bold]faultproof shop --orders baskets.csv --db shop.db --json | jq .lost_orders[/]  orders of your own, and JSON
 
 Exit status: 0 held; 1 violated; 2 bad input; 3 vacuous: kills were asked for, and nobody was killed while busy or a \
-role never; 4 a process failed by itself.
+role never, or too few orders were undone or answers of the provider lost; 4 a process failed by itself.
 """
 
 _WIDTH_PIPED = 110
@@ -72,10 +72,10 @@ def shop(
     seed: Annotated[int, typer.Option(help="Decides the generated orders, and whom kills meet.")] = 1,
     synchronous: Annotated[Synchronous | None, typer.Option(help="Durability of the database. Default: full.")] = None,
     planted: Annotated[
-        Mistake | None, typer.Option("--break", help="Make this mistake, and kill in its window.")
+        Mistake | None, typer.Option("--break", help="Make this mistake, and kill (or hold orders up) in its window.")
     ] = None,
     aim: Annotated[
-        Mistake | None, typer.Option(help="Kill in the window of this mistake, whether or not it is made.")
+        Mistake | None, typer.Option(help="Kill, or hold up, in the window of this mistake, whether or not it is made.")
     ] = None,
     report: Annotated[
         Path | None,
@@ -87,7 +87,9 @@ def shop(
     """Take orders on real processes, kill them while they are busy, and audit what is left.
 
     Every order that a customer was answered must be there, once; its events in the stream, once and in order; their
-    effects, once. The audit reads the database and the customers' journal, and believes no counter of the shop's.
+    effects, once; and it must be fulfilled or undone: charged and shipped once or not at all, nothing oversold, no hold
+    left. The audit reads the database, the customers' journal and the provider's own rows, and believes no counter of the
+    shop's.
     """
     if not hasattr(os, "fork"):
         raise NotSupported("the shop forks and kills processes: run it on Linux or macOS")
