@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.measures import batch, callers, delivery, drain, escrow, exploration, million, publish
+from benchmarks.measures import batch, callers, delivery, drain, escrow, exploration, million, publish, saga
 from benchmarks.model import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -19,6 +19,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         escrow.SQLITE,
         delivery.POSTGRESQL,
         delivery.SQLITE,
+        saga.POSTGRESQL,
+        saga.SQLITE,
+        saga.THREE_STEPS,
         million.POSTGRESQL,
         million.SQLITE,
         exploration.EXPLORATION,

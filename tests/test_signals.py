@@ -14,13 +14,14 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 import faultproof as fp
-from faultproof.errors import Busy, RetriesExhausted
+from faultproof.errors import Busy, Failed, RetriesExhausted
 from faultproof.ports.database import Database, Transaction
 from faultproof.primitives.leases import Leases
 from faultproof.signals import (
     ALL,
     BUDGET_SPENT,
     DEAD_LETTER,
+    HOLDS_EXPIRED,
     LAG_AGE,
     LAG_EVENTS,
     LOCK_WAIT,
@@ -29,6 +30,9 @@ from faultproof.signals import (
     QUEUE_AGE,
     QUEUE_DEPTH,
     RETRY,
+    SAGA_ATTENTION,
+    SAGA_STEP,
+    SAGA_STUCK,
     STEP,
     STUCK,
     Signal,
@@ -274,6 +278,33 @@ async def test_loop_lag_is_by_how_much_a_blocked_loop_overran_its_lease(
     assert recorder.values(LOOP_LAG, kind="job") == [pytest.approx(2.0)]
 
 
+@shows(SAGA_STEP, SAGA_ATTENTION, SAGA_STUCK)
+async def test_of_a_saga_each_attempt_is_timed_and_one_that_needs_a_person_is_told_and_counted(
+    connect: Connect, env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    async def refused(context: fp.StepContext[int]) -> None:
+        clock.advance(2.0)
+        raise Failed("no")
+
+    async def fine(context: fp.StepContext[int]) -> None: ...
+
+    first, behind = fp.Step.remote(fine, timeout=9.0), fp.Step.remote(refused, timeout=9.0)
+    saga = fp.Saga(await connect(env), "order", input=int, steps=[first, behind], pivot=first)
+    await saga.install()
+    await saga.start("o-1", 1)
+    runner, retention = saga.runner(), saga.retention()
+    await retention.step()
+    assert recorder.values(SAGA_STUCK, saga="order") == [0]
+    await runner.open()
+    await runner.step()
+    await until(lambda: runner.under_way == 0)
+    assert recorder.values(SAGA_STEP, saga="order") == [0.0, pytest.approx(2.0)]
+    assert recorder.values(SAGA_ATTENTION, saga="order", step="refused") == [1]
+    await retention.step()
+    assert recorder.values(SAGA_STUCK, saga="order")[-1] == 1
+    await saga.close()
+
+
 # --- sinks ------------------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +338,7 @@ def test_what_wants_a_person_is_logged_as_a_warning_and_nothing_else(caplog: pyt
     assert levels == {signal.name: "WARNING" if signal.alarming else "DEBUG" for signal in ALL}
     assert "faultproof.queue.age 1.5 s {'queue': 'mail'}" in caplog.messages
     alarming = {signal.name.removeprefix("faultproof.") for signal in ALL if signal.alarming}
-    assert alarming == {"budget.spent", "dead_letter", "stuck", "loop.restart", "loop.lag"}
+    assert alarming == {"budget.spent", "dead_letter", "stuck", "loop.restart", "loop.lag", "saga.attention"}
 
 
 def test_opentelemetry_gets_every_signal_with_its_kind_unit_and_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,3 +389,20 @@ def test_without_opentelemetry_signals_go_to_logging() -> None:
         [sys.executable, "-c", WITHOUT_OPENTELEMETRY], capture_output=True, text=True, timeout=60, check=True
     )
     assert ran.stdout == "WARNING faultproof.stuck 2 claims {'kind': 'job'}\n"
+
+
+@shows(HOLDS_EXPIRED)
+async def test_holds_whose_time_ran_out_are_counted_when_their_stock_is_returned(
+    connect: Connect, env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    escrow = fp.Escrow(await connect(env))
+    await escrow.install()
+    await escrow.restock("milk", 3, key="d-1")
+    for n in range(3):
+        await escrow.reserve({"milk": 1}, key=f"o-{n}", ttl=10.0 * (n + 1))
+    loop = escrow.expiry()
+    assert await loop.step() == 1.0
+    assert recorder.values(HOLDS_EXPIRED) == []
+    clock.now += 20.0
+    assert await loop.step() == 0.0
+    assert recorder.values(HOLDS_EXPIRED, escrow="stock") == [2]

@@ -20,15 +20,16 @@ ITEMS = """CREATE TABLE by_hand_item (item TEXT PRIMARY KEY, available BIGINT NO
   reserved BIGINT NOT NULL, sold BIGINT NOT NULL)"""
 HOLDS = """CREATE TABLE by_hand_hold (key TEXT PRIMARY KEY, item TEXT NOT NULL, quantity BIGINT NOT NULL,
   state TEXT NOT NULL, until_us BIGINT NOT NULL)"""
-NOW = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint"
 
-RESERVE = f"""WITH taken AS (
+RESERVE = """WITH taken AS (
     UPDATE by_hand_item SET available = available - %(quantity)s, reserved = reserved + %(quantity)s
     WHERE item = %(item)s AND available >= %(quantity)s RETURNING item)
   INSERT INTO by_hand_hold (key, item, quantity, state, until_us)
-  SELECT %(key)s, item, %(quantity)s, 'held', {NOW} + 300000000 FROM taken RETURNING key"""
-CONFIRM = f"""WITH changed AS (
-    UPDATE by_hand_hold SET state = 'confirmed' WHERE key = %(key)s AND state = 'held' AND until_us > {NOW}
+  SELECT %(key)s, item, %(quantity)s, 'held',
+    (extract(epoch FROM statement_timestamp()) * 1000000)::bigint + 300000000 FROM taken RETURNING key"""
+CONFIRM = """WITH changed AS (
+    UPDATE by_hand_hold SET state = 'confirmed' WHERE key = %(key)s AND state = 'held'
+      AND until_us > (extract(epoch FROM statement_timestamp()) * 1000000)::bigint
     RETURNING item, quantity)
   UPDATE by_hand_item AS i SET reserved = i.reserved - changed.quantity, sold = i.sold + changed.quantity
   FROM changed WHERE i.item = changed.item RETURNING i.item"""
@@ -70,6 +71,12 @@ async def postgres(url: str, *, pool: int, create: bool) -> AsyncIterator[tuple[
         )
 
 
+_RETURNED = {
+    "confirmed": "UPDATE by_hand_item SET reserved = reserved - ?1, sold = sold + ?1 WHERE item = ?2",
+    "released": "UPDATE by_hand_item SET reserved = reserved - ?1, available = available + ?1 WHERE item = ?2",
+}
+
+
 class _Sqlite:
     """One caller in one thread: no event loop, no waiting for others."""
 
@@ -89,7 +96,8 @@ class _Sqlite:
         ).rowcount
         if changed:
             self.raw.execute(
-                "INSERT INTO by_hand_hold VALUES (?, ?, ?, 'held', unixepoch() * 1000000 + 300000000)", (key, ITEM, quantity)
+                "INSERT INTO by_hand_hold VALUES (?, ?, ?, 'held', unixepoch() * 1000000 + 300000000)",
+                (key, ITEM, quantity),
             )
         self.raw.execute("COMMIT")
         return changed == 1
@@ -100,9 +108,7 @@ class _Sqlite:
             "UPDATE by_hand_hold SET state = ? WHERE key = ? AND state = 'held' RETURNING item, quantity", (state, key)
         ).fetchone()
         if row is not None:
-            text = "sold = sold + ?1" if state == "confirmed" else "available = available + ?1"
-            statement = f"UPDATE by_hand_item SET reserved = reserved - ?1, {text} WHERE item = ?2"
-            self.raw.execute(statement, (row[1], row[0]))
+            self.raw.execute(_RETURNED[state], (row[1], row[0]))
         self.raw.execute("COMMIT")
         return row is not None
 

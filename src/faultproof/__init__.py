@@ -7,7 +7,7 @@ from faultproof.blocking import Blocking
 from faultproof.clock import Env
 from faultproof.connect import PostgresOptions, connect
 from faultproof.joining import join
-from faultproof.patterns.escrow import Audit, Escrow, EscrowOptions, Hold, Item
+from faultproof.patterns.escrow import Escrow, EscrowOptions, Hold, StockAudit, StockItem
 from faultproof.patterns.outbox import (
     ConsumerOptions,
     DeadLetter,
@@ -41,7 +41,6 @@ from faultproof.signals import Signals
 
 __all__ = [
     "NOTHING_TO_UNDO",
-    "Audit",
     "BatchLimits",
     "Batcher",
     "Blocking",
@@ -58,7 +57,6 @@ __all__ = [
     "GroupLag",
     "Hold",
     "Idempotency",
-    "Item",
     "Lag",
     "MessageInbox",
     "NeedsAttention",
@@ -77,6 +75,8 @@ __all__ = [
     "Step",
     "StepContext",
     "StepRetry",
+    "StockAudit",
+    "StockItem",
     "Worker",
     "connect",
     "join",

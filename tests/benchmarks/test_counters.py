@@ -51,7 +51,7 @@ RECORDED = {
         "inserting": Counts(3, 2, 176),
         "inserting_and_publishing": Counts(4, 2, 456),
         "sequencing": Counts(7, 3, 36640),
-        "delivering": Counts(8, 4, 176),
+        "delivering": Counts(8, 3, 176),
         "renewing": Counts(3, 2, 2176),
     },
 }

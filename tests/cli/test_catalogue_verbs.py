@@ -45,6 +45,8 @@ def test_patterns_gives_status_and_proof() -> None:
     rows = json.loads(faultproof("patterns", "--json").stdout)
     assert {row["name"]: row["proof"] for row in rows if row["status"] == "ready"} == {
         "Outbox": "faultproof.patterns.outbox.proof:OUTBOX",
+        "Saga": "faultproof.patterns.saga.proof:SAGA",
+        "Escrow": "faultproof.patterns.escrow.proof:ESCROW",
         "Batch": "faultproof.patterns.batch.proof:BATCH",
     }
     assert all(row["proof"] is None for row in rows if row["status"] == "planned")
@@ -176,12 +178,13 @@ def test_show_gives_all_that_the_specification_says() -> None:
                 "- Compensation actions for every forward action",
                 "P8 Retry and timeouts: fault tolerance",
                 "every path ends all-done or all-compensated; nothing stuck unseen",
-                "none yet",
+                "faultproof.patterns.saga.proof:SAGA",
             ],
         ),
         (
             "request-response",
             [
+                "none yet",
                 "Hyperscale: Global load balancers, intelligent routing",
                 "- Linearizable operations",
                 "P12 Load balancing and shedding: graceful degradation",

@@ -21,7 +21,7 @@ from faultproof.errors import (
 )
 from faultproof.ports.database import Database, Transaction
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, Script, sql
+from faultproof.ports.script import Changed, Script, later, sql
 from tests.conformance.conftest import Connect
 from tests.conformance.engines import WAIT_S, Engine
 
@@ -658,3 +658,46 @@ async def test_an_interrupt_inside_a_script_leaves_no_transaction_open(db: Datab
         await db.transact(interrupted())
     async with db.transaction() as tx:
         assert await tx.fetch("SELECT 1") == [(1,)]
+
+
+# --- answers that come later ------------------------------------------------------------------------------------------
+
+
+@sql("SELECT units FROM stock WHERE item = :item")
+def units_of(item: str) -> list[int]: ...
+
+
+@pytest.mark.parametrize("in_transaction", [True, False])
+async def test_an_answer_that_comes_later_is_there_with_the_next(stock: Database, in_transaction: bool) -> None:
+    await stock.transact(insert("milk", 3))
+    await stock.transact(insert("bread", 5))
+    found = list[int]()
+
+    def script() -> Script[tuple[list[int], list[int]]]:
+        yield from later(units_of("milk"), found.extend)
+        bread = yield from units_of("bread")
+        return list(found), bread
+
+    assert await (stock.transact(script()) if in_transaction else stock.read(script(), snapshot=False)) == ([3], [5])
+
+
+@pytest.mark.parametrize("in_transaction", [True, False])
+async def test_an_answer_that_comes_later_is_there_at_the_end(stock: Database, in_transaction: bool) -> None:
+    await stock.transact(insert("milk", 3))
+    found = list[int]()
+    script = later(units_of("milk"), found.extend)
+    await (stock.transact(script) if in_transaction else stock.read(script, snapshot=False))
+    assert found == [3]
+
+
+async def test_what_a_later_answer_is_refused_for_ends_the_read(stock: Database) -> None:
+    def refuse(units: list[int]) -> None:
+        raise InvalidInput(f"{units}")
+
+    def script() -> Script[list[int]]:
+        yield from later(units_of("milk"), refuse)
+        return (yield from units_of("bread"))
+
+    with pytest.raises(InvalidInput, match=r"^\[\]$"):
+        await stock.read(script(), snapshot=False)
+    assert await stock.read(units_of("milk"), snapshot=False) == []  # on the same connection

@@ -7,7 +7,7 @@ import pytest
 
 from faultproof.errors import InvalidInput
 from faultproof.ports.database import Database
-from faultproof.ports.script import Changed, ddl, sql
+from faultproof.ports.script import Changed, Patience, Script, ddl, sql
 
 pytestmark = pytest.mark.anyio
 
@@ -143,3 +143,41 @@ async def test_integer_over_64_bits_is_refused(things: Database) -> None:
     with pytest.raises(InvalidInput):
         await things.transact(insert("big", -(2**63) - 1, None))
     assert await things.read(everything()) == []
+
+
+@sql("SELECT name FROM thing WHERE name IN {names} ORDER BY name {lock_or_skip}")
+def locked_or_skipped(names: Sequence[str]) -> list[str]: ...
+
+
+@sql("SELECT name FROM thing WHERE name IN {names} ORDER BY name {lock}")
+def locked(names: Sequence[str]) -> list[str]: ...
+
+
+@sql("SELECT i.item FROM stocked AS i WHERE i.item IN (SELECT value FROM {names} LIMIT :count) ORDER BY i.item")
+def items_named(names: Sequence[str], count: int) -> list[str]: ...
+
+
+async def test_rows_that_nobody_else_has_locked_are_locked_and_found(db: Database) -> None:
+    await db.transact(ddl("CREATE TABLE thing (name TEXT, size BIGINT, ratio DOUBLE PRECISION)"))
+    await db.transact(insert_all(ROWS))
+    async with db.transaction() as tx:
+        assert await tx.run(locked(["a"])) == ["a"]
+        assert await tx.run(locked_or_skipped(["a", "b", "none"])) == ["a", "b"]
+
+
+async def test_a_set_of_values_means_itself_whatever_the_columns_around_it_are_called(db: Database) -> None:
+    await db.transact(ddl("CREATE TABLE stocked (item TEXT)"))
+    async with db.transaction() as tx:
+        await tx.execute("INSERT INTO stocked VALUES ('a'), ('b'), ('c')")
+    assert await db.read(items_named(["a", "c"], 2)) == ["a", "c"]
+
+
+async def test_patience_changes_nothing_where_nobody_else_has_a_lock(db: Database) -> None:
+    await db.transact(ddl("CREATE TABLE thing (name TEXT, size BIGINT, ratio DOUBLE PRECISION)"))
+
+    def impatient() -> Script[list[str]]:
+        yield Patience(0.001)
+        yield from insert_all(ROWS)
+        return (yield from locked(["a"]))
+
+    assert await db.transact(impatient) == ["a"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from faultproof.patterns.escrow import Escrow, EscrowOptions
 from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.primitives.batcher import Batcher, BatchLimits
@@ -15,6 +16,17 @@ from tests.docs.markdown import REPOSITORY, rows, section
 
 OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
     "batch": (BatchLimits, Batcher, GroupCommit, GroupCommit.submit),
+    "escrow": (
+        EscrowOptions,
+        Escrow,
+        Escrow.restock,
+        Escrow.reserve,
+        Escrow.confirm,
+        Escrow.release,
+        Escrow.extend,
+        Escrow.items,
+        Escrow.expiry,
+    ),
     "outbox": (
         OutboxOptions,
         ConsumerOptions,

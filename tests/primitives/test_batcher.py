@@ -523,3 +523,21 @@ async def test_a_cancel_in_the_moment_of_the_answer_leaks_nothing() -> None:
         for item, result in enumerate(results):
             assert result == item or isinstance(result, asyncio.CancelledError), round_
         assert batcher.pending == 0
+
+
+async def test_what_would_wait_too_long_is_refused_and_told_for_how_long_and_later_let_in_again() -> None:
+    clock = ManualClock()
+    gate = Gate()
+    limits = BatchLimits(items=2, shed_after=1.0)
+    batcher = Batcher(gate, env=env_of(clock=clock), limits=limits)
+    tasks = await behind_a_leader(gate, batcher, 1, 2)
+    clock.now += 0.4  # the batch that runs has taken so long: those behind a full one would wait twice that
+    tasks += submitting(batcher, 3)
+    await settle()
+    clock.now += 0.4
+    with pytest.raises(Overloaded) as refused:
+        await batcher.submit(4)
+    assert refused.value.retry_after == pytest.approx(1.6)
+    gate.let(4)
+    assert [got for got in await outcomes(tasks) if not isinstance(got, BaseException)] == [0, 2, 4, 6]
+    assert await batcher.submit(4) == 8

@@ -29,7 +29,8 @@ rows (`{ids}` is a subselect; of plain values its column is `value`, of named tu
 
 In the text `:name` is a parameter, and in braces stand the few things whose spelling differs between engines:
 `{now}` the engine's clock in microseconds, `{lock}` the row lock that PostgreSQL needs and SQLite's one writer does not,
-`{lock_or_skip}` the same lock on those rows that nobody else has locked (the others are left out of the result), and in data definitions `{serial}`, a growing integer key of which no value is ever used again, and `{updated}` behind a
+`{lock_or_skip}` the same lock on those rows that nobody else has locked (the others are left out of the result),
+and in data definitions `{serial}`, a growing integer key of which no value is ever used again, and `{updated}` behind a
 table whose rows change often, which PostgreSQL had better store with room for that.
 Values always travel as parameters; the text is fixed when the module is imported.
 """
@@ -116,8 +117,8 @@ class Call(NamedTuple):
 
 
 class Later(NamedTuple):
-    """A statement for whose answer the script does not wait. The engine gives it to `check` when it has it, at the latest
-    before the commit; what `check` raises ends the transaction."""
+    """A statement for whose answer the script does not wait. The engine gives it to `check` when it has it: at the latest
+    with the answer to the next statement, or before the commit. What `check` raises ends the transaction."""
 
     call: Call
     check: Callable[[Answer], None]

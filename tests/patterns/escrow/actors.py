@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 
 import faultproof as fp
 from faultproof.errors import HoldExpired, InsufficientStock, TryAgain
@@ -23,13 +24,13 @@ async def main(url: str, name: str, callers: int, orders: int, moment: int) -> N
         for n in range(orders):
             key = f"{name}-{caller}-{n}"
             try:
-                await patiently(lambda: escrow.reserve({"hot": 1} if n % 4 else {"hot": 1, "cold": 1}, key=key))
+                await patiently(partial(escrow.reserve, {"hot": 1} if n % 4 else {"hot": 1, "cold": 1}, key=key))
                 tell("held", key)
                 if n % 3 == 0:
-                    await patiently(lambda: escrow.release(key))
+                    await patiently(partial(escrow.release, key))
                     tell("released", key)
                 elif n % 3 == 1:
-                    await patiently(lambda: escrow.confirm(key))
+                    await patiently(partial(escrow.confirm, key))
                     tell("confirmed", key)
             except InsufficientStock:
                 tell("refused", key)
@@ -54,7 +55,7 @@ async def patiently(ask):  # type: ignore[no-untyped-def]  # whatever it gives
         try:
             return await ask()
         except TryAgain:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # sleeps: as a client does that was told to come back
 
 
 def tell(*facts: str) -> None:

@@ -26,7 +26,9 @@ def recorder() -> Recorder:
 @pytest.fixture
 async def db(engine: Engine, connect: Connect, recorder: Recorder) -> Database:
     signals = Signals(sinks=[recorder])
-    return await connect(Env(signals=signals) if isinstance(engine, Postgres) else Env(clock=engine.clock, signals=signals))
+    return await connect(
+        Env(signals=signals) if isinstance(engine, Postgres) else Env(clock=engine.clock, signals=signals)
+    )
 
 
 @pytest.fixture

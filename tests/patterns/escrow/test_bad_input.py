@@ -51,7 +51,9 @@ async def test_a_name_or_key_that_is_none_is_refused(escrow: fp.Escrow, text: An
     await untouched(escrow)
 
 
-@pytest.mark.parametrize("items", [{}, [], None, "milk", {f"i{n}": 1 for n in range(101)}], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "items", [{}, [], None, "milk", {f"i{n}": 1 for n in range(101)}], ids=lambda v: type(v).__name__
+)
 async def test_a_hold_of_nothing_or_of_too_much_is_refused(escrow: fp.Escrow, items: Mapping[str, int]) -> None:
     with pytest.raises(InvalidInput, match="1 to 100 items"):
         await escrow.reserve(items, key="o-1")
@@ -95,7 +97,9 @@ async def test_a_name_that_cannot_be_used_is_refused(db: Database, name: Any) ->
         fp.Escrow(db, name=name)
 
 
-@pytest.mark.parametrize("options", [{"every": 0}, {"keep": 0}, {"batch": 0}, {"batch": 10_001}, {"every": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"every": 0}, {"keep": 0}, {"batch": 0}, {"batch": 10_001}, {"every": float("nan")}]
+)
 async def test_a_loop_that_cannot_be_meant_is_refused(escrow: fp.Escrow, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         escrow.expiry(**options)

@@ -12,9 +12,10 @@ import pytest
 
 import faultproof as fp
 from faultproof.clock import Env
-from faultproof.errors import Busy, Overloaded
+from faultproof.errors import Busy, HoldEnded, Overloaded
 from faultproof.patterns.escrow.lanes import shard_of
 from faultproof.ports.database import Database
+from faultproof.ports.script import sql
 from faultproof.signals import LOCK_WAIT, Signals
 from tests.conformance.conftest import Connect
 from tests.conformance.engines import Engine, Postgres
@@ -48,7 +49,11 @@ async def nothing_is_wrong(escrow: fp.Escrow, told: list[list[str]], stock: int)
     for key, word in last.items():
         if word in ("held", "confirmed", "released", "expired"):
             state = (await escrow.hold(key)).state
-            assert state == word or (word == "held" and state in ("expired", "confirmed", "released")), (key, word, state)
+            assert state == word or (word == "held" and state in ("expired", "confirmed", "released")), (
+                key,
+                word,
+                state,
+            )
     assert sum(word == "confirmed" for word in last.values()) <= hot.sold
 
 
@@ -139,6 +144,32 @@ def elsewhere(call: Coroutine[Any, Any, fp.Hold]) -> asyncio.Task[fp.Hold]:
     return asyncio.create_task(call, context=Context())
 
 
+async def test_a_call_that_has_waited_decides_on_what_it_finds_then(on_postgres: Database) -> None:
+    db = on_postgres
+    escrow = await stocked(db)
+    await escrow.reserve({"a": 1, "b": 1}, key="o-1")
+    await escrow.reserve({"a": 98, "b": 98}, key="others")  # or a constraint would notice
+    async with db.transaction() as tx:
+        await escrow.release("o-1", tx=tx)
+        await escrow.reserve({"a": 2}, key="o-2", tx=tx)
+        confirming = elsewhere(escrow.confirm("o-1"))
+        await until(lambda: waits_for_a_lock(db))
+    with pytest.raises(HoldEnded, match="released already"):
+        await within(confirming)
+    assert (await escrow.audit()).violations == ()
+    assert (await escrow.item("a"))[1:] == (100, 0, 100, 0)
+    await escrow.close()
+
+
+@sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+def _waiting() -> int: ...
+
+
+async def waits_for_a_lock(db: Database) -> bool:
+    task = asyncio.create_task(db.read(_waiting()), context=Context())
+    return await task > 0
+
+
 async def test_an_item_that_stays_locked_is_busy_in_time_and_nothing_happened(on_postgres: Database) -> None:
     db = on_postgres
     escrow = await stocked(db, lock_timeout=0.1, ttl=10.0)
@@ -166,9 +197,13 @@ async def test_holds_over_the_same_items_in_any_order_never_deadlock(on_postgres
     await two.close()
 
 
-async def test_more_than_can_be_served_in_time_is_refused_and_told_when_to_come_back(hot: fp.Escrow, connect: Connect) -> None:
+async def test_more_than_can_be_served_in_time_is_refused_and_told_when_to_come_back(
+    hot: fp.Escrow, connect: Connect
+) -> None:
     small = fp.Escrow(await connect(), options=fp.EscrowOptions(batch=1, shed_after=0.000_001))
-    answers = await asyncio.gather(*(small.reserve({"hot": 1}, key=f"o-{n}") for n in range(30)), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(small.reserve({"hot": 1}, key=f"o-{n}") for n in range(30)), return_exceptions=True
+    )
     shed = [answer for answer in answers if isinstance(answer, Overloaded)]
     held = [answer for answer in answers if isinstance(answer, fp.Hold)]
     assert len(shed) + len(held) == 30

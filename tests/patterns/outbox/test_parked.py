@@ -452,9 +452,11 @@ async def test_one_that_kills_its_process_is_found_among_them_and_the_others_arr
     db: Database, outbox: fp.Outbox, line: Callable[..., Any], path: Path
 ) -> None:
     last, deadly, deaths = 17, 8, 0
-    waiting = await line(last, backoff=0.01)
+    waiting = await line(last)
     for loop in waiting.shop.loops:
         await loop.close()
+    async with db.transaction() as tx:  # the first is due now
+        await tx.execute("UPDATE faultproof_parked SET due_us = 1 WHERE due_us IS NOT NULL")
     letters = outbox.dead_letters("g")
     while not await letters.list():
         async with process(ACTORS, "die", quick(path), deadly) as child:

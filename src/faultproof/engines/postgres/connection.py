@@ -76,7 +76,10 @@ class Connection:
 
     async def drive(self, script: Script[T]) -> T:
         """Run a script to its end; one whose caller is cancelled is dropped where it is."""
-        return await drive_async(script, self.execute)
+        result = await drive_async(script, self.execute)
+        if self._queue and not self._begun:  # outside a transaction no commit comes with which it could travel
+            await self._flush(self._queue.pop())
+        return result
 
     async def execute(self, step: Step) -> Answer:
         """Run one step."""
@@ -137,10 +140,7 @@ class Connection:
 
     async def _later(self, step: Later) -> Answer:
         self._check()
-        if not self._begun:
-            step.check(await self._call(step.call))
-        else:
-            self._queue.append(_command(step.call)._replace(check=step.check))
+        self._queue.append(_command(step.call)._replace(check=step.check))
         return NOTHING
 
     def _begin(self, begin: Begin) -> None:

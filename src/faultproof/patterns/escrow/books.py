@@ -25,13 +25,13 @@ from faultproof.patterns.escrow.requests import (
     Expire,
     Extend,
     Hold,
-    Item,
     Lines,
     Release,
     Request,
     Reserve,
     Restock,
     State,
+    StockItem,
 )
 from faultproof.patterns.escrow.sql import Change, LineRow, Move, StockRow
 from faultproof.primitives.group_commit import Err, Ok
@@ -99,6 +99,15 @@ class Books:
                 self.entries[row.key] = Entry(row.key, line, row.state, row.until_us, row.ttl_us, new=False)
             else:
                 entry.lines += line
+
+    def may_fall_short(self, requests: Sequence[Request]) -> bool:
+        """Whether more is asked of some item than is available."""
+        asked: dict[str, int] = {}
+        for request in requests:
+            if isinstance(request, Reserve):
+                for item, quantity in request.lines:
+                    asked[item] = asked.get(item, 0) + quantity
+        return any(item in self.stocks and quantity > self.stocks[item].available for item, quantity in asked.items())
 
     def decide(self, requests: Sequence[Request]) -> list[Decision]:
         """Answer all of them, in order. Holds that are due go first, so that nothing is refused for their sake."""
@@ -190,7 +199,7 @@ def _restock(books: Books, request: Restock) -> Decision:
         stock.available += quantity
         books.stocks[item] = stock
         books.entries[request.key] = Entry(request.key, request.lines, "restocked", books.now, 0, new=True)
-    return Ok(Item(item, stock.total, stock.available, stock.reserved, stock.sold))
+    return Ok(StockItem(item, stock.total, stock.available, stock.reserved, stock.sold))
 
 
 def _reserve(books: Books, request: Reserve) -> Decision:

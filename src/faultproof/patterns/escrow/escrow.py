@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from faultproof import bounds
 from faultproof.errors import Busy, ConstraintViolated, InvalidInput, Misuse, UnknownHold, UnknownItem
 from faultproof.patterns.escrow import requests, sql
-from faultproof.patterns.escrow.audit import Audit, audit
+from faultproof.patterns.escrow.audit import StockAudit, audit
 from faultproof.patterns.escrow.books import Contended, Decision
 from faultproof.patterns.escrow.expiry import Expiry
 from faultproof.patterns.escrow.lanes import Lanes
 from faultproof.patterns.escrow.operations import OnExpired, apply
 from faultproof.patterns.escrow.options import EscrowOptions
-from faultproof.patterns.escrow.requests import Confirm, Extend, Hold, Item, Release, Request
+from faultproof.patterns.escrow.requests import Confirm, Extend, Hold, Release, Request, StockItem
 from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.group_commit import Err
+
+T = TypeVar("T")
 
 NAME_BYTES_MAX = 100
 
@@ -45,14 +47,7 @@ class Escrow:
 
         Raises `InvalidInput` for a name that cannot be used.
         """
-        if (
-            not isinstance(name, str)
-            or not all(c.isalnum() or c in "-_." for c in name)
-            or not 1 <= len(name.encode()) <= NAME_BYTES_MAX
-        ):
-            raise InvalidInput(
-                f"an escrow is named with up to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.', got {name!r}"
-            )
+        _check_name(name)
         self.name = name
         self._database = database
         self._options = options or EscrowOptions()
@@ -66,20 +61,20 @@ class Escrow:
     # -- changing -------------------------------------------------------------------------------------------------------
 
     @overload
-    def restock(self, item: str, quantity: int, *, key: str, tx: SyncTx) -> Item: ...
+    def restock(self, item: str, quantity: int, *, key: str, tx: SyncTx) -> StockItem: ...
     @overload
-    def restock(self, item: str, quantity: int, *, key: str, tx: Inline) -> Script[Item]: ...
+    def restock(self, item: str, quantity: int, *, key: str, tx: Inline) -> Script[StockItem]: ...
     @overload
-    def restock(self, item: str, quantity: int, *, key: str, tx: Tx | None = None) -> Awaitable[Item]: ...
+    def restock(self, item: str, quantity: int, *, key: str, tx: Tx | None = None) -> Awaitable[StockItem]: ...
     def restock(
         self, item: str, quantity: int, *, key: str, tx: Tx | SyncTx | Inline | None = None
-    ) -> Awaitable[Item] | Script[Item] | Item:
+    ) -> Awaitable[StockItem] | Script[StockItem] | StockItem:
         """Add `quantity` to an item, which is made if it is not there; how it stands then.
 
         `key`: of the delivery; the same again adds nothing. Raises `KeyReused` for a key that was used otherwise,
         `InvalidInput` for more than the item may have, and else as `reserve`.
         """
-        return self._do(requests.restock(item, quantity, key), tx)
+        return self._do(StockItem, requests.restock(item, quantity, key), tx)
 
     @overload
     def reserve(self, items: Mapping[str, int], *, key: str, ttl: float | None = None, tx: SyncTx) -> Hold: ...
@@ -110,7 +105,7 @@ class Escrow:
         `tx` `Overloaded` (with `retry_after`) when too many wait, `DeadlineExceeded`, `TransactionOpen` inside an open
         transaction: nothing happened in all of these. `OutcomeUnknown`: ask again with the same key.
         """
-        return self._do(requests.reserve(items, key, ttl, self._options), tx)
+        return self._do(Hold, requests.reserve(items, key, ttl, self._options), tx)
 
     @overload
     def confirm(self, key: str, *, tx: SyncTx) -> Hold: ...
@@ -121,7 +116,7 @@ class Escrow:
     def confirm(self, key: str, *, tx: Tx | SyncTx | Inline | None = None) -> Awaitable[Hold] | Script[Hold] | Hold:
         """What is held is sold. Again: the same answer. Raises `HoldExpired` once its time is up, `HoldEnded` if it was
         released, `UnknownHold`, and else as `reserve`."""
-        return self._do(Confirm(requests.text(key, "a key")), tx)
+        return self._do(Hold, Confirm(requests.text(key, "a key")), tx)
 
     @overload
     def release(self, key: str, *, tx: SyncTx) -> Hold: ...
@@ -132,7 +127,7 @@ class Escrow:
     def release(self, key: str, *, tx: Tx | SyncTx | Inline | None = None) -> Awaitable[Hold] | Script[Hold] | Hold:
         """What is held is available again. Again: the same answer. Raises `HoldExpired` once its time is up (it is available
         then as well), `HoldEnded` if it was confirmed, `UnknownHold`, and else as `reserve`."""
-        return self._do(Release(requests.text(key, "a key")), tx)
+        return self._do(Hold, Release(requests.text(key, "a key")), tx)
 
     @overload
     def extend(self, key: str, *, ttl: float | None = None, tx: SyncTx) -> Hold: ...
@@ -145,7 +140,7 @@ class Escrow:
     ) -> Awaitable[Hold] | Script[Hold] | Hold:
         """Hold it for at least `ttl` seconds from now; never shorter than before. Raises like `confirm`, and `HoldEnded` for
         one that was confirmed."""
-        return self._do(Extend(requests.text(key, "a key"), requests.microseconds(ttl, self._options)), tx)
+        return self._do(Hold, Extend(requests.text(key, "a key"), requests.microseconds(ttl, self._options)), tx)
 
     # -- reading --------------------------------------------------------------------------------------------------------
 
@@ -159,25 +154,27 @@ class Escrow:
         state = "expired" if state == "held" and not left_us else state
         return Hold(key, {row.item: row.quantity for row in rows}, state, until_us, left_us / 1_000_000)  # type: ignore[arg-type]
 
-    async def item(self, item: str) -> Item:
+    async def item(self, item: str) -> StockItem:
         """How it stands. Raises `UnknownItem`."""
         row = await self._database.read(sql.item(self.name, requests.text(item, "an item")), snapshot=False)
         if row is None:
             raise UnknownItem(f"there is no item {item!r}: `restock` it first")
-        return Item(*row)
+        return StockItem(*row)
 
-    async def items(self, *, after: str = "", limit: int = 1_000) -> list[Item]:
+    async def items(self, *, after: str = "", limit: int = 1_000) -> list[StockItem]:
         """How the items stand, in the database's order of their names, at most `limit` behind `after`."""
         bounds.count("limit", limit)
-        return [Item(*row) for row in await self._database.read(sql.items(self.name, after, limit), snapshot=False)]
+        return [
+            StockItem(*row) for row in await self._database.read(sql.items(self.name, after, limit), snapshot=False)
+        ]
 
-    async def audit(self) -> Audit:
+    async def audit(self) -> StockAudit:
         """Add everything up from the rows, on one snapshot. It reads all holds that are kept."""
         return await self._database.read(audit(self.name))
 
     # -- running --------------------------------------------------------------------------------------------------------
 
-    def expiry(self, *, every: float = 1.0, keep: float = 86_400.0, batch: int = 500) -> Expiry:
+    def expiry(self, *, every: float = 1.0, keep: float = 86_400.0, batch: int = 100) -> Expiry:
         """The loop that returns expired holds' stock; for a `Worker`, in any number of processes.
 
         `every`: seconds that a hold may be overdue. `keep`: seconds for which the keys of holds that are over, and of
@@ -191,7 +188,7 @@ class Escrow:
 
     # -- inside ---------------------------------------------------------------------------------------------------------
 
-    def _do(self, request: Request, tx: Tx | SyncTx | Inline | None) -> Any:
+    def _do(self, answer: type[T], request: Request, tx: Tx | SyncTx | Inline | None) -> Awaitable[T] | Script[T] | T:
         if tx is None:
             return self._alone(request)
         if not hasattr(tx, "run"):
@@ -220,3 +217,14 @@ class Escrow:
         if isinstance(decision.value, Contended):
             raise Busy(f"the hold {request.key!r} is being made by another call: try again")
         return decision.value
+
+
+def _check_name(name: object) -> None:
+    if (
+        not isinstance(name, str)
+        or not all(c.isalnum() or c in "-_." for c in name)
+        or not 1 <= len(name.encode()) <= NAME_BYTES_MAX
+    ):
+        raise InvalidInput(
+            f"an escrow is named with up to {NAME_BYTES_MAX} letters, digits, '-', '_' and '.', got {name!r}"
+        )

@@ -22,7 +22,7 @@ def apply(
 ) -> Script[list[Decision]]:
     """Decide all requests on the items and holds that they concern, in the caller's transaction: lock, read in a later
     statement, decide, write. Where the transaction is its own that is two round trips, however many requests, and a third
-    when holds are found that are due and keep named items from being sold.
+    when stock may fall short and holds that are due are keeping some.
 
     `waits`: for items that are locked elsewhere; without it what needs them is `Contended`. `locked` is called when the
     locks are had.
@@ -51,7 +51,8 @@ def opened(escrow: str, requests: Sequence[Request], *, waits: bool) -> Script[B
     if items:
         yield from later(sql.due_on(escrow, items), due.extend)
     books.now = yield from sql.clock()
-    if due := [key for key in dict.fromkeys(due) if key not in books.entries]:
+    due = [key for key in dict.fromkeys(due) if key not in books.entries]
+    if due and books.may_fall_short(requests):  # or they can wait for the loop, and nobody waits for them
         # Without waiting: who waits with locks in his hand waits for others who do.
         yield from later(sql.lock_or_skip(escrow, [], due, len(due)), books.put_items)
         books.put_lines((yield from sql.lines(escrow, due, len(due))))

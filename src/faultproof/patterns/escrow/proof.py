@@ -163,7 +163,9 @@ class _Run:
             items[order][item] = quantity
             if states.setdefault(order, state) != state:
                 wrong.append(f"the lines of {order} do not stand together")
-        wrong += [f"{order} holds {held}, not {WANTED[order]}" for order, held in items.items() if held != WANTED[order]]
+        wrong += [
+            f"{order} holds {held}, not {WANTED[order]}" for order, held in items.items() if held != WANTED[order]
+        ]
         told = [key.partition("#")[0] for (key,) in fetch("SELECT key FROM told")]
         expired = sorted(order for order, state in states.items() if state == "expired")
         if sorted(told) != expired:
@@ -172,7 +174,8 @@ class _Run:
 
     def _broken_words(self, states: dict[str, str]) -> list[str]:
         """What a customer was told, and is not so."""
-        wrong, until = [], {}
+        wrong: list[str] = []
+        until: dict[str, object] = {}
         for kind, order, *facts in self._world.notes:
             if order not in states:
                 wrong += [f"{order} was told {kind!r}, and there is no hold"] * (kind != "refused")
@@ -373,6 +376,8 @@ ESCROW = Proof(
         Plant(name="returns later", breaks="a hold is over and its stock not yet returned: a crash between loses it"),
         Plant(name="confirm after expiry", breaks="what was returned, and may be sold to others, is sold"),
         Plant(name="no idempotency key", breaks="a customer who asks again after a crash gets a second hold"),
-        Plant(name="partial hold", breaks="a hold of several items is made one by one: some are held without the others"),
+        Plant(
+            name="partial hold", breaks="a hold of several items is made one by one: some are held without the others"
+        ),
     ),
 )

@@ -33,7 +33,7 @@ class Hold(NamedTuple):
     """How many seconds were left then; 0 unless it is held."""
 
 
-class Item(NamedTuple):
+class StockItem(NamedTuple):
     """How an item stands: `available + reserved + sold == total`."""
 
     item: str

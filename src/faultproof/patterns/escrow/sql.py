@@ -245,3 +245,75 @@ def look(escrow: str) -> Look:
 )
 def trim(escrow: str, keep_us: int, limit: int) -> Changed:
     """Forget what has been over for long."""
+
+
+# -- the audit -----------------------------------------------------------------------------------------------------------
+
+
+class Sums(NamedTuple):
+    """An item's numbers, and what its holds add up to."""
+
+    item: str
+    total: int
+    available: int
+    reserved: int
+    sold: int
+    held: int
+    confirmed: int
+
+
+class Counts(NamedTuple):
+    """How much there is."""
+
+    items: int
+    holds: int
+    overdue: int
+
+
+class Strange(NamedTuple):
+    """A hold that cannot be."""
+
+    key: str
+    item: str
+
+
+@sql(
+    """SELECT i.item, i.total, i.available, i.reserved, i.sold, coalesce(s.held, 0), coalesce(s.confirmed, 0)
+       FROM faultproof_escrow_item AS i LEFT JOIN (
+         SELECT item, CAST(sum(CASE WHEN state = 'held' THEN quantity ELSE 0 END) AS BIGINT) AS held,
+                CAST(sum(CASE WHEN state = 'confirmed' THEN quantity ELSE 0 END) AS BIGINT) AS confirmed
+         FROM faultproof_escrow_hold WHERE escrow = :escrow GROUP BY item) AS s ON s.item = i.item
+       WHERE i.escrow = :escrow AND (
+         i.available < 0 OR i.reserved < 0 OR i.sold < 0 OR i.available + i.reserved + i.sold <> i.total
+         OR i.reserved <> coalesce(s.held, 0) OR i.sold < coalesce(s.confirmed, 0))
+       ORDER BY i.item LIMIT :limit"""
+)
+def wrong_sums(escrow: str, limit: int) -> list[Sums]:
+    """Items whose numbers do not add up."""
+
+
+@sql(
+    """SELECT h.key, h.item FROM faultproof_escrow_hold AS h
+       LEFT JOIN faultproof_escrow_item AS i ON i.escrow = h.escrow AND i.item = h.item
+       WHERE h.escrow = :escrow AND i.item IS NULL ORDER BY h.key, h.line LIMIT :limit"""
+)
+def orphans(escrow: str, limit: int) -> list[Strange]:
+    """Holds of items that are not there."""
+
+
+@sql(
+    """SELECT key, min(item) FROM faultproof_escrow_hold WHERE escrow = :escrow
+       GROUP BY key HAVING min(state) <> max(state) OR min(until_us) <> max(until_us) OR count(*) <> max(line) + 1
+       ORDER BY key LIMIT :limit"""
+)
+def torn(escrow: str, limit: int) -> list[Strange]:
+    """Holds whose lines do not stand together."""
+
+
+@sql(
+    """SELECT (SELECT count(*) FROM faultproof_escrow_item WHERE escrow = :escrow),
+         count(DISTINCT key), count(DISTINCT CASE WHEN until_us <= {now} THEN key END)
+       FROM faultproof_escrow_hold WHERE escrow = :escrow AND state = 'held'"""
+)
+def counts(escrow: str) -> Counts:
+    """Items, holds, and those that are overdue."""

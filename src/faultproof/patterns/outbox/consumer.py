@@ -8,9 +8,10 @@ with it (`inbox.py`), or it has been handed over before (`relay.py`), or it is p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
-from faultproof.errors import LeaseLost
+from faultproof.errors import EventsTrimmed, LeaseLost
 from faultproof.patterns.outbox import sql
 from faultproof.patterns.outbox.attempts import Attempts
 from faultproof.patterns.outbox.care import CRASHES_MAX, Care
@@ -22,10 +23,10 @@ from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.poison import Parking, never_attempted
 from faultproof.patterns.outbox.relay import Relay
 from faultproof.patterns.outbox.sequencer import IDLE_S, log_topic
-from faultproof.patterns.outbox.sql import Parked
+from faultproof.patterns.outbox.sql import Parked, Standing
 from faultproof.ports.database import Database, News
 from faultproof.ports.log import Cursor, Record
-from faultproof.ports.script import Script
+from faultproof.ports.script import Script, later
 
 
 class Work(NamedTuple):
@@ -113,12 +114,8 @@ class Consumer:
 
     def _look(self, partitions: list[int]) -> Script[Work]:
         log, group = self._log, self._group
-        standing = yield from sql.standing(log, group, partitions)
-        cursors = [Cursor(each.partition, each.offset) for each in standing if each.offset < each.end]
-        records, due, blocked = list[Record](), list[Parked](), list[str]()
-        if cursors:
-            limit = max(1, self._options.batch // len(cursors))
-            records = yield from self._database.logs.read(log, cursors, limit=limit)
+        standing, records = yield from self._next(partitions)
+        due, blocked = list[Parked](), list[str]()
         parks, next_due = (standing[0].parks, standing[0].next_due_in_us) if standing else (0, None)
         if next_due is not None and next_due <= 0:
             due = yield from sql.due(log, group, partitions, self._options.batch)
@@ -137,6 +134,27 @@ class Consumer:
     def _held(self, parked: Sequence[Parked]) -> list[Parked]:
         partitions = self._membership.held()
         return [one for one in parked if one.partition in partitions]
+
+    def _next(self, partitions: list[int]) -> Script[tuple[list[Standing], list[Record]]]:
+        """How the group stands, and what comes next for it: in one round trip where it stands as remembered."""
+        logs, cursors, batch = self._database.logs, self._membership.cursors, self._options.batch
+        standing, ahead = list[Standing](), list[Record]()
+        remembered = [Cursor(partition, cursors[partition]) for partition in partitions if partition in cursors]
+        limit = batch // len(partitions) if len(remembered) == len(partitions) else 0
+        if limit:
+            yield from later(sql.standing(self._log, self._group, partitions), standing.extend)
+            with suppress(EventsTrimmed):  # others were at it meanwhile
+                ahead = yield from logs.read(self._log, remembered, limit=limit)
+        else:
+            standing = yield from sql.standing(self._log, self._group, partitions)
+        stands = self._membership.cursors = {each.partition: each.offset for each in standing}
+        waiting = [Cursor(each.partition, each.offset) for each in standing if each.offset < each.end]
+        if not waiting:
+            return standing, []
+        is_all = all(each.end - each.offset <= limit for each in standing) or limit == batch // len(waiting)
+        if limit and is_all and stands == dict(remembered):
+            return standing, ahead
+        return standing, (yield from logs.read(self._log, waiting, limit=max(1, batch // len(waiting))))
 
     def _fairly(self, records: list[Record]) -> list[Record]:
         """At most `batch`, and each time another partition's first: one that has much, or is slow, starves no other."""

@@ -30,6 +30,9 @@ class Membership:
     def __init__(self, database: Database, log: str, group: str, *, owner: str, ttl: float) -> None:
         self.epoch = ""
         """Of the log; empty before the first `begin`."""
+        self.cursors: dict[int, int] = {}  # bounded: by the partitions
+        """Where the group stood when it was last looked, moved by what was settled since. Nearly always right, and no more:
+        a transaction may have failed, and partitions have been others' meanwhile."""
         self.leases = Leases(database, group_kind(log, group), owner=owner, ttl=ttl, share=True)
         self._database = database
         self._log = log
@@ -81,6 +84,7 @@ class Membership:
         for partition, group in groupby(records, key=lambda record: record.partition):
             offsets = [record.offset for record in group]
             moves.append(Progress(partition, offsets[0], offsets[-1] + 1))
+            self.cursors[partition] = offsets[-1] + 1
         if (yield from sql.advance(self._log, self._group, moves)) != len(moves):
             raise LeaseLost(f"another process has moved the cursor of {self._group!r}; this one's work is undone")
 

@@ -10,7 +10,7 @@ from faultproof.errors import Failed, InvalidInput, LeaseLost, OutcomeUnknown, R
 from faultproof.patterns.saga import machine
 from faultproof.patterns.saga.calling import Verdict, called, entry_of, failure, words
 from faultproof.patterns.saga.definition import Definition
-from faultproof.patterns.saga.journal import Journal, Loaded, Take, Write
+from faultproof.patterns.saga.journal import Item, Journal, Loaded, Write
 from faultproof.patterns.saga.machine import Entry, Plan, Run, Work
 from faultproof.patterns.saga.shape import difference
 from faultproof.patterns.saga.steps import StepContext
@@ -59,9 +59,7 @@ class Active:
 class Driver:
     """Goes on with sagas. One for each runner; sagas share its group commit."""
 
-    def __init__(
-        self, database: Database, definition: Definition, commit: GroupCommit[Write | Take, list[Any]]
-    ) -> None:
+    def __init__(self, database: Database, definition: Definition, commit: GroupCommit[Item, Any]) -> None:
         self._database = database
         self._definition = definition
         self._journal = Journal(database, definition.name)

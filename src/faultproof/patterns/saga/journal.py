@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from faultproof.errors import KeyReused
 from faultproof.patterns.saga import sql
+from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.machine import OVER, Entry, Run
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database
@@ -69,6 +70,16 @@ class Take(NamedTuple):
     """What to make of each, and what to journal of it first."""
 
 
+class Start(NamedTuple):
+    """A saga to start."""
+
+    definition: Definition
+    row: sql.NewSaga
+
+
+Item = Write | Take | Start
+
+
 class Journal:
     """The tables of one kind of saga."""
 
@@ -77,11 +88,10 @@ class Journal:
         self._saga = saga
         self._kind = claim_kind(saga)
 
-    def start(
-        self, items: Sequence[sql.NewSaga], *, version: int, fingerprint: str, shape: str
-    ) -> Script[list[Outcome[bool]]]:
+    def start(self, starts: Sequence[Start]) -> Script[list[Outcome[bool]]]:
         """Start those that are new; whether each is, or `KeyReused` for one that was started with another input."""
-        new = set((yield from sql.insert(self._saga, version, fingerprint, shape, items)))
+        items, of = [start.row for start in starts], starts[0].definition
+        new = set((yield from sql.insert(self._saga, of.version, of.shape.fingerprint, of.shape.text, items)))
         digests: dict[str, str] = {}
         if len(new) < len(items):  # some were there, or are here twice
             digests = dict((yield from sql.known(self._saga, [item.id for item in items])))
@@ -129,15 +139,20 @@ class Journal:
             if claim.id in rows
         ]
 
-    def commit_all(self, items: Sequence[Write | Take], wait: bool) -> Script[list[Outcome[list[Any]]]]:
-        """For a group commit: what is journaled and what is taken up at the same time share a transaction."""
+    def commit_all(self, items: Sequence[Item], wait: bool) -> Script[list[Outcome[Any]]]:
+        """For a group commit: what is journaled, started and taken up at the same time shares a transaction."""
         writes = [item for item in items if isinstance(item, Write)]
         if writes:
             yield from self.guard([write.claim for write in writes])
             yield from self.write(writes)
-        outcomes: list[Outcome[list[Any]]] = []
+        starts = [item for item in items if isinstance(item, Start)]
+        started = iter((yield from self.start(starts)) if starts else [])
+        outcomes: list[Outcome[Any]] = []
         for item in items:
-            outcomes.append(Ok((yield from self.take(item)) if isinstance(item, Take) else []))
+            if isinstance(item, Start):
+                outcomes.append(next(started))
+            else:
+                outcomes.append(Ok((yield from self.take(item)) if isinstance(item, Take) else None))
         return outcomes
 
     def guard(self, claims: Sequence[Claim]) -> Script[None]:

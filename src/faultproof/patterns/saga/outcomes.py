@@ -69,8 +69,9 @@ class Waiting:
         self._futures: dict[str, list[asyncio.Future[Outcome]]] = {}
         self._fresh: OrderedDict[str, Outcome | None] = OrderedDict()
         self._watcher: asyncio.Task[None] | None = None
-        self.held: Callable[[str], bool] = lambda id: False
-        """Whether a runner in this process is at it: it will tell."""
+        self._here: set[str] = set()  # started by this process, and waited for
+        self.held: Callable[[str], bool] | None = None
+        """Whether the runner in this process is at it, and will tell; None if there is no runner."""
 
     def starting(self, id: str) -> None:
         """This process starts it: nothing can be found yet, and whoever started it may ask in a moment."""
@@ -103,7 +104,9 @@ class Waiting:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._futures.setdefault(id, []).append(future)
         try:
-            if not is_fresh and not self.held(id):
+            if is_fresh:
+                self._here.add(id)
+            elif self.held is None or not self.held(id):
                 await self._look_for([id])
                 if not future.done() and await self._database.read(sql.exists(self._saga, id)) is None:
                     raise InvalidInput(f"there is no saga {id!r} of {self._saga!r}: start it first")
@@ -121,6 +124,7 @@ class Waiting:
                 waiting.remove(future)
             if not waiting:
                 self._futures.pop(id, None)
+                self._here.discard(id)
 
     async def close(self) -> None:
         """Nobody is told any more."""
@@ -134,8 +138,10 @@ class Waiting:
         news = self._database.changed(ended_topic(self._saga))
         try:
             while self._futures:
-                await news.wait(LOOK_S)
-                ids = [id for id in self._futures if not self.held(id)]
+                called = await news.wait(LOOK_S)
+                ids = list(self._futures)
+                if self.held is not None:  # which nearly always takes up itself what was started here
+                    ids = [id for id in ids if not self.held(id) and not (called and id in self._here)]
                 if ids:
                     await self._look_for(ids)
         except FaultproofError as error:  # those who wait are told so

@@ -10,7 +10,7 @@ from faultproof import bounds
 from faultproof.errors import FaultproofError, LeaseLost, OutcomeUnknown
 from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.driver import Active, Driver
-from faultproof.patterns.saga.journal import Loaded, Take, Write, claim_kind, work_topic
+from faultproof.patterns.saga.journal import Item, Loaded, Take, Write, claim_kind, work_topic
 from faultproof.patterns.saga.outcomes import Waiting
 from faultproof.ports.database import Database, News
 from faultproof.primitives.group_commit import GroupCommit
@@ -34,7 +34,7 @@ class Runner:
         self,
         database: Database,
         definition: Definition,
-        commit: GroupCommit[Write | Take, list[Any]],
+        commit: GroupCommit[Item, Any],
         waiting: Waiting,
         *,
         owner: str,

@@ -14,7 +14,7 @@ from faultproof.errors import InvalidInput, PayloadTooLarge
 from faultproof.patterns.saga import callbacks, operations, pictures, sql
 from faultproof.patterns.saga.calling import ERROR_CHARACTERS_MAX
 from faultproof.patterns.saga.definition import Definition, Stage
-from faultproof.patterns.saga.journal import Journal, Take, Write
+from faultproof.patterns.saga.journal import Item, Journal, Start
 from faultproof.patterns.saga.operations import HistoryEntry
 from faultproof.patterns.saga.outcomes import Outcome, Waiting
 from faultproof.patterns.saga.retention import Retention
@@ -27,7 +27,6 @@ from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.batcher import BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit
-from faultproof.primitives.group_commit import Outcome as Committed
 
 I = TypeVar("I")  # noqa: E741  # input, as in `StepContext`
 R = TypeVar("R")
@@ -80,10 +79,7 @@ class Saga(Generic[I]):
         self.name = name
         self._journal = Journal(database, name)
         self._waiting = Waiting(database, name)
-        self._starts: GroupCommit[NewSaga, bool] = GroupCommit(
-            database, self._start_all, limits=self._options.batch, name=f"{name}-start"
-        )
-        self._writes: GroupCommit[Write | Take, list[Any]] = GroupCommit(
+        self._commit: GroupCommit[Item, Any] = GroupCommit(
             database, self._journal.commit_all, limits=self._options.batch, name=f"{name}-journal"
         )
         self._owner = f"{database.env.process}:{database.env.ids.new()[-6:]}"
@@ -135,7 +131,7 @@ class Saga(Generic[I]):
         return Runner(
             self._database,
             self.definition,
-            self._writes,
+            self._commit,
             self._waiting,
             owner=self._owner,
             ttl=ttl,
@@ -235,8 +231,7 @@ class Saga(Generic[I]):
 
     async def close(self) -> None:
         """Commit starts under way, and refuse new ones."""
-        await self._starts.close()
-        await self._writes.close()
+        await self._commit.close()
         await self._waiting.close()
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -266,28 +261,17 @@ class Saga(Generic[I]):
         self._waiting.starting(item.id)  # before: it may have ended when the answer is here
         is_new = False
         try:
-            is_new = await self._starts.submit(item, weight=len(item.input))
+            is_new = bool(await self._commit.submit(Start(self.definition, item), weight=len(item.input)))
         finally:
             if not is_new:
                 self._waiting.not_started(item.id)
         return is_new
 
     def _start_one(self, item: NewSaga) -> Script[bool]:
-        (outcome,) = yield from self._start_all([item], True)
+        (outcome,) = yield from self._journal.start([Start(self.definition, item)])
         if isinstance(outcome, Err):
             raise outcome.error
         return bool(getattr(outcome, "value", False))
-
-    def _start_all(self, items: Sequence[NewSaga], wait: bool) -> Script[list[Committed[bool]]]:
-        definition = self.definition
-        return (
-            yield from self._journal.start(
-                items,
-                version=definition.version,
-                fingerprint=definition.shape.fingerprint,
-                shape=definition.shape.text,
-            )
-        )
 
 
 def check_id(id: object) -> None:
