@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from faultproof.shop.audit import Audit
+from faultproof.shop.audit import Audited
 from faultproof.shop.audit import audit as audit_of
 from faultproof.shop.journal import Answered, Sent
 from faultproof.shop.ledger import SqliteLedger
@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 HERE: dict[str, Path] = {}
 
 
-def audit(ledger: SqliteLedger, journal: Journal) -> Audit:
+def audit(ledger: SqliteLedger, journal: Journal) -> Audited:
     return audit_of(ledger, journal, HERE["provider"])
 
 

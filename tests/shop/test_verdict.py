@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from faultproof.shop.audit import Audit
+from faultproof.shop.audit import Audited
 from faultproof.shop.customers import Progress
 from faultproof.shop.findings import Check
 from faultproof.shop.messages import Killed, Role
@@ -64,7 +64,7 @@ async def verdict(
     delays: int = 0,
 ) -> Verdict:
     checks = [Check(name, "claim", 1, int(name == violated), []) for name in COUNTERS]
-    audit = Audit(100, checks, fulfilled, compensated, 180, lost)
+    audit = Audited(100, checks, fulfilled, compensated, 180, lost)
     async with killed(kills, directory) as processes:
         processes.delays = delays
         return judge(options, Outcome(audit, gave_up, processes, Progress(100), "shop.db", "full", 0, 1.0, 2.0))

@@ -19,7 +19,7 @@ from faultproof.shop.ledger import Books, Ledger, OrderLine, Recorded, Tally, re
 from faultproof.shop.settlement import settle
 
 
-class Audit(NamedTuple):
+class Audited(NamedTuple):
     """All checks. The run held if none has a violation."""
 
     accepted: int
@@ -36,12 +36,12 @@ class Audit(NamedTuple):
         return not any(check.violations for check in self.checks)
 
 
-def audit(database: Ledger, journal: Sequence[Sent | Answered], provider: Path) -> Audit:
+def audit(database: Ledger, journal: Sequence[Sent | Answered], provider: Path) -> Audited:
     """Compare everything. Run it when nothing writes any more; it changes nothing."""
     books = read_books(database)
     settlement = settle(database, provider)
     accepted = {entry.key for entry in journal if isinstance(entry, Answered) and entry.status == 201}
-    return Audit(
+    return Audited(
         len(accepted),
         [
             *_orders(journal, books),

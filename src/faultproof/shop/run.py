@@ -17,7 +17,7 @@ from faultproof.errors import Busy, InvalidInput, Repair, TryAgain
 from faultproof.patterns.outbox import Outbox
 from faultproof.ports.database import Database
 from faultproof.shop import sql
-from faultproof.shop.audit import Audit, audit
+from faultproof.shop.audit import Audited, audit
 from faultproof.shop.baskets import Basket
 from faultproof.shop.board import unseen
 from faultproof.shop.customers import Customers, Progress, Unanswered
@@ -73,7 +73,7 @@ class Shop(NamedTuple):
 class Outcome(NamedTuple):
     """A run that came to its end."""
 
-    audit: Audit
+    audit: Audited
     gave_up: str | None
     """Why the run did not get to the end of its work; None if it did."""
     processes: Processes
@@ -291,7 +291,7 @@ async def _until(work: Coroutine[Any, Any, T], processes: Processes) -> T:
             await task
 
 
-def audited_tables(store: Store, name: str, journal: Path, provider: Path) -> Audit:
+def audited_tables(store: Store, name: str, journal: Path, provider: Path) -> Audited:
     """The audit of a run's tables and its journal."""
     with store.reading(name) as ledger:
         return audit(ledger, read_journal(journal), provider)
