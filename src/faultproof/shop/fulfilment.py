@@ -28,7 +28,8 @@ PRICE = 125
 SHORT = 0.8
 """The part of what all customers together will ask for that there is. About an eighth of the orders never get as far as
 the stock, or come back from it: with 0.87 there would be enough for all others."""
-DEADLINE_S = 60.0
+DEADLINE_S = 900.0
+"""Longer than a run: an order is undone because of the provider or of the stock, and not because a machine was slow."""
 CALL_S = 1.0
 """Less than the provider takes when it is late."""
 STEP_S = 8.0
