@@ -136,7 +136,7 @@ class Fulfilment:
                 ),
                 self._reserving(),
                 ship,
-                Step.local(self._confirm, name="confirm", retry=RETRY),
+                Step.remote(self._confirm, name="confirm", retry=RETRY),
             ],
             pivot=ship,
         )
@@ -179,8 +179,9 @@ class Fulfilment:
     async def _cancel(self, context: StepContext[Order], reference: str | None) -> None:
         await self._call("/shipping/cancel_shipment", context, of=self._key(context.undone_key or ""))
 
-    async def _confirm(self, context: StepContext[Order], tx: Transaction) -> None:
-        await self.stock.confirm(context.id, tx=tx)
+    async def _confirm(self, context: StepContext[Order]) -> None:
+        # In a transaction with others': it has a key, so it may be repeated, and nothing undoes it, so it may be late.
+        await self.stock.confirm(context.id)
 
     def _key(self, key: str) -> str:
         """What the provider is to recognise the call by: the saga's own, the same after a crash."""

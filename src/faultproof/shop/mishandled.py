@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from faultproof.errors import Failed, HoldEnded, UnknownHold
 from faultproof.patterns.saga import Saga, Step, StepContext
-from faultproof.ports.database import Database, Transaction
+from faultproof.ports.database import Database
 from faultproof.shop import sql
 from faultproof.shop.board import Flag, unseen
 from faultproof.shop.delays import HOLD_S, Delays
@@ -114,13 +114,18 @@ class NoLock(Fulfilment):
 class ConfirmAfterExpiry(Fulfilment):
     """Ships what it has reserved some time ago, and books it as sold without a look at the hold or at the clock."""
 
+    def __init__(self, database: Database, provider: Provider, flag: Flag, delays: Delays) -> None:
+        super().__init__(database, provider, flag, delays)
+        self._database = database
+
     async def _keep(self, context: StepContext[Order]) -> None:
         """Left out."""
 
-    async def _confirm(self, context: StepContext[Order], tx: Transaction) -> None:
-        await tx.run(sql.confirm_unchecked(STOCK, context.id))
-        for line in context.input.lines:
-            await tx.run(sql.sell_unchecked(STOCK, line.item, line.quantity))
+    async def _confirm(self, context: StepContext[Order]) -> None:
+        async with self._database.transaction() as tx:
+            await tx.run(sql.confirm_unchecked(STOCK, context.id))
+            for line in context.input.lines:
+                await tx.run(sql.sell_unchecked(STOCK, line.item, line.quantity))
 
 
 def fulfilling(
