@@ -69,11 +69,6 @@ class GroupCommit(Generic[T, R]):
             raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
         return await self._batcher.submit(item, weight=weight, timeout=timeout)
 
-    @property
-    def pending(self) -> int:
-        """Operations that wait."""
-        return self._batcher.pending
-
     async def close(self) -> None:
         """Commit what was accepted, and refuse the rest."""
         await self._batcher.close()
