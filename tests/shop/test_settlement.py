@@ -149,6 +149,18 @@ def test_hold_that_is_left_when_a_run_gave_up(tmp_path: Path) -> None:
     assert wrong(found) == {"orphan_holds": 1, "unfinished": 1}
 
 
+@pytest.mark.parametrize("state", ["running", "attention"])
+def test_order_that_was_booked_when_a_run_gave_up_is_unfinished_and_not_oversold(tmp_path: Path, state: str) -> None:
+    found = settled(
+        tmp_path,
+        "UPDATE faultproof_escrow_item SET available = 0, sold = 2 WHERE item = 'eggs'",
+        "UPDATE faultproof_escrow_hold SET state = 'confirmed' WHERE key = 'o3'",
+        f"UPDATE faultproof_saga SET state = '{state}' WHERE id = 'o3'",
+    )
+    assert "oversold" not in wrong(found)
+    assert set(wrong(found)) == {"unfinished" if state == "running" else "needs_attention"}
+
+
 def test_provider_without_books_is_no_clean_provider(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError):
         settle(SqliteLedger(good()), tmp_path / "nowhere.db")
