@@ -86,7 +86,7 @@ def test_engines_agree(both: Both, make: Make, steps: st.SearchStrategy[Operatio
 class Forgetful(PostgresClaims):
     """Says that it gives claims back, and does not."""
 
-    def release(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
+    def release(self, kind: str, claims: Sequence[Claim], *, delay_us: int = 0) -> Script[None]:
         yield from ()
 
 

@@ -43,6 +43,7 @@ def verbs(tmp_path: Path, installed: Path) -> list[list[str]]:
         ["bench", "--help"],
         ["shop", "--orders", "3", "--kill-every", "0", "--synchronous", "normal"],
         ["prove", "batch"],
+        ["saga", "--help"],
         ["replay", str(tape)],
         ["outbox", "lag", "--db", str(installed)],
         ["outbox", "dead", "--db", str(installed), "--group", "post", "--json"],

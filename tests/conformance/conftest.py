@@ -27,6 +27,11 @@ def suite_url(server: PostgresServer) -> str:
 @pytest.fixture(params=["sqlite", *SERVERS])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     """An empty database for this test alone."""
+    return empty(request, tmp_path)
+
+
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    """The engine that the parameter names."""
     if request.param == "sqlite":
         return Sqlite(tmp_path / "shop.db")
     # Asked for here and not as an argument, so that SQLite alone needs no server.

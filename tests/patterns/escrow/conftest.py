@@ -1,6 +1,7 @@
 """An escrow on every engine, and time that passes when the test says so."""
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
@@ -8,11 +9,22 @@ import faultproof as fp
 from faultproof.clock import Env
 from faultproof.ports.database import Database
 from faultproof.signals import Signals
-from tests.conformance.conftest import Connect, connect, engine
+from tests.conformance.conftest import Connect, connect, empty
 from tests.conformance.engines import Engine, Postgres
 from tests.fakes import Recorder
+from tests.servers.fixtures import SERVERS
 
-__all__ = ["connect", "engine"]
+__all__ = ["connect"]
+
+
+# The oldest server with `make soak`: the conformance suites of what this is made of run on it always.
+@pytest.fixture(
+    params=["sqlite", SERVERS[0], *(pytest.param(oldest, marks=pytest.mark.soak) for oldest in SERVERS[1:])]
+)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    """An empty database for this test alone."""
+    return empty(request, tmp_path)
+
 
 Elapse = Callable[[float], None]
 

@@ -1,15 +1,27 @@
 """Sagas on every engine."""
 
+from pathlib import Path
+
 import pytest
 
 from faultproof.clock import Env
 from faultproof.ports.database import Database
 from faultproof.signals import Signals
-from tests.conformance.conftest import Connect, connect, engine
+from tests.conformance.conftest import Connect, connect, empty
 from tests.conformance.engines import Engine
 from tests.fakes import Recorder
+from tests.servers.fixtures import SERVERS
 
-__all__ = ["connect", "engine"]
+__all__ = ["connect"]
+
+
+# The oldest server with `make soak`: the conformance suites of what this is made of run on it always.
+@pytest.fixture(
+    params=["sqlite", SERVERS[0], *(pytest.param(oldest, marks=pytest.mark.soak) for oldest in SERVERS[1:])]
+)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
+    """An empty database for this test alone."""
+    return empty(request, tmp_path)
 
 
 @pytest.fixture
