@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.fakes import until
 from tests.patterns.saga import actors
 from tests.patterns.saga.actors import Order, Provider
 from tests.patterns.saga.shop import reserved
+from tests.processes import Child
 from tests.processes import running as process
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +44,19 @@ async def all_ended(saga: Saga[Order]) -> bool:
 
 async def few_are_left(saga: Saga[Order]) -> bool:
     return len(await saga.sagas(limit=1_000)) <= actors.CONCURRENCY
+
+
+def is_stopped_outside_the_provider(runner: Child, provider: Path) -> bool:
+    """Stop it; and let it go on if it holds the lock of the provider's file, which would stop everybody."""
+    runner.send(signal.SIGSTOP)
+    with closing(sqlite3.connect(provider, timeout=0.5, isolation_level=None)) as theirs:
+        try:
+            theirs.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            runner.send(signal.SIGCONT)
+            return False
+        theirs.execute("ROLLBACK")
+    return True
 
 
 def the_books_agree(engine: Engine, provider: Path) -> None:
@@ -94,7 +109,7 @@ async def test_a_runner_that_is_stopped_is_replaced_and_when_it_wakes_nothing_do
     saga = await started(db, provider, monkeypatch)
     async with process(ACTORS, "run", url_of(engine), provider, 5) as frozen:
         await frozen.says("busy")
-        frozen.send(signal.SIGSTOP)
+        await until(lambda: is_stopped_outside_the_provider(frozen, provider))
         try:
             async with process(ACTORS, "run", url_of(engine), provider, 0) as successor:
                 if engine.name != "sqlite":  # which the stopped one may hold locked, and there its own sagas at most
