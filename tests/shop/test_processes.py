@@ -15,6 +15,7 @@ from faultproof.shop import run, sql
 from faultproof.shop.baskets import basket
 from faultproof.shop.board import unseen
 from faultproof.shop.journal import Answered
+from faultproof.shop.making import Shop
 from faultproof.shop.messages import Fleet
 from faultproof.shop.mishandled import started_here
 from faultproof.shop.orders import Orders, answers, outbox
@@ -78,7 +79,7 @@ def test_ports_are_below_those_that_the_system_gives_to_clients() -> None:
 async def test_run_that_gets_no_further_is_unfinished(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_STUCK_S", 0.0)
     await db.install(sql.SCHEMA)
-    shop, saga = run.Shop(db, outbox(db)), started_here(db)
+    shop, saga = Shop(db, outbox(db)), started_here(db)
     await shop.outbox.install()
     await answers(db).install()
     await saga.install()

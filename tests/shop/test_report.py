@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from faultproof.errors import CannotOpen, InvalidInput
+from faultproof.shop.board import State
 from faultproof.shop.report import page, prepare, write
 from faultproof.shop.timeline import Kill, Sample, Timeline
 from faultproof.shop.verdict import Verdict
@@ -24,6 +25,7 @@ def timeline() -> Timeline:
     made.kills += [Kill(0.5, "api", 0, "wrote"), Kill(1.0, "consumer", 3, "applied")]
     made.restarts.append(1.5)
     made.lag += [Sample(0.0, 3), Sample(1.0, 70), Sample(2.0, 0)]
+    made.sagas += [Sample(0.0, 1), Sample(1.0, 44), Sample(2.0, 0)]
     return made
 
 
@@ -36,6 +38,15 @@ async def test_page_shows_verdict_kills_restarts_and_plots(tmp_path: Path) -> No
     assert "p99" in said
     assert ">500</text>" in said  # the longest wait, in ms
     assert ">70</text>" in said
+    assert ">44</text>" in said
+
+
+async def test_page_explains_the_colour_of_everything_that_a_process_can_be_doing(tmp_path: Path) -> None:
+    made = Timeline()
+    made.kills += [Kill(0.1, "orchestrator", 6, state.name.lower()) for state in State]
+    said = page(await verdict(tmp_path), made)
+    for state in State:
+        assert f"</span>{state.name.lower()}" in said
 
 
 async def test_page_of_a_violated_run_says_so_and_where(tmp_path: Path) -> None:
@@ -54,7 +65,7 @@ async def test_page_needs_nothing_else(tmp_path: Path) -> None:
 
 async def test_page_of_a_run_in_which_nothing_happened(tmp_path: Path) -> None:
     said = page(await verdict(tmp_path), Timeline())
-    assert said.count("Nothing to show.") == 3
+    assert said.count("Nothing to show.") == 4
     assert "<circle" not in said
 
 

@@ -25,6 +25,7 @@ _STATES = {
     "wrote": "#8e44ad",
     "applied": "#1a7f5a",
     "moved": "#9a6700",
+    "calling": "#c2255c",
 }
 _OTHER = "#5a6068"
 
@@ -96,6 +97,11 @@ def page(verdict: Verdict, timeline: Timeline) -> str:
         _plot(
             verdict.seconds,
             [("", "var(--a)", [each.at for each in timeline.lag], [each.value for each in timeline.lag])],
+        ),
+        "<h2>Orders neither fulfilled nor undone yet</h2>",
+        _plot(
+            verdict.seconds,
+            [("", "var(--a)", [each.at for each in timeline.sagas], [each.value for each in timeline.sagas])],
         ),
         "<h2>The audit</h2>",
         _checks(verdict.checks),

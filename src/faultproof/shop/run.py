@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack, suppress
@@ -13,24 +12,18 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from faultproof.connect import connect
-from faultproof.errors import Busy, InvalidInput, Repair, TryAgain
-from faultproof.patterns.outbox import Outbox
+from faultproof.errors import Busy, Repair, TryAgain
 from faultproof.ports.database import Database
 from faultproof.shop import sql
 from faultproof.shop.audit import Audited, audit
 from faultproof.shop.baskets import Basket
-from faultproof.shop.board import unseen
 from faultproof.shop.customers import Customers, Progress, Unanswered
-from faultproof.shop.delays import Delays
-from faultproof.shop.effects import GROUPS
-from faultproof.shop.fulfilment import NAME, Fulfilment, Provider, fill
+from faultproof.shop.fulfilment import NAME
 from faultproof.shop.journal import Journal, read_journal
-from faultproof.shop.messages import Command, Fleet
-from faultproof.shop.mishandled import prepare
-from faultproof.shop.mistakes import Breakage
+from faultproof.shop.making import Shop, fleet, listeners, opened
+from faultproof.shop.messages import Command
 from faultproof.shop.options import ShopOptions
-from faultproof.shop.orders import answers, outbox
-from faultproof.shop.processes import Processes, listen, started
+from faultproof.shop.processes import Processes, started
 from faultproof.shop.providing import DATABASE, provided
 from faultproof.shop.stores import Store
 from faultproof.shop.timeline import Sample, Timeline
@@ -63,13 +56,6 @@ class Status:
         return len(self.timeline.restarts)
 
 
-class Shop(NamedTuple):
-    """What there is to look at while it runs."""
-
-    database: Database
-    outbox: Outbox
-
-
 class Outcome(NamedTuple):
     """A run that came to its end."""
 
@@ -93,7 +79,7 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
     store = options.store
     async with connect(store.url) as database:
         name, durability = await store.name(database), database.durability
-        shop = await _opened(database, baskets, options.planted)
+        shop = await opened(database, baskets, options.planted)
         try:
             gave_up, orders_s = await _under_fire(options, baskets, database, shop, directory, status)
         except Repair as error:
@@ -120,8 +106,8 @@ async def _under_fire(
 ) -> tuple[str | None, float]:
     """Take all orders and let the consumers catch up: why that was not finished, and seconds until the last answer."""
     with ExitStack() as open_here:
-        provider, *listeners = [open_here.enter_context(listener) for listener in _listeners(options)]
-        ports = [listener.getsockname()[1] for listener in listeners]
+        provider, *doors = [open_here.enter_context(listener) for listener in listeners(options)]
+        ports = [door.getsockname()[1] for door in doors]
         journal = Journal(directory / "journal", database.env)
         timeline = status.timeline
         customers = Customers(
@@ -130,7 +116,7 @@ async def _under_fire(
         status.progress = customers.progress
         async with (
             provided(directory, provider, seed=options.seed),
-            started(_fleet(options, directory, listeners, provider.getsockname()[1]), listeners, timeline) as processes,
+            started(fleet(options, directory, doors, provider.getsockname()[1]), doors, timeline) as processes,
         ):
             status.processes = processes
             looking = asyncio.create_task(_looking(shop, status))
@@ -150,52 +136,6 @@ async def _under_fire(
                 crashing.cancel()
                 await asyncio.wait([crashing])  # a thread restarts the server, and must be through with it
     return gave_up, orders_s
-
-
-async def _opened(database: Database, baskets: Sequence[Basket], planted: Breakage | None) -> Shop:
-    """The tables, in a database that has none yet."""
-    shop = outbox(database)
-    await database.install(sql.SCHEMA)
-    await shop.install()
-    await answers(database).install()
-    fulfilment = Fulfilment(database, Provider(0), unseen(), Delays())
-    await fulfilment.saga.install()
-    await fulfilment.stock.install()
-    await prepare(database, planted)
-    await fill(database, baskets)
-    for group in GROUPS:
-        await shop.consumer(group, GROUPS[group]).open()
-    return Shop(database, shop)
-
-
-def _listeners(options: ShopOptions) -> list[socket.socket]:
-    """The provider's, and one for each API process."""
-    wanted = 1 + options.workers
-    found = listen(wanted)
-    if len(found) < wanted:
-        for listener in found:
-            listener.close()
-        raise InvalidInput(
-            f"only {len(found)} ports are free on 127.0.0.1 for a provider and {options.workers} API processes"
-        )
-    return found
-
-
-def _fleet(options: ShopOptions, directory: Path, listeners: Sequence[socket.socket], provider: int) -> Fleet:
-    return Fleet(
-        url=options.store.url,
-        directory=str(directory),
-        listeners=[listener.fileno() for listener in listeners],
-        sequencers=options.sequencers,
-        consumers=options.consumers,
-        orchestrators=options.orchestrators,
-        provider=provider,
-        ttl=options.ttl,
-        seed=options.seed,
-        kill_every=options.kill_every,
-        planted=options.planted,
-        target=options.target,
-    )
 
 
 async def _load(customers: Customers, journal: Journal, processes: Processes) -> str | None:
@@ -274,6 +214,7 @@ async def _look(shop: Shop, status: Status) -> None:
         return
     status.lag = max((lag.events + group.events + group.parked for group in lag.groups), default=0)
     status.timeline.lag.append(Sample(status.timeline.now(), status.lag))
+    status.timeline.sagas.append(Sample(status.timeline.now(), status.sagas))
 
 
 async def _until(work: Coroutine[Any, Any, T], processes: Processes) -> T:

@@ -41,7 +41,7 @@ class Bin(NamedTuple):
 
 @dataclass
 class Timeline:
-    """Bounded by the orders, by the kills of a run, and by two samples a second."""
+    """Bounded by the orders, by the kills of a run, and by two samples of each kind a second."""
 
     began: float = field(default_factory=time.monotonic)
     answered: array[float] = field(default_factory=lambda: array("d"))
@@ -51,6 +51,7 @@ class Timeline:
     kills: list[Kill] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
     lag: list[Sample] = field(default_factory=list)
+    sagas: list[Sample] = field(default_factory=list)
 
     def now(self) -> float:
         """Seconds since the beginning."""
