@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,34 +69,31 @@ def wrong(found: dict[str, Any]) -> set[str]:
 
 
 def test_shop_holds_while_processes_of_every_role_are_killed() -> None:
-    found = run("--orders", 400, "--kill-every", 0.15)
+    found = run("--orders", 250, "--kill-every", 0.15)
     assert (found["held"], found["vacuous"], found["gave_up"], wrong(found)) == (True, None, None, set())
-    assert found["accepted"] == 400
+    assert found["accepted"] == 250
     assert found["kills"] == found["kills_while_busy"] == sum(found["kills_by_role"].values())
     assert min(found["kills_by_role"].values()) >= 1
     assert found["retries"] > 0
-    assert found["fulfilled"] + found["compensated"] == 400
-    assert found["compensated"] >= 40
+    assert found["fulfilled"] + found["compensated"] == 250
+    assert found["compensated"] >= 25
     assert found["answers_lost"] >= 0.05 * found["answers"] > 20
     assert found["seconds"] > 0
     examined = {check["name"]: check["examined"] for check in found["checks"]}
-    assert examined["lost_events"] > 1_000
+    assert examined["lost_events"] > 500
     assert set(examined) == set(COUNTERS)
     assert found["durability"] == "SQLite WAL, synchronous=NORMAL"
     assert not Path(found["database"]).parent.exists()
 
 
-def often(every_time: str, *mistakes: str) -> list[Any]:
-    """One of them in every run; the others, some seconds each, with `make soak`."""
-    return [
-        mistake if mistake == every_time else pytest.param(mistake, marks=pytest.mark.soak)
-        for mistake in dict.fromkeys(mistakes)
-    ]
+def often(every_time: Collection[str], mistakes: Iterable[str]) -> list[Any]:
+    """These in every run; the others, some seconds each, with `make soak`."""
+    return [mistake if mistake in every_time else pytest.param(mistake, marks=pytest.mark.soak) for mistake in mistakes]
 
 
 @pytest.mark.parametrize("mistake", BREAKAGES)
 def test_planted_bug_is_caught_when_kills_meet_its_window(mistake: str) -> None:
-    found = run("--orders", 100, "--kill-every", 0.1, "--break", mistake, status=1)
+    found = run("--orders", 60, "--kill-every", 0.1, "--break", mistake, status=1)
     assert not found["held"]
     assert CAUGHT_BY[mistake] in wrong(found)
     assert not NEVER_WRONG & wrong(found)
@@ -109,16 +107,17 @@ def test_planted_bug_is_caught_when_kills_meet_its_window(mistake: str) -> None:
 
 
 # Without a lock two may take the same thing whenever two come at the same time: it needs neither kill nor delay.
-@pytest.mark.parametrize("mistake", often("dual-write", *(mistake for mistake in BREAKAGES if mistake != "no-lock")))
+@pytest.mark.parametrize("mistake", often(["dual-write"], (mistake for mistake in BREAKAGES if mistake != "no-lock")))
 def test_planted_bug_does_not_show_without_kills(mistake: str) -> None:
-    found = run("--orders", 60, "--kill-every", 0, "--break", mistake)
+    found = run("--orders", 30, "--kill-every", 0, "--break", mistake)
     assert (found["held"], found["vacuous"], wrong(found)) == (True, None, set())
     assert (found["kill_every"], found["kills"], found["kills_while_busy"]) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("mistake", often("dual-write", *BREAKAGES))
+# Two mistakes have the same window, and need it only once.
+@pytest.mark.parametrize("mistake", often(set(BREAKAGES) - {"undo-after"}, BREAKAGES))
 def test_correct_shop_holds_under_the_same_aimed_kills(mistake: str) -> None:
-    found = run("--orders", 100, "--kill-every", 0.1, "--aim", mistake)
+    found = run("--orders", 50, "--kill-every", 0.1, "--aim", mistake)
     assert (found["held"], found["vacuous"], wrong(found)) == (True, None, set())
     if mistake in DELAYED:
         assert (found["kills"], found["delays"] >= 1) == (0, True)

@@ -43,9 +43,9 @@ class Delays:
             self._tell()
             await asyncio.sleep(_BETWEEN_S)
 
-    async def before_shipping(self) -> None:
-        """Between reserving and shipping: some orders, for so long that their holds end."""
-        if self._target == "confirm-after-expiry":
+    async def before_shipping(self, attempt: int) -> None:
+        """Between reserving and shipping: some orders, once, for so long that their holds end."""
+        if self._target == "confirm-after-expiry" and attempt == 1:
             self._shipped += 1
             if self._shipped % _EVERY == 2:
                 self._tell()

@@ -168,7 +168,7 @@ class Fulfilment:
             await self.stock.release(context.id, tx=tx)
 
     async def _ship(self, context: StepContext[Order]) -> str:
-        await self._delays.before_shipping()
+        await self._delays.before_shipping(context.attempt)
         await self._keep(context)
         return await self._call("/shipping/create_shipment", context)
 
