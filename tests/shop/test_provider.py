@@ -133,11 +133,40 @@ async def test_declined_orders_are_declined_for_good_and_fates_are_as_often_as_s
     running.end()
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"order": 1}', b'{"order": "o", "else": 1}', b"x" * 20_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'{"order": 1}', b'{"order": "o", "else": 1}', b'{"order": "\xff"}', b"x" * 20_000]
+)
 async def test_nonsense_is_refused(quiet: Running, body: bytes) -> None:
     answer = await quiet.connection.post("/payment/charge_card", {"Idempotency-Key": "k"}, body, timeout=WAIT_S)
     assert answer.status == 400
     assert quiet.rows("SELECT * FROM call") == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /payment/charge_card HTTP/1.1\r\n\r\n", b"400"),
+        (b"POST /payment/charge_card HTTP/1.1\r\n\r\n", b"400"),
+        (b"POST /payment/charge_card HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400"),
+        (b"\xff\xfe\r\n\r\n", b"400"),
+        (b"POST /nowhere HTTP/1.1\r\nContent-Length: 0\r\n\r\n", b"404"),
+        (b"POST /payment/charge_card HTTP/1.1\r\nContent-Length: 0\r\n\r\n", b"400"),  # without a key
+        (b"x" * 100_000, b""),
+    ],
+)
+async def test_what_is_no_request_is_refused(quiet: Running, sent: bytes, status: bytes) -> None:
+    async with asyncio.timeout(WAIT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", quiet.port)
+        writer.write(sent)
+        writer.write_eof()
+        try:
+            answer = await reader.read()
+        except ConnectionError:
+            answer = b""
+        writer.close()
+    assert answer.partition(b"\r\n")[0].removeprefix(b"HTTP/1.1 ")[:3] == status
+    assert (await quiet.call("/payment/charge_card", "k-1", amount=1)).status == 200
+    assert len(quiet.rows("SELECT * FROM call")) == 1
 
 
 async def test_it_ends_with_whoever_started_it(tmp_path: Path) -> None:

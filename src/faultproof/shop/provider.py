@@ -11,7 +11,6 @@ before it came (`of` names its key) will not be done any more.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import signal
@@ -21,15 +20,10 @@ import sys
 from typing import Literal, NamedTuple
 
 import msgspec
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+
+from faultproof.shop.serving import Answer, Handle, Request, serving
 
 Fate = Literal["answered", "failed", "lost", "late", "declined", "void"]
-BODY_BYTES_MAX = 16 * 1024
 KEY_CHARS_MAX = 255
 
 SCHEMA = """
@@ -131,33 +125,38 @@ class Provider:
         """Carry a call out; its fate, and what the answer says."""
         await asyncio.sleep(self._rng.random() * self._terms.slow_s)
         if self._failed.comes():
-            return self._noted("failed", key, action), {"error": "out of order: try again"}
+            self._note("failed", key, action)
+            return "failed", {"error": "out of order: try again"}
         is_late = self._late.comes()
         if is_late:
             await asyncio.sleep(self._terms.late_s)
-        said = self._work(action, key, asked)
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            said = self._work(action, key, asked)
+            fate = self._fate(said, is_late=is_late)
+            self._note(fate, key, action)
+            self._database.execute("COMMIT")
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
         if isinstance(said, str):
-            return self._noted("declined" if said != "void" else "void", key, action), {"error": said}
-        answer: dict[str, str | int] = {"reference": f"{action}-{key}", "amount": said.amount}
-        if is_late:
-            return self._noted("late", key, action), answer
-        if self._lost.comes():
-            return self._noted("lost", key, action), answer
-        return self._noted("answered", key, action), answer
+            return fate, {"error": said}
+        return fate, {"reference": f"{action}-{key}", "amount": said.amount}
 
     def close(self) -> None:
         """Let go of the database."""
         self._database.close()
 
+    def _fate(self, said: Done | str, *, is_late: bool) -> Fate:
+        if isinstance(said, str):
+            return "declined" if said != "void" else "void"
+        if is_late:
+            return "late"
+        return "lost" if self._lost.comes() else "answered"
+
     def _work(self, action: str, key: str, asked: Asked) -> Done | str:
         """Do it once for each key: what was done, or why it never will be."""
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            done: Done | str = self._found(key) or self._decided(action, key, asked)
-            self._database.execute("COMMIT")
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
+        done = self._found(key) or self._decided(action, key, asked)
         if isinstance(done, Done) and (done.action, done.order) != (action, asked.order):
             return "this key was used for something else"
         return done
@@ -190,61 +189,46 @@ class Provider:
         self._database.execute("INSERT INTO decided VALUES (?, ?, ?)", (action, order, refused))
         return refused
 
-    def _noted(self, fate: Fate, key: str, action: str) -> Fate:
+    def _note(self, fate: Fate, key: str, action: str) -> None:
         self._database.execute("INSERT INTO call (key, action, fate) VALUES (?, ?, ?)", (key, action, fate))
-        return fate
 
 
-class _LostOnTheWay(Response):
-    """The head of an answer, and then nothing: the server closes the connection."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"64")]})
+_STATUS: dict[Fate, int] = {"answered": 200, "late": 200, "lost": 200, "failed": 503, "declined": 402, "void": 409}
 
 
-_STATUS: dict[Fate, int] = {"answered": 200, "late": 200, "failed": 503, "declined": 402, "void": 409}
+def answering(provider: Provider) -> Handle:
+    """What the provider says to requests."""
 
-
-def application(provider: Provider) -> Starlette:
-    """The provider as an ASGI application."""
-
-    async def called(request: Request) -> Response:
+    async def handle(request: Request) -> Answer:
+        action = ACTIONS.get(request.path)
+        if action is None:
+            return _answer(404, {"error": f"there is {', '.join(ACTIONS)}"})
         key = request.headers.get("idempotency-key", "")
-        body = await request.body()
-        if not 1 <= len(key) <= KEY_CHARS_MAX or len(body) > BODY_BYTES_MAX:
-            return _answer(400, {"error": "send an Idempotency-Key and a small body"})
+        if not 1 <= len(key) <= KEY_CHARS_MAX:
+            return _answer(400, {"error": "send an Idempotency-Key"})
         try:
-            asked = msgspec.json.decode(body, type=Asked)
-        except msgspec.MsgspecError as error:
+            asked = msgspec.json.decode(request.body, type=Asked)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return _answer(400, {"error": str(error)})
-        fate, content = await provider.call(ACTIONS[request.url.path], key, asked)
-        return _LostOnTheWay() if fate == "lost" else _answer(_STATUS[fate], content)
+        fate, content = await provider.call(action, key, asked)
+        return _answer(_STATUS[fate], content, lost=fate == "lost")
 
-    return Starlette(routes=[Route(path, called, methods=["POST"]) for path in ACTIONS])
+    return handle
 
 
-def _answer(status: int, content: dict[str, str | int]) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
+def _answer(status: int, content: dict[str, str | int], *, lost: bool = False) -> Answer:
+    return Answer(status, msgspec.json.encode(content), lost)
 
 
 async def serve(terms: Terms) -> None:
     """Until SIGTERM, or until whoever started it is gone."""
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), _ended)
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), _ended)
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
     provider = Provider(terms)
-    config = uvicorn.Config(
-        application(provider),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        http="h11",
-        ws="none",
-        loop="asyncio",
-        timeout_graceful_shutdown=2,
-    )
-    logging.getLogger("uvicorn").addHandler(logging.NullHandler())  # it would report each answer that is lost
-    logging.getLogger("uvicorn").propagate = False
-    signal.signal(signal.SIGTERM, lambda number, frame: None)  # uvicorn raises it again after its shutdown
-    await uvicorn.Server(config).serve(sockets=[socket.socket(fileno=terms.listener)])
+    server = await serving(socket.socket(fileno=terms.listener), answering(provider))
+    await ended.wait()  # unbounded: that is what it is for
+    server.close()
     provider.close()
 
 
