@@ -145,7 +145,7 @@ async def test_nonsense_is_refused(quiet: Running, body: bytes) -> None:
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        (b"GET /payment/charge_card HTTP/1.1\r\n\r\n", b"400"),
+        (b'GET /payment/charge_card HTTP/1.1\r\nIdempotency-Key: k\r\nContent-Length: 13\r\n\r\n{"order":"o"}', b"400"),
         (b"POST /payment/charge_card HTTP/1.1\r\n\r\n", b"400"),
         (b"POST /payment/charge_card HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400"),
         (b"\xff\xfe\r\n\r\n", b"400"),
