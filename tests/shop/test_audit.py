@@ -2,15 +2,30 @@
 
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from faultproof.shop.audit import audit
+from faultproof.shop.audit import Audited
+from faultproof.shop.audit import audit as audit_of
 from faultproof.shop.journal import Answered, Sent
 from faultproof.shop.ledger import SqliteLedger
-from tests.shop.books import ANSWERED, LINES, SENT, append, chain, good
+from tests.shop.books import ANSWERED, LINES, SENT, append, chain, good, provider
 
 Journal = Sequence[Sent | Answered]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider's books are a file, and in this module they are right."""
+    monkeypatch.setitem(HERE, "provider", provider(tmp_path))
+
+
+HERE: dict[str, Path] = {}
+
+
+def audit(ledger: SqliteLedger, journal: Journal) -> Audited:
+    return audit_of(ledger, journal, HERE["provider"])
 
 
 def wrong(database: sqlite3.Connection, journal: Journal = (*SENT, *ANSWERED)) -> dict[str, int]:
@@ -24,7 +39,8 @@ def where(database: sqlite3.Connection, name: str, journal: Journal = (*SENT, *A
 def test_good_books_pass() -> None:
     found = audit(SqliteLedger(good()), [*SENT, *ANSWERED])
     assert found.held
-    assert found.accepted == 3
+    assert (found.accepted, found.fulfilled, found.compensated) == (3, 2, 1)
+    assert (found.answers, found.answers_lost) == (10, 2)
     assert {check.name: check.examined for check in found.checks} == {
         "lost_orders": 4,  # one was answered twice
         "duplicate_orders": 3,
@@ -37,6 +53,11 @@ def test_good_books_pass() -> None:
         "lost_effects": 4,
         "duplicate_effects": 4,
         "disordered_effects": 4,
+        "unfinished": 3,
+        "needs_attention": 3,
+        "charge_mismatches": 3,
+        "oversold": 2,
+        "orphan_holds": 4,
         "damage": 1,
     }
 
@@ -70,7 +91,7 @@ def test_order_that_is_there_and_was_never_answered_is_no_loss() -> None:
 def test_order_taken_twice() -> None:
     database = good()
     database.execute("INSERT INTO shop_order VALUES ('o1b', 'k1', 0)")
-    assert wrong(database) == {"duplicate_orders": 1}
+    assert wrong(database) == {"duplicate_orders": 1, "unfinished": 1}  # nobody fulfils the second
     assert where(database, "duplicate_orders") == ["order k1: 2 rows, o1, o1b"]
 
 

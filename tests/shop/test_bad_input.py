@@ -83,6 +83,11 @@ def test_file_that_is_no_database_is_left_alone(tmp_path: Path, refused: Refused
     assert path.read_bytes() == b"not a database " * 100
 
 
+def test_report_goes_to_a_directory(tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "file").touch()
+    assert "--report takes a directory" in refused("--report", tmp_path / "file")
+
+
 def test_database_that_another_program_has_locked(
     tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:

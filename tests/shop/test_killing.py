@@ -12,14 +12,15 @@ from faultproof.shop import killing
 from faultproof.shop.board import Board, State
 from faultproof.shop.killing import Killer, Struck, window
 from faultproof.shop.messages import Role
-from faultproof.shop.planted import BREAKAGES, Breakage
+from faultproof.shop.mistakes import BREAKAGES, DELAYED, Breakage
 
-ROLES: tuple[Role, ...] = ("api", "sequencer", "consumer")
+ROLES: tuple[Role, ...] = ("api", "sequencer", "consumer", "orchestrator")
+NUMBER = len(ROLES)
 
 
 @pytest.fixture
 def pids(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, tuple[Role, int]]]:
-    """Three processes that do nothing, one of each role; the killer looks at each role just once."""
+    """Four processes that do nothing, one of each role; the killer looks at each role just once."""
     monkeypatch.setattr(killing, "_PATIENCE_S", 0.001)
     idle = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in ROLES]
     yield {slot: (role, process.pid) for slot, (role, process) in enumerate(zip(ROLES, idle, strict=True))}
@@ -35,14 +36,14 @@ def killer(board: Board, target: Breakage | None = None, seed: int = 1) -> Kille
 
 
 def test_nobody_is_killed_while_all_are_idle(pids: dict[int, tuple[Role, int]]) -> None:
-    struck = killer(Board(3)).strike(pids)
+    struck = killer(Board(NUMBER)).strike(pids)
     assert (struck.slot, sorted(struck.missed)) == (None, sorted(ROLES))
     assert all(os.waitpid(pid, os.WNOHANG) == (0, 0) for _, pid in pids.values())
 
 
 @pytest.mark.parametrize("state", set(State) - {State.IDLE})
 def test_the_busy_one_is_killed_and_its_last_state_reported(pids: dict[int, tuple[Role, int]], state: State) -> None:
-    board = Board(3)
+    board = Board(NUMBER)
     board.flag(1).show(state)
     struck = killer(board).strike(pids)
     assert (struck.slot, struck.state) == (1, state)
@@ -51,21 +52,21 @@ def test_the_busy_one_is_killed_and_its_last_state_reported(pids: dict[int, tupl
 
 
 def test_roles_take_turns(pids: dict[int, tuple[Role, int]]) -> None:
-    board = Board(3)
+    board = Board(NUMBER)
     for slot in pids:
         board.flag(slot).show(State.OPEN)
     one = killer(board)
-    assert sorted(str(one.strike(pids).slot) for _ in ROLES) == ["0", "1", "2"]
+    assert sorted(str(one.strike(pids).slot) for _ in ROLES) == ["0", "1", "2", "3"]
 
 
 def test_choice_among_the_busy_is_the_seed_s(pids: dict[int, tuple[Role, int]]) -> None:
     assert [killer(Board(1), seed=5)._order() for _ in range(3)] == [killer(Board(1), seed=5)._order()] * 3
-    assert len({tuple(killer(Board(1), seed=seed)._order()) for seed in range(60)}) == 6
+    assert len({tuple(killer(Board(1), seed=seed)._order()) for seed in range(400)}) == 24
 
 
-@pytest.mark.parametrize("mistake", BREAKAGES)
+@pytest.mark.parametrize("mistake", [each for each in BREAKAGES if each not in DELAYED])
 def test_aimed_kills_meet_nobody_outside_the_window(pids: dict[int, tuple[Role, int]], mistake: Breakage) -> None:
-    board = Board(3)
+    board = Board(NUMBER)
     for slot in pids:
         board.flag(slot).show(State.OPEN)
     aimed = killer(board, mistake)
@@ -76,10 +77,16 @@ def test_aimed_kills_meet_nobody_outside_the_window(pids: dict[int, tuple[Role, 
     assert aimed.strike(pids) == Struck(slot, state, [], {})
 
 
+@pytest.mark.parametrize("mistake", sorted(DELAYED))
+def test_nobody_is_killed_where_orders_are_held_up_instead(mistake: Breakage) -> None:
+    assert killer(Board(NUMBER)).due_in_s() <= 60
+    assert killer(Board(NUMBER), mistake).due_in_s() > 1_000
+
+
 def test_victim_that_leaves_the_window_is_let_go(
     pids: dict[int, tuple[Role, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    board, sent = Board(3), []
+    board, sent = Board(NUMBER), []
     board.flag(0).show(State.OPEN)
     kill = os.kill
 
@@ -94,7 +101,7 @@ def test_victim_that_leaves_the_window_is_let_go(
 
 
 def test_victim_that_had_ended_by_itself_is_no_kill(pids: dict[int, tuple[Role, int]]) -> None:
-    board = Board(3)
+    board = Board(NUMBER)
     board.flag(0).show(State.OPEN)
     os.kill(pids[0][1], signal.SIGTERM)
     os.waitid(os.P_PID, pids[0][1], os.WEXITED | os.WNOWAIT)

@@ -10,6 +10,7 @@ from faultproof.ports.database import Database
 from faultproof.shop import sql
 from faultproof.shop.baskets import basket
 from faultproof.shop.board import unseen
+from faultproof.shop.mishandled import started_here
 from faultproof.shop.orders import Orders, answers, outbox
 from tests.shop.reading import rows
 
@@ -21,7 +22,8 @@ async def orders(db: Database) -> Orders:
     await db.install(sql.SCHEMA)
     await outbox(db).install()
     await answers(db).install()
-    return Orders(db, unseen())
+    await started_here(db).install()
+    return Orders(db, unseen(), started_here(db))
 
 
 async def test_order_is_written_with_its_events(orders: Orders, path: Path) -> None:

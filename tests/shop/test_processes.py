@@ -15,12 +15,14 @@ from faultproof.shop import run, sql
 from faultproof.shop.baskets import basket
 from faultproof.shop.board import unseen
 from faultproof.shop.journal import Answered
+from faultproof.shop.making import Shop
 from faultproof.shop.messages import Fleet
+from faultproof.shop.mishandled import started_here
 from faultproof.shop.orders import Orders, answers, outbox
 from faultproof.shop.processes import ProcessDied, Processes, listen, started
 from faultproof.shop.stores import SqliteStore
 from tests.fakes import within
-from tests.shop.books import ANSWERED, SENT, good
+from tests.shop.books import ANSWERED, SENT, good, provider
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +37,8 @@ async def fleet(url: str, directory: Path) -> AsyncIterator[Processes]:
             listeners=[listener.fileno() for listener in listeners],
             sequencers=1,
             consumers=1,
+            orchestrators=1,
+            provider=1,
             ttl=1.0,
             seed=1,
             kill_every=0,
@@ -75,28 +79,31 @@ def test_ports_are_below_those_that_the_system_gives_to_clients() -> None:
 async def test_run_that_gets_no_further_is_unfinished(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_STUCK_S", 0.0)
     await db.install(sql.SCHEMA)
-    shop = outbox(db)
-    await shop.install()
+    shop, saga = Shop(db, outbox(db)), started_here(db)
+    await shop.outbox.install()
     await answers(db).install()
-    await shop.consumer("summary", _nothing).open()
+    await saga.install()
+    await shop.outbox.consumer("summary", _nothing).open()
     assert await within(run._drained(shop, run.Status())) is None
-    await Orders(db, unseen()).take("k1", basket(["milk"]))  # and nobody sequences it
+    await Orders(db, unseen(), saga).take("k1", basket(["milk"]))  # and nobody sequences or fulfils it
     said = await within(asyncio.ensure_future(run._drained(shop, run.Status())))
-    assert said == "1 events were not settled, and got no fewer for 0 s"
+    assert said == "1 events were not settled and 1 orders neither fulfilled nor undone, and they got no fewer for 0 s"
 
 
 def test_run_that_had_to_be_given_up_tells_whether_what_was_answered_is_there(tmp_path: Path) -> None:
-    path, journal = tmp_path / "shop.db", tmp_path / "journal"
+    path, journal, rows = tmp_path / "shop.db", tmp_path / "journal", provider(tmp_path)
     with closing(sqlite3.connect(path)) as file, closing(good()) as books:
         books.backup(file)
     entries = [*SENT, *ANSWERED]
     journal.write_bytes(b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries))
-    assert run._assurance(SqliteStore(str(path)), str(path), journal) == "all 3 orders that were answered are in it"
+    assert (
+        run._assurance(SqliteStore(str(path)), str(path), journal, rows) == "all 3 orders that were answered are in it"
+    )
     entries.append(Answered("k9", 201, "o9"))
     journal.write_bytes(b"".join(msgspec.json.encode(entry) + b"\n" for entry in entries))
-    assert run._assurance(SqliteStore(str(path)), str(path), journal) == "1 of 4 answered orders are not in it"
+    assert run._assurance(SqliteStore(str(path)), str(path), journal, rows) == "1 of 4 answered orders are not in it"
     path.write_bytes(b"")
-    assert "could not be audited" in run._assurance(SqliteStore(str(path)), str(path), journal)
+    assert "could not be audited" in run._assurance(SqliteStore(str(path)), str(path), journal, rows)
 
 
 async def _nothing(event: object, tx: object) -> None:

@@ -4,12 +4,13 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from faultproof.shop.planted import BREAKAGES
+from faultproof.shop.mistakes import BREAKAGES, DELAYED
 from tests.cli.executable import EXECUTABLE, faultproof
 from tests.fakes import WAIT_S, eventually
 from tests.shop.reading import rows
@@ -26,9 +27,32 @@ COUNTERS = (
     "lost_effects",
     "duplicate_effects",
     "disordered_effects",
+    "unfinished",
+    "needs_attention",
+    "charge_mismatches",
+    "oversold",
+    "orphan_holds",
     "damage",
 )
-CAUGHT_BY = {"dual-write": "lost_events", "no-inbox": "duplicate_effects", "ack-early": "lost_effects"}
+CAUGHT_BY = {
+    "dual-write": "lost_events",
+    "no-inbox": "duplicate_effects",
+    "ack-early": "lost_effects",
+    "undo-after": "charge_mismatches",
+    "no-idempotency-key": "charge_mismatches",
+    "no-lock": "oversold",
+    "confirm-after-expiry": "oversold",
+}
+NEVER_WRONG = {
+    "lost_orders",
+    "duplicate_orders",
+    "unknown_orders",
+    "wrong_items",
+    "damage",
+    "unfinished",
+    "needs_attention",
+}
+WHERE = {"charge_mismatches": "order ", "oversold": "item '"}
 
 
 def run(*args: object, status: int = 0) -> dict[str, Any]:
@@ -45,45 +69,61 @@ def wrong(found: dict[str, Any]) -> set[str]:
 
 
 def test_shop_holds_while_processes_of_every_role_are_killed() -> None:
-    found = run("--orders", 400, "--kill-every", 0.15)
-    assert (found["held"], found["vacuous"], found["unfinished"], wrong(found)) == (True, None, None, set())
-    assert found["accepted"] == 400
+    found = run("--orders", 250, "--kill-every", 0.15)
+    assert (found["held"], found["vacuous"], found["gave_up"], wrong(found)) == (True, None, None, set())
+    assert found["accepted"] == 250
     assert found["kills"] == found["kills_while_busy"] == sum(found["kills_by_role"].values())
     assert min(found["kills_by_role"].values()) >= 1
     assert found["retries"] > 0
+    assert found["fulfilled"] + found["compensated"] == 250
+    assert found["compensated"] >= 25
+    assert found["answers_lost"] >= 0.05 * found["answers"] > 20
     assert found["seconds"] > 0
     examined = {check["name"]: check["examined"] for check in found["checks"]}
-    assert examined["lost_events"] > 1_000
+    assert examined["lost_events"] > 500
     assert set(examined) == set(COUNTERS)
     assert found["durability"] == "SQLite WAL, synchronous=NORMAL"
     assert not Path(found["database"]).parent.exists()
 
 
+def often(every_time: Collection[str], mistakes: Iterable[str]) -> list[Any]:
+    """These in every run; the others, some seconds each, with `make soak`."""
+    return [mistake if mistake in every_time else pytest.param(mistake, marks=pytest.mark.soak) for mistake in mistakes]
+
+
 @pytest.mark.parametrize("mistake", BREAKAGES)
 def test_planted_bug_is_caught_when_kills_meet_its_window(mistake: str) -> None:
-    found = run("--orders", 100, "--kill-every", 0.1, "--break", mistake, status=1)
+    found = run("--orders", 60, "--kill-every", 0.1, "--break", mistake, status=1)
     assert not found["held"]
     assert CAUGHT_BY[mistake] in wrong(found)
-    assert not {"lost_orders", "duplicate_orders", "unknown_orders", "wrong_items", "damage"} & wrong(found)
-    assert found["kills"] == found["kills_while_busy"] >= 1
+    assert not NEVER_WRONG & wrong(found)
+    if mistake in DELAYED:
+        assert (found["kills"], found["delays"] >= 1) == (0, True)
+    else:
+        assert found["kills"] == found["kills_while_busy"] >= 1
     where = next(check["where"] for check in found["checks"] if check["name"] == CAUGHT_BY[mistake])
-    assert "'item " in where[0]
+    assert WHERE.get(CAUGHT_BY[mistake], "'item ") in where[0]
     assert Path(found["database"]).exists()  # to be looked into
 
 
-@pytest.mark.parametrize("mistake", BREAKAGES)
+# Without a lock two may take the same thing whenever two come at the same time: it needs neither kill nor delay.
+@pytest.mark.parametrize("mistake", often(["dual-write"], (mistake for mistake in BREAKAGES if mistake != "no-lock")))
 def test_planted_bug_does_not_show_without_kills(mistake: str) -> None:
-    found = run("--orders", 60, "--kill-every", 0, "--break", mistake)
+    found = run("--orders", 30, "--kill-every", 0, "--break", mistake)
     assert (found["held"], found["vacuous"], wrong(found)) == (True, None, set())
     assert (found["kill_every"], found["kills"], found["kills_while_busy"]) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("mistake", BREAKAGES)
+# Two mistakes have the same window, and need it only once.
+@pytest.mark.parametrize("mistake", often(set(BREAKAGES) - {"undo-after"}, BREAKAGES))
 def test_correct_shop_holds_under_the_same_aimed_kills(mistake: str) -> None:
-    found = run("--orders", 100, "--kill-every", 0.1, "--aim", mistake)
+    found = run("--orders", 50, "--kill-every", 0.1, "--aim", mistake)
     assert (found["held"], found["vacuous"], wrong(found)) == (True, None, set())
-    state = {"dual-write": "wrote", "no-inbox": "applied", "ack-early": "moved"}[mistake]
-    assert found["kills_by_state"] == {state: found["kills"]}
+    if mistake in DELAYED:
+        assert (found["kills"], found["delays"] >= 1) == (0, True)
+    else:
+        state = {"dual-write": "wrote", "no-inbox": "applied", "ack-early": "moved"}.get(mistake, "calling")
+        assert found["kills_by_state"] == {state: found["kills"]}
 
 
 def test_run_without_a_kill_is_vacuous() -> None:
@@ -109,7 +149,8 @@ def test_people_get_a_table_and_a_verdict(tmp_path: Path) -> None:
 
 def test_mistake_without_kills_is_not_passed_off_as_sound() -> None:
     said = faultproof("shop", "--orders", "20", "--kill-every", "0", "--break", "no-inbox").stdout
-    assert "planted bug: no-inbox\nfaults: none; no kill was asked for\n" in said
+    assert "planted bug: no-inbox\n" in said
+    assert "\nfaults: none; no kill was asked for\n" in said
     assert said.endswith("\nheld: no kill was asked for, and without kills no-inbox does no damage\n")
 
 

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from tests.cli.executable import faultproof
-from tests.shop.test_runs import CAUGHT_BY, wrong
+from tests.shop.test_runs import CAUGHT_BY, NEVER_WRONG, wrong
 
 
 def run(*args: object, status: int = 0) -> dict[str, Any]:
@@ -25,9 +25,9 @@ def schemas(url: str) -> list[str]:
 
 
 def test_shop_holds_while_processes_are_killed_and_its_server_is_restarted() -> None:
-    found = run("--db", "postgresql", "--orders", 120, "--kill-every", 0.5)
-    assert (found["held"], found["vacuous"], found["unfinished"], wrong(found)) == (True, None, None, set())
-    assert found["accepted"] == 120
+    found = run("--db", "postgresql", "--orders", 60, "--kill-every", 0.4)
+    assert (found["held"], found["vacuous"], found["gave_up"], wrong(found)) == (True, None, None, set())
+    assert found["accepted"] == 60
     assert min(found["kills_by_role"].values()) >= 1
     assert found["server_restarts"] == 3
     examined = {check["name"]: check["examined"] for check in found["checks"]}
@@ -36,16 +36,16 @@ def test_shop_holds_while_processes_are_killed_and_its_server_is_restarted() -> 
 
 
 def test_planted_bug_is_caught_on_postgresql(postgres_url: str) -> None:
-    found = run("--db", postgres_url, "--orders", 60, "--kill-every", 0.2, "--break", "no-inbox", status=1)
+    found = run("--db", postgres_url, "--orders", 40, "--kill-every", 0.2, "--break", "no-inbox", status=1)
     assert not found["held"]
     assert CAUGHT_BY["no-inbox"] in wrong(found)
-    assert not {"lost_orders", "duplicate_orders", "unknown_orders", "wrong_items", "damage"} & wrong(found)
+    assert not NEVER_WRONG & wrong(found)
     assert found["kills"] == found["kills_while_busy"] >= 1
     assert schemas(postgres_url) == ["faultproof_shop"]  # to be looked into
 
 
 def test_planted_bug_does_not_show_without_kills_and_nothing_is_left(postgres_url: str) -> None:
-    found = run("--db", postgres_url, "--orders", 40, "--kill-every", 0, "--break", "no-inbox")
+    found = run("--db", postgres_url, "--orders", 20, "--kill-every", 0, "--break", "no-inbox")
     assert (found["held"], found["vacuous"], wrong(found)) == (True, None, set())
     assert (found["kills"], found["server_restarts"], found["kept"]) == (0, 0, False)
     assert schemas(postgres_url) == []

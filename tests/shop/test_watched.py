@@ -12,6 +12,7 @@ from faultproof.ports.script import sql as statement
 from faultproof.shop import sql
 from faultproof.shop.baskets import basket
 from faultproof.shop.board import Board, Flag, State
+from faultproof.shop.mishandled import started_here
 from faultproof.shop.orders import Orders, answers, outbox
 from faultproof.shop.watched import Watched
 
@@ -44,6 +45,7 @@ async def watch(db: Database) -> Watch:
     await db.install(sql.SCHEMA)
     await outbox(db).install()
     await answers(db).install()
+    await started_here(db).install()
     return Watch(db)
 
 
@@ -60,7 +62,7 @@ async def test_transaction_of_the_user_s_shows_its_own_end(watch: Watch) -> None
 
 
 async def test_order_shows_where_a_dual_write_would_lose_its_events(watch: Watch) -> None:
-    await Orders(watch.database, watch.flag).take("k1", basket(["milk"]))
+    await Orders(watch.database, watch.flag, started_here(watch.database)).take("k1", basket(["milk"]))
     assert watch.shown == [State.OPEN, State.WROTE, State.OPEN, State.COMMITTING, State.IDLE]
 
 

@@ -32,14 +32,22 @@ Try:
 [bold]faultproof shop --orders baskets.csv --db shop.db --json | jq .lost_orders[/]  orders of your own, and JSON
 
 Exit status: 0 held; 1 violated; 2 bad input; 3 vacuous: kills were asked for, and nobody was killed while busy or a \
-role never; 4 a process failed by itself.
+role never, or too few orders were undone or answers of the provider lost; 4 a process failed by itself.
 """
 
 _WIDTH_PIPED = 110
 _A_PROCESS_FAILED = 4
 _TERMINATED = 128 + signal.SIGTERM
 
-Mistake = Literal["dual-write", "no-inbox", "ack-early"]
+Mistake = Literal[
+    "dual-write",
+    "no-inbox",
+    "ack-early",
+    "undo-after",
+    "no-idempotency-key",
+    "no-lock",
+    "confirm-after-expiry",
+]
 Synchronous = Literal["full", "normal"]
 
 
@@ -64,10 +72,14 @@ def shop(
     seed: Annotated[int, typer.Option(help="Decides the generated orders, and whom kills meet.")] = 1,
     synchronous: Annotated[Synchronous | None, typer.Option(help="Durability of the database. Default: full.")] = None,
     planted: Annotated[
-        Mistake | None, typer.Option("--break", help="Make this mistake, and kill in its window.")
+        Mistake | None, typer.Option("--break", help="Make this mistake, and kill (or hold orders up) in its window.")
     ] = None,
     aim: Annotated[
-        Mistake | None, typer.Option(help="Kill in the window of this mistake, whether or not it is made.")
+        Mistake | None, typer.Option(help="Kill, or hold up, in the window of this mistake, whether or not it is made.")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write report.html there, one page with plots, and verdict.json."),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the journal, and the temporary database.")] = False,
     json: JsonOption = False,
@@ -75,7 +87,9 @@ def shop(
     """Take orders on real processes, kill them while they are busy, and audit what is left.
 
     Every order that a customer was answered must be there, once; its events in the stream, once and in order; their
-    effects, once. The audit reads the database and the customers' journal, and believes no counter of the shop's.
+    effects, once; and it must be fulfilled or undone: charged and shipped once or not at all, nothing oversold, no hold
+    left. The audit reads the database, the customers' journal and the provider's own rows, and believes no counter of the
+    shop's.
     """
     if not hasattr(os, "fork"):
         raise NotSupported("the shop forks and kills processes: run it on Linux or macOS")
@@ -86,15 +100,18 @@ def shop(
     from faultproof.shop.display import print_verdict, showing
     from faultproof.shop.options import ShopOptions
     from faultproof.shop.processes import ProcessDied
+    from faultproof.shop.report import prepare, write
     from faultproof.shop.run import Status, run
     from faultproof.shop.stores import is_postgres, stored
     from faultproof.shop.verdict import Verdict, judge
 
     baskets = chosen(orders, seed=seed)
+    if report is not None:
+        prepare(report)
     out = None if json else console(width_piped=_WIDTH_PIPED)
+    status = Status()
 
     async def judged(options: ShopOptions, directory: Path) -> Verdict:
-        status = Status()
         this = asyncio.current_task()
         assert this is not None
         for number in (signal.SIGTERM, signal.SIGHUP):  # Ctrl-C does the same by itself
@@ -122,10 +139,13 @@ def shop(
             raise typer.Exit(_TERMINATED) from error
         directory.kept = store.kept = keep or not verdict.held
         verdict.kept = directory.kept or (db is not None and not is_postgres(db))
+    page = None if report is None else write(report, verdict, status.timeline)
     if out is None:
         print_json(verdict)
     else:
         print_verdict(verdict, out)
+        if page is not None:
+            out.print(f"report: {page}", markup=False, soft_wrap=True)
     raise typer.Exit(verdict.status)
 
 

@@ -8,73 +8,53 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from faultproof.shop.baskets import Line
 from faultproof.shop.effects import CHAIN_FACTOR, CHAIN_MODULUS, STOCK
+from faultproof.shop.findings import Check, Findings
 from faultproof.shop.journal import Answered, Sent
 from faultproof.shop.ledger import Books, Ledger, OrderLine, Recorded, Tally, read_books
-
-WHERE_MAX = 5
-"""Rows that a check names; the rest is counted."""
+from faultproof.shop.settlement import settle
 
 
-@dataclass(frozen=True)
-class Check:
-    """One comparison."""
-
-    name: str
-    """As in the JSON document."""
-    claim: str
-    examined: int
-    violations: int
-    where: list[str]
-    """The first few."""
-
-
-@dataclass
-class _Findings:
-    """What one check has found so far."""
-
-    examined: int = 0
-    violations: int = 0
-    where: list[str] = field(default_factory=list)
-
-    def add(self, where: str, count: int = 1) -> None:
-        self.violations += count
-        if len(self.where) < WHERE_MAX:
-            self.where.append(where)
-
-    def check(self, name: str, claim: str) -> Check:
-        return Check(name, claim, self.examined, self.violations, self.where)
-
-
-class Audit(NamedTuple):
+class Audited(NamedTuple):
     """All checks. The run held if none has a violation."""
 
     accepted: int
     """Orders answered 201, by the journal."""
     checks: list[Check]
+    fulfilled: int
+    compensated: int
+    answers: int
+    """That the provider has given."""
+    answers_lost: int
 
     @property
     def held(self) -> bool:
         return not any(check.violations for check in self.checks)
 
 
-def audit(database: Ledger, journal: Sequence[Sent | Answered]) -> Audit:
+def audit(database: Ledger, journal: Sequence[Sent | Answered], provider: Path) -> Audited:
     """Compare everything. Run it when nothing writes any more; it changes nothing."""
     books = read_books(database)
+    settlement = settle(database, provider)
     accepted = {entry.key for entry in journal if isinstance(entry, Answered) and entry.status == 201}
-    return Audit(
+    return Audited(
         len(accepted),
         [
             *_orders(journal, books),
             _items(books),
             *_stream(books),
             *_effects(books),
+            *settlement.checks,
             _damage(database),
         ],
+        settlement.fulfilled,
+        settlement.compensated,
+        settlement.answers,
+        settlement.answers_lost,
     )
 
 
@@ -87,7 +67,7 @@ def _orders(journal: Sequence[Sent | Answered], books: Books) -> list[Check]:
     lines = defaultdict(list)
     for line in books.lines:
         lines[line.order].append(Line(line.item, line.quantity))
-    lost, twice, unknown = _Findings(), _Findings(len(ids)), _Findings(len(ids))
+    lost, twice, unknown = Findings(), Findings(len(ids)), Findings(len(ids))
     for answer in journal:
         if not isinstance(answer, Answered) or answer.status != 201:
             continue
@@ -115,7 +95,7 @@ def _orders(journal: Sequence[Sent | Answered], books: Books) -> list[Check]:
 
 def _items(books: Books) -> Check:
     """Orders' lines against the items' rows: versions 1 to n without a gap, and the units that they add up to."""
-    found = _Findings(len(books.items))
+    found = Findings(len(books.items))
     versions, units = defaultdict(list), Counter[str]()
     for line in books.lines:
         versions[line.item].append(line.version)
@@ -136,7 +116,7 @@ def _stream(books: Books) -> list[Check]:
     """Orders' lines against the stream."""
     stream, expected = books.stream, set(books.lines)
     times = Counter(event.line for event in stream)
-    lost, twice, phantom = _Findings(len(expected)), _Findings(len(stream)), _Findings(len(stream))
+    lost, twice, phantom = Findings(len(expected)), Findings(len(stream)), Findings(len(stream))
     for line in sorted(expected - times.keys(), key=lambda line: (line.item, line.version)):
         lost.add(f"{line.told()}: committed, not in the stream")
     for line, count in times.items():
@@ -160,7 +140,7 @@ def _stream(books: Books) -> list[Check]:
 
 def _order_of(stream: Sequence[Recorded]) -> Check:
     """Per key, versions must rise with the offsets; in each partition, offsets must be dense."""
-    found = _Findings(len(stream))
+    found = Findings(len(stream))
     latest: dict[str, Recorded] = {}
     offsets: dict[int, int] = {}
     for event in stream:
@@ -183,7 +163,7 @@ def _order_of(stream: Sequence[Recorded]) -> Check:
 
 def _effects(books: Books) -> list[Check]:
     """The stream against what each group made of it."""
-    twice, lost, order = _Findings(), _Findings(), _Findings()
+    twice, lost, order = Findings(), Findings(), Findings()
     folds = fold(event.line for event in books.stream)
     accounts = {
         "summary": books.summary,
@@ -231,7 +211,7 @@ def fold(lines: Iterable[OrderLine]) -> dict[str, Tally]:
 
 
 def _damage(database: Ledger) -> Check:
-    found = _Findings(1)
+    found = Findings(1)
     for said in database.damage():
         found.add(said)
     return found.check("damage", "the database is sound")

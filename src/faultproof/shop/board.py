@@ -24,6 +24,8 @@ class State(IntEnum):
     """Effects are written, the cursor has not moved: where a consumer without inbox doubles effects."""
     MOVED = 5
     """The cursor has moved, the effects are not durable: where an early acknowledgement loses effects."""
+    CALLING = 6
+    """The provider has been asked, and has not answered: nobody here knows what it has done."""
 
 
 class Board:

@@ -16,6 +16,7 @@ from faultproof.primitives.retry import full_jitter
 from faultproof.shop.baskets import Basket
 from faultproof.shop.http import Connection, Unreachable
 from faultproof.shop.journal import Answered, Journal
+from faultproof.shop.timeline import Timeline
 
 PATIENCE_S = 60.0
 """How long a customer keeps asking about one order."""
@@ -57,7 +58,15 @@ class Customers:
     """A fixed number of customers who share a list of orders, each waiting for its answer before it takes the next."""
 
     def __init__(
-        self, env: Env, ports: Sequence[int], baskets: Sequence[Basket], journal: Journal, *, seed: int, count: int
+        self,
+        env: Env,
+        ports: Sequence[int],
+        baskets: Sequence[Basket],
+        journal: Journal,
+        *,
+        seed: int,
+        count: int,
+        timeline: Timeline | None = None,
     ) -> None:
         self.progress = Progress(len(baskets))
         self._env = env
@@ -66,6 +75,7 @@ class Customers:
         self._journal = journal
         self._seed = seed
         self._count = count
+        self._timeline = timeline or Timeline()
         self._rng = random.Random(f"customers-{seed}")  # noqa: S311  # to be repeated, not to be secret
 
     async def run(self) -> None:
@@ -83,12 +93,13 @@ class Customers:
 
     async def _shop(self, connections: list[Connection]) -> None:
         for number, basket in self._orders:
-            key = f"{self._seed}-{number}"
+            key, began = f"{self._seed}-{number}", self._env.clock.monotonic()
             self._journal.sent(key, basket)
             content = msgspec.json.encode({"items": [line.item for line in basket for _ in range(line.quantity)]})
             for _ in range(2 if self._rng.random() < _AGAIN else 1):
                 await self._journal.answered(await self._answer(connections, number, key, content))
             self.progress.answered += 1
+            self._timeline.answer(self._env.clock.monotonic() - began)
 
     async def _answer(self, connections: list[Connection], number: int, key: str, content: bytes) -> Answered:
         """Send until there is an answer that says yes or no; each time to the next API process."""

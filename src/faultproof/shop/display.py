@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -47,14 +46,14 @@ async def _lines(status: Status, out: Console) -> None:
 
 
 def _told(status: Status) -> str:
-    seconds = time.monotonic() - status.began
+    seconds = status.timeline.now()
     progress, processes = status.progress, status.processes
     if processes is None:
         return f"{seconds:5.1f} s  starting"
     return (
         f"{seconds:5.1f} s  {progress.answered:,}/{progress.total:,} orders  {progress.answered / seconds:.0f}/s  "
         f"{progress.retries:,} retries  {processes.kills.total()} kills ({processes.kills_while_busy} busy)  "
-        f"lag {status.lag:,}"
+        f"lag {status.lag:,}  {status.sagas:,} under way"
     )
 
 
@@ -73,18 +72,21 @@ def print_verdict(verdict: Verdict, out: Console) -> None:
             out.print(f"{check.name}: {where}", style="red", markup=False, soft_wrap=True)
         if check.violations > len(check.where) > 0:
             out.print(f"{check.name}: {check.violations:,} in all", style="red", markup=False)
-    for line in _words(verdict):
+    for line in words(verdict):
         out.print(line, markup=False, soft_wrap=True)
     style = "bold green" if verdict.status == 0 else "bold red" if not verdict.held else "bold yellow"
-    out.print(Text(_conclusion(verdict), style=style), soft_wrap=True)
+    out.print(Text(conclusion(verdict), style=style), soft_wrap=True)
 
 
-def _words(verdict: Verdict) -> list[str]:
+def words(verdict: Verdict) -> list[str]:
+    """The run in a few lines."""
     planted = f"; planted bug: {verdict.planted}" if verdict.planted else ""
     return [
         "",
         f"{verdict.accepted:,} orders in {verdict.seconds:.1f} s ({verdict.orders_per_second:.0f}/s); "
         f"{verdict.retries:,} retries; seed {verdict.seed}{planted}",
+        f"{verdict.fulfilled:,} orders fulfilled, {verdict.compensated:,} undone; of the provider's {verdict.answers:,} "
+        f"answers {verdict.answers_lost:,} were lost",
         f"faults: {_faults(verdict)}",
         f"assumed: {verdict.durability}; the operating system and the disk go on. Not tested: power loss, a lost disk, "
         "more than one machine",
@@ -95,20 +97,23 @@ def _words(verdict: Verdict) -> list[str]:
 def _faults(verdict: Verdict) -> str:
     if not verdict.kill_every:
         return "none; no kill was asked for"
+    target = verdict.aim or verdict.planted
+    if verdict.delays:
+        return f"{verdict.delays:,} orders held up in the window of {target}"
     if not verdict.kills:
         return "none; no kills"
     roles = ", ".join(f"{count} {role}" for role, count in verdict.kills_by_role.items())
     states = ", ".join(f"{count} {state}" for state, count in sorted(verdict.kills_by_state.items()))
-    target = verdict.aim or verdict.planted
     aimed = f"; aimed at the window of {target}" if target else ""
     restarts = f"; {verdict.server_restarts} immediate restarts of the server" if verdict.server_restarts else ""
     return f"{verdict.kills} kills, {verdict.kills_while_busy} of them of busy processes ({roles}; {states}){aimed}{restarts}"
 
 
-def _conclusion(verdict: Verdict) -> str:
+def conclusion(verdict: Verdict) -> str:
+    """The verdict in one line."""
     if not verdict.held:
         wrong = [f"{check.violations:,} {check.name}" for check in verdict.checks if check.violations]
-        return f"violated: {', '.join([*wrong, *filter(None, [verdict.unfinished])])}"
+        return f"violated: {', '.join([*wrong, *filter(None, [verdict.gave_up])])}"
     if verdict.vacuous:
         return f"held, but vacuous: {verdict.vacuous}"
     if verdict.planted and not verdict.kill_every:

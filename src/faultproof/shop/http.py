@@ -7,6 +7,7 @@ optional package, on every request), which would measure the customers instead o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 _ANSWER_BYTES_MAX = 64 * 1024
@@ -23,6 +24,10 @@ class Response(NamedTuple):
     body: bytes
 
 
+def _unheard() -> None:
+    """Nobody asked to be told."""
+
+
 class Connection:
     """To one server; opened when it is first needed, and anew after it broke."""
 
@@ -30,15 +35,26 @@ class Connection:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def post(self, path: str, headers: dict[str, str], body: bytes, *, timeout: float) -> Response:
-        """Send a request and read the whole answer. Raises `Unreachable`, after which the connection is a new one."""
+    async def post(
+        self,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        *,
+        timeout: float,
+        sent: Callable[[], None] = _unheard,
+    ) -> Response:
+        """Send a request and read the whole answer. Raises `Unreachable`, after which the connection is a new one.
+
+        `sent` is called in between: from then on the request arrives, even if this process is killed.
+        """
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         request = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
         )
         try:
             async with asyncio.timeout(timeout):
-                return await self._exchange(request)
+                return await self._exchange(request, sent)
         except (OSError, EOFError, ValueError, LookupError, asyncio.LimitOverrunError) as error:
             self.close()
             raise Unreachable(f"port {self._port}: {type(error).__name__} {error}") from error
@@ -52,12 +68,13 @@ class Connection:
             self._streams[1].close()
             self._streams = None
 
-    async def _exchange(self, request: bytes) -> Response:
+    async def _exchange(self, request: bytes, sent: Callable[[], None]) -> Response:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
         writer.write(request)
         await writer.drain()
+        sent()
         status, *fields = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (field.partition(b":") for field in fields)}
         length = int(headers[b"content-length"]) if b"content-length" in headers else -1

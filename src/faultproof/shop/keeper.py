@@ -50,6 +50,7 @@ class Keeper:
             *(_Slot("api", listener) for listener in fleet.listeners),
             *(_Slot("sequencer", -1) for _ in range(fleet.sequencers)),
             *(_Slot("consumer", -1) for _ in range(fleet.consumers)),
+            *(_Slot("orchestrator", -1) for _ in range(fleet.orchestrators)),
         ]
         self._board = Board(len(self._slots))
         self._killer = Killer(self._board, seed=fleet.seed, every_s=fleet.kill_every, target=fleet.target)

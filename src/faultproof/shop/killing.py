@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from faultproof.shop.board import Board, State
 from faultproof.shop.messages import ROLES, Role
-from faultproof.shop.planted import Breakage
+from faultproof.shop.mistakes import DELAYED, Breakage
 
 _PATIENCE_S = 0.5
 """How long one role is watched for a busy process before another role gets its turn."""
@@ -32,12 +32,14 @@ class Window(NamedTuple):
 
 
 def window(mistake: Breakage) -> Window:
-    """The window of a mistake. Correct code passes through the same place, inside one transaction."""
+    """The window of a mistake that a kill brings to light; correct code passes through the same place and comes to no harm."""
     if mistake == "dual-write":
         return Window("api", frozenset({State.WROTE}))
     if mistake == "no-inbox":
         return Window("consumer", frozenset({State.APPLIED}))
-    return Window("consumer", frozenset({State.MOVED}))
+    if mistake == "ack-early":
+        return Window("consumer", frozenset({State.MOVED}))
+    return Window("orchestrator", frozenset({State.CALLING}))
 
 
 class Struck(NamedTuple):
@@ -54,13 +56,13 @@ class Struck(NamedTuple):
 
 
 class Killer:
-    """Kills one busy process every `every_s` seconds, the roles in turn."""
+    """Kills one busy process every `every_s` seconds, the roles in turn; nobody where orders are held up instead."""
 
     def __init__(self, board: Board, *, seed: int, every_s: float, target: Breakage | None) -> None:
         self._board = board
         self._rng = random.Random(f"killer-{seed}")  # noqa: S311  # to be repeated, not to be secret
-        self._every_s = every_s
-        self._window = window(target) if target is not None else None
+        self._every_s = 0.0 if target in DELAYED else every_s
+        self._window = window(target) if target is not None and target not in DELAYED else None
         self._turns: list[Role] = []
         self._next: float | None = None
 

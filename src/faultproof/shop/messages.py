@@ -6,10 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from faultproof.shop.planted import Breakage
+from faultproof.shop.mistakes import Breakage
 
-Role = Literal["api", "sequencer", "consumer"]
-ROLES: tuple[Role, ...] = ("api", "sequencer", "consumer")
+Role = Literal["api", "sequencer", "consumer", "orchestrator"]
+ROLES: tuple[Role, ...] = ("api", "sequencer", "consumer", "orchestrator")
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +22,9 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """A listening socket for each API process, inherited: while one is being replaced, its clients wait in the queue."""
     sequencers: int
     consumers: int
+    orchestrators: int
+    provider: int
+    """Its port."""
     ttl: float
     """Lease time: how long after a kill the work stands still, at most."""
     seed: int
@@ -61,6 +64,10 @@ class Missed(msgspec.Struct, frozen=True, tag="missed"):
     role: Role
 
 
+class Delayed(msgspec.Struct, frozen=True, tag="delayed"):
+    """An order is being held up where a mistake would show."""
+
+
 class Died(msgspec.Struct, frozen=True, tag="died"):
     """A process ended that nobody killed. `status`: negative for a signal."""
 
@@ -75,4 +82,4 @@ class Trouble(msgspec.Struct, frozen=True, tag="trouble"):
     sentence: str
 
 
-Message = Started | Killed | Missed | Died | Trouble
+Message = Started | Killed | Missed | Delayed | Died | Trouble

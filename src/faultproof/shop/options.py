@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from faultproof.errors import InvalidInput
-from faultproof.shop.planted import Breakage
+from faultproof.shop.mistakes import DELAYED, Breakage
 from faultproof.shop.stores import Store
 
 
@@ -21,6 +21,8 @@ class ShopOptions:
     """One works, the others stand by."""
     consumers: int = 2
     """Each runs both groups; they share the partitions."""
+    orchestrators: int = 2
+    """They go on with the orders' sagas."""
     clients: int = 32
     """Customers that order at the same time."""
     kill_every: float = 0.0
@@ -41,18 +43,19 @@ class ShopOptions:
             raise InvalidInput(f"a seed is a whole number from 0 to 2**53 - 1, not {self.seed}")
         if not 1 <= self.clients <= 1_000:
             raise InvalidInput(f"a shop has 1 to 1,000 customers at a time, not {self.clients}")
-        if not (1 <= self.sequencers <= 8 and 1 <= self.consumers <= 8):
+        if not (1 <= self.sequencers <= 8 and 1 <= self.consumers <= 8 and 1 <= self.orchestrators <= 8):
             raise InvalidInput(
-                f"a shop has 1 to 8 sequencers and consumers, not {self.sequencers} and {self.consumers}"
+                f"a shop has 1 to 8 sequencers, consumers and orchestrators, not {self.sequencers}, {self.consumers} and "
+                f"{self.orchestrators}"
             )
 
     @property
     def ttl(self) -> float:
         """Lease time. Short where processes are killed, so that others take over soon. Without kills a slow machine
         must not lose a lease: the planted bugs would show for another reason than theirs."""
-        return 1.0 if self.kill_every else 15.0
+        return 1.0 if self.kill_every and self.target not in DELAYED else 15.0
 
     @property
     def target(self) -> Breakage | None:
-        """The mistake in whose window all kills go; None: busy processes of every role are killed in turn."""
+        """The mistake in whose window all kills or delays go; None: busy processes of every role are killed in turn."""
         return self.aim or self.planted

@@ -1,4 +1,4 @@
-"""Taking an order: its rows and its events, in one transaction, once for each idempotency key."""
+"""Taking an order: its rows, its events and its saga, in one transaction, once for each idempotency key."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 
 from faultproof.errors import KeyReused
 from faultproof.patterns.outbox import Outbox
+from faultproof.patterns.saga import Saga
 from faultproof.ports.database import Database
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.group_commit import Busy, Err, GroupCommit, Ok
@@ -16,6 +17,7 @@ from faultproof.primitives.idempotency import Idempotency
 from faultproof.shop import sql
 from faultproof.shop.baskets import Basket
 from faultproof.shop.board import Flag, State
+from faultproof.shop.fulfilment import DEADLINE_S, Order, order
 from faultproof.shop.sql import Sold
 
 LOG = "shop"
@@ -59,9 +61,10 @@ class Orders:
     that locks the item's row. Raises `KeyReused` for a key with other content.
     """
 
-    def __init__(self, database: Database, flag: Flag) -> None:
+    def __init__(self, database: Database, flag: Flag, saga: Saga[Order]) -> None:
         self._database = database
         self._flag = flag
+        self._saga = saga
         self._outbox = outbox(database)
         self._answers = answers(database)
         self._together: GroupCommit[Request, str] = GroupCommit(database, self._apply, name="orders")
@@ -87,7 +90,7 @@ class Orders:
         return outcomes
 
     def _selling(self, request: Request) -> Script[str]:
-        sold = yield from selling(request)
+        sold = yield from selling(request, self._saga)
         self._flag.show(State.WROTE)
         for event in events(request.id, sold):
             yield from self._outbox.publish(event, key=event.item, tx=Inline())
@@ -95,12 +98,13 @@ class Orders:
         return request.id
 
 
-def selling(request: Request) -> Script[list[Sold]]:
-    """The business rows of a new order."""
+def selling(request: Request, saga: Saga[Order]) -> Script[list[Sold]]:
+    """The business rows of a new order, and the saga that will fulfil it."""
     yield from sql.add_order(request.id, request.key)
     versions = {row.item: row.version for row in (yield from sql.sell(request.basket))}
     sold = [Sold(line.item, line.quantity, versions[line.item]) for line in request.basket]
     yield from sql.add_lines(request.id, sold)
+    yield from saga.start(request.id, order(request.basket), deadline=DEADLINE_S, tx=Inline())
     return sold
 
 

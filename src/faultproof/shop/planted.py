@@ -1,4 +1,4 @@
-"""Three planted bugs, each a mistake that services make: without a crash in its window none of them shows.
+"""Three planted bugs around the outbox, each a mistake that services make: none shows without a crash in its window.
 
 They exist to show that the audit can fail, and that what the correct shop does in the same place is what saves it.
 """
@@ -10,20 +10,18 @@ import fcntl
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal, get_args
 
 from faultproof.patterns.outbox import ConsumerOptions, Event, Outbox
+from faultproof.patterns.saga import Saga
 from faultproof.ports.database import Database, News
 from faultproof.ports.script import Script
 from faultproof.primitives.worker import Loop
 from faultproof.shop.baskets import Basket
 from faultproof.shop.board import Flag, State
 from faultproof.shop.effects import Effect
+from faultproof.shop.fulfilment import Order
 from faultproof.shop.orders import ItemSold, Request, answers, events, outbox, selling
 from faultproof.shop.sql import Sold
-
-Breakage = Literal["dual-write", "no-inbox", "ack-early"]
-BREAKAGES: tuple[Breakage, ...] = get_args(Breakage)
 
 
 class DualWrite:
@@ -33,11 +31,12 @@ class DualWrite:
     dies. So the crash is all that can go wrong here.
     """
 
-    def __init__(self, database: Database, flag: Flag, lock: str) -> None:
+    def __init__(self, database: Database, flag: Flag, saga: Saga[Order], lock: str) -> None:
         self._database = database
         self._flag = flag
         self._outbox = outbox(database)
         self._answers = answers(database)
+        self._saga = saga
         self._here = asyncio.Lock()
         self._descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
 
@@ -47,7 +46,7 @@ class DualWrite:
         sold: list[Sold] = []
 
         def work() -> Script[str]:
-            sold.extend((yield from selling(request)))
+            sold.extend((yield from selling(request, self._saga)))
             return request.id
 
         async with self._locked():

@@ -15,8 +15,9 @@ import msgspec
 
 from faultproof.errors import Repair
 from faultproof.shop.killing import window
-from faultproof.shop.messages import ROLES, Command, Died, Fleet, Killed, Message, Missed, Role, Trouble
-from faultproof.shop.planted import Breakage
+from faultproof.shop.messages import ROLES, Command, Delayed, Died, Fleet, Killed, Message, Missed, Role, Trouble
+from faultproof.shop.mistakes import DELAYED, Breakage
+from faultproof.shop.timeline import Kill, Timeline
 
 _END_S = 15.0
 """More than the keeper itself takes to end all processes."""
@@ -31,11 +32,13 @@ class ProcessDied(Exception):
 class Processes:
     """What runs, what was killed, and the first thing that went wrong by itself."""
 
-    def __init__(self, keeper: Process, errors: Path) -> None:
+    def __init__(self, keeper: Process, errors: Path, timeline: Timeline) -> None:
+        self._timeline = timeline
         self.kills: Counter[Role] = Counter()
         self.states: Counter[str] = Counter()
         """What the killed ones were doing."""
         self.kills_while_busy = 0
+        self.delays = 0
         self.misses: Counter[Role] = Counter()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._keeper = keeper
@@ -74,8 +77,11 @@ class Processes:
             self.kills[message.role] += 1
             self.kills_while_busy += message.busy
             self.states[message.state] += 1
+            self._timeline.kills.append(Kill(self._timeline.now(), message.role, message.slot, message.state))
         elif isinstance(message, Missed):
             self.misses[message.role] += 1
+        elif isinstance(message, Delayed):
+            self.delays += 1
         elif isinstance(message, Trouble):
             self._fail(Repair(message.sentence))
         elif isinstance(message, Died):
@@ -90,12 +96,16 @@ class Processes:
 
     def missing(self, target: Breakage | None) -> list[Role]:
         """The roles that were to be killed and have not been."""
+        if target in DELAYED:
+            return []
         wanted = ROLES if target is None else (window(target).role,)
         return [role for role in wanted if not self.kills[role]]
 
 
 @asynccontextmanager
-async def started(fleet: Fleet, listeners: Sequence[socket.socket]) -> AsyncIterator[Processes]:
+async def started(
+    fleet: Fleet, listeners: Sequence[socket.socket], timeline: Timeline | None = None
+) -> AsyncIterator[Processes]:
     """The shop's processes; whatever happens, none of them is left at the end."""
     errors = Path(fleet.directory) / "processes.log"
     with errors.open("ab") as file:
@@ -107,7 +117,7 @@ async def started(fleet: Fleet, listeners: Sequence[socket.socket]) -> AsyncIter
             pass_fds=[listener.fileno() for listener in listeners],
             start_new_session=True,  # Ctrl-C is for the command, which ends the others in good order
         )
-    processes = Processes(keeper, errors)
+    processes = Processes(keeper, errors, timeline or Timeline())
     assert keeper.stdin is not None
     keeper.stdin.write(msgspec.json.encode(fleet) + b"\n")
     try:

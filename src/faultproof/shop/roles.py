@@ -26,12 +26,17 @@ from faultproof.primitives.worker import Loop, Worker
 from faultproof.shop import planted
 from faultproof.shop.api import Service, application
 from faultproof.shop.board import Flag, State
+from faultproof.shop.delays import Delays
 from faultproof.shop.effects import GROUPS, Effect, shown
-from faultproof.shop.messages import Fleet, Role, Trouble
+from faultproof.shop.fulfilment import Provider
+from faultproof.shop.messages import Delayed, Fleet, Message, Role, Trouble
+from faultproof.shop.mishandled import fulfilling, started_here
 from faultproof.shop.orders import Orders, outbox
 from faultproof.shop.stores import is_postgres
 from faultproof.shop.watched import Watched
 
+_SAGAS = 64
+"""Orders that one orchestrator has under way."""
 _SERVER_S = 30.0
 """How long a server may be away when a process begins."""
 
@@ -56,8 +61,13 @@ def run(role: Role, fleet: Fleet, flag: Flag, listener: int, lifeline: int) -> i
 
 
 def tell(error: Repair) -> None:
-    """Report what only a person can repair, on the pipe that the keeper reports on. Such a short line is not torn."""
-    os.write(sys.stdout.fileno(), msgspec.json.encode(Trouble(str(error)[:2_000])) + b"\n")
+    """Report what only a person can repair."""
+    _say(Trouble(str(error)[:2_000]))
+
+
+def _say(message: Message) -> None:
+    # On the pipe that the keeper reports on. Such a short line is not torn.
+    os.write(sys.stdout.fileno(), msgspec.json.encode(message) + b"\n")
 
 
 async def _run(role: Role, fleet: Fleet, flag: Flag, listener: int, lifeline: int) -> None:
@@ -77,6 +87,8 @@ async def _play(role: Role, watched: Watched, fleet: Fleet, flag: Flag, listener
         await _serve(watched, fleet, flag, listener)
     elif role == "sequencer":
         await Worker(watched.env, outbox(watched).sequencer(ttl=fleet.ttl)).run_until_signal()
+    elif role == "orchestrator":
+        await _orchestrate(watched, fleet, flag)
     else:
         await Worker(watched.env, *_loops(watched, fleet, flag)).run_until_signal()
 
@@ -94,15 +106,24 @@ async def _connected(url: str) -> Database:
 
 
 async def _serve(database: Database, fleet: Fleet, flag: Flag, listener: int) -> None:
-    service: Service = Orders(database, flag)
+    saga = started_here(database, fleet.planted)
+    service: Service = Orders(database, flag, saga)
     if fleet.planted == "dual-write":
-        service = planted.DualWrite(database, flag, str(Path(fleet.directory) / "dual-write.lock"))
+        service = planted.DualWrite(database, flag, saga, str(Path(fleet.directory) / "dual-write.lock"))
     server = uvicorn.Server(_configured(application(service)))
     # uvicorn raises the signal again after its shutdown, for the handler that was there before: let that do nothing, so
     # that the database is closed in good order.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     await server.serve(sockets=[socket.socket(fileno=listener)])
     await service.close()
+
+
+async def _orchestrate(database: Database, fleet: Fleet, flag: Flag) -> None:
+    delays = Delays(fleet.target if fleet.kill_every else None, lambda: _say(Delayed()))
+    fulfilment = fulfilling(database, Provider(fleet.provider), flag, delays, fleet.planted)
+    runner = fulfilment.saga.runner(concurrency=_SAGAS, ttl=fleet.ttl)
+    await Worker(database.env, runner, fulfilment.stock.expiry()).run_until_signal()
+    await fulfilment.close()
 
 
 def _configured(app: Starlette) -> uvicorn.Config:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack, suppress
@@ -13,20 +12,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from faultproof.connect import connect
-from faultproof.errors import Busy, InvalidInput, Repair, TryAgain
-from faultproof.patterns.outbox import Outbox
+from faultproof.errors import Busy, Repair, TryAgain
 from faultproof.ports.database import Database
 from faultproof.shop import sql
-from faultproof.shop.audit import Audit, audit
+from faultproof.shop.audit import Audited, audit
 from faultproof.shop.baskets import Basket
 from faultproof.shop.customers import Customers, Progress, Unanswered
-from faultproof.shop.effects import GROUPS
+from faultproof.shop.fulfilment import NAME
 from faultproof.shop.journal import Journal, read_journal
-from faultproof.shop.messages import Command, Fleet
+from faultproof.shop.making import Shop, fleet, listeners, opened
+from faultproof.shop.messages import Command
 from faultproof.shop.options import ShopOptions
-from faultproof.shop.orders import answers, outbox
-from faultproof.shop.processes import Processes, listen, started
+from faultproof.shop.processes import Processes, started
+from faultproof.shop.providing import DATABASE, provided
 from faultproof.shop.stores import Store
+from faultproof.shop.timeline import Sample, Timeline
 
 T = TypeVar("T")
 
@@ -42,19 +42,25 @@ _CRASHES_AT = (0.25, 0.5, 0.75)
 class Status:
     """What a display shows of a run under way."""
 
-    began: float = field(default_factory=time.monotonic)
+    timeline: Timeline = field(default_factory=Timeline)
     progress: Progress = field(default_factory=lambda: Progress(0))
     processes: Processes | None = None
     lag: int = 0
     """Events that some group has not settled yet."""
-    server_restarts: int = 0
+    sagas: int = 0
+    """Orders that are neither fulfilled nor undone yet."""
+
+    @property
+    def server_restarts(self) -> int:
+        """Of the shop's own server, so far."""
+        return len(self.timeline.restarts)
 
 
 class Outcome(NamedTuple):
     """A run that came to its end."""
 
-    audit: Audit
-    unfinished: str | None
+    audit: Audited
+    gave_up: str | None
     """Why the run did not get to the end of its work; None if it did."""
     processes: Processes
     progress: Progress
@@ -73,83 +79,63 @@ async def run(options: ShopOptions, baskets: Sequence[Basket], directory: Path, 
     store = options.store
     async with connect(store.url) as database:
         name, durability = await store.name(database), database.durability
-        shop = await _opened(database)
+        shop = await opened(database, baskets, options.planted)
         try:
-            unfinished, orders_s = await _under_fire(options, baskets, database, shop, directory, status)
+            gave_up, orders_s = await _under_fire(options, baskets, database, shop, directory, status)
         except Repair as error:
-            raise Repair(f"{error}; {await asyncio.to_thread(_assurance, store, name, journal)}") from error
-    audited = await asyncio.to_thread(audited_tables, store, name, journal)
+            raise Repair(
+                f"{error}; {await asyncio.to_thread(_assurance, store, name, journal, directory / DATABASE)}"
+            ) from error
+    audited = await asyncio.to_thread(audited_tables, store, name, journal, directory / DATABASE)
     assert status.processes is not None
     return Outcome(
         audited,
-        unfinished,
+        gave_up,
         status.processes,
         status.progress,
         name,
         durability,
         status.server_restarts,
         orders_s,
-        time.monotonic() - status.began,
+        status.timeline.now(),
     )
 
 
 async def _under_fire(
-    options: ShopOptions, baskets: Sequence[Basket], database: Database, shop: Outbox, directory: Path, status: Status
+    options: ShopOptions, baskets: Sequence[Basket], database: Database, shop: Shop, directory: Path, status: Status
 ) -> tuple[str | None, float]:
     """Take all orders and let the consumers catch up: why that was not finished, and seconds until the last answer."""
     with ExitStack() as open_here:
-        listeners = [open_here.enter_context(listener) for listener in listen(options.workers)]
-        if len(listeners) < options.workers:
-            raise InvalidInput(f"only {len(listeners)} ports are free on 127.0.0.1 for {options.workers} API processes")
-        ports = [listener.getsockname()[1] for listener in listeners]
+        provider, *doors = [open_here.enter_context(listener) for listener in listeners(options)]
+        ports = [door.getsockname()[1] for door in doors]
         journal = Journal(directory / "journal", database.env)
-        customers = Customers(database.env, ports, baskets, journal, seed=options.seed, count=options.clients)
+        timeline = status.timeline
+        customers = Customers(
+            database.env, ports, baskets, journal, seed=options.seed, count=options.clients, timeline=timeline
+        )
         status.progress = customers.progress
-        async with started(_fleet(options, directory, listeners), listeners) as processes:
+        async with (
+            provided(directory, provider, seed=options.seed),
+            started(fleet(options, directory, doors, provider.getsockname()[1]), doors, timeline) as processes,
+        ):
             status.processes = processes
             looking = asyncio.create_task(_looking(shop, status))
             crashing = asyncio.create_task(_crashing(options, status))
             began = time.monotonic()
             try:
-                unfinished = await _load(customers, journal, processes)
+                gave_up = await _load(customers, journal, processes)
                 orders_s = time.monotonic() - began
-                if unfinished is None:
+                if gave_up is None:
                     await crashing
-                if unfinished is None:
+                if gave_up is None:
                     await _until(_last_kills(options, shop, status), processes)
                     await processes.say(Command("spare"))
-                    unfinished = await _until(_drained(shop, status), processes)
+                    gave_up = await _until(_drained(shop, status), processes)
             finally:
                 looking.cancel()
                 crashing.cancel()
                 await asyncio.wait([crashing])  # a thread restarts the server, and must be through with it
-    return unfinished, orders_s
-
-
-async def _opened(database: Database) -> Outbox:
-    """The tables, in a database that has none yet."""
-    shop = outbox(database)
-    await database.install(sql.SCHEMA)
-    await shop.install()
-    await answers(database).install()
-    for group in GROUPS:
-        await shop.consumer(group, GROUPS[group]).open()
-    return shop
-
-
-def _fleet(options: ShopOptions, directory: Path, listeners: Sequence[socket.socket]) -> Fleet:
-    return Fleet(
-        url=options.store.url,
-        directory=str(directory),
-        listeners=[listener.fileno() for listener in listeners],
-        sequencers=options.sequencers,
-        consumers=options.consumers,
-        ttl=options.ttl,
-        seed=options.seed,
-        kill_every=options.kill_every,
-        planted=options.planted,
-        target=options.target,
-    )
+    return gave_up, orders_s
 
 
 async def _load(customers: Customers, journal: Journal, processes: Processes) -> str | None:
@@ -174,32 +160,35 @@ def _unanswered(group: ExceptionGroup[Exception]) -> str:
     return str(first)
 
 
-async def _last_kills(options: ShopOptions, shop: Outbox, status: Status) -> None:
+async def _last_kills(options: ShopOptions, shop: Shop, status: Status) -> None:
     """A short run may have taken its last order before it was the consumers' turn: then the kills go on for a while."""
     assert status.processes is not None
     deadline = time.monotonic() + _LAST_KILLS_S
     while options.kill_every and status.processes.missing(options.target) and time.monotonic() < deadline:
         await _look(shop, status)
-        if not status.lag:
+        if not status.lag and not status.sagas:
             return
         await asyncio.sleep(_LOOK_S)
 
 
-async def _drained(shop: Outbox, status: Status) -> str | None:
-    """Wait until every group has settled every event; if that does not come closer any more, say so."""
+async def _drained(shop: Shop, status: Status) -> str | None:
+    """Wait until every group has settled every event and every saga is over; if that comes no closer any more, say so."""
     least, since = math.inf, time.monotonic()
     await _look(shop, status)
-    while status.lag:
-        if status.lag < least:
-            least, since = status.lag, time.monotonic()
+    while left := status.lag + status.sagas:
+        if left < least:
+            least, since = left, time.monotonic()
         if time.monotonic() - since > _STUCK_S:
-            return f"{status.lag} events were not settled, and got no fewer for {_STUCK_S:.0f} s"
+            return (
+                f"{status.lag} events were not settled and {status.sagas} orders neither fulfilled nor undone, and they got "
+                f"no fewer for {_STUCK_S:.0f} s"
+            )
         await asyncio.sleep(_LOOK_S)
         await _look(shop, status)
     return None
 
 
-async def _looking(shop: Outbox, status: Status) -> None:
+async def _looking(shop: Shop, status: Status) -> None:
     while True:
         await _look(shop, status)
         await asyncio.sleep(0.5)
@@ -214,15 +203,18 @@ async def _crashing(options: ShopOptions, status: Status) -> None:
         while status.progress.answered < part * status.progress.total:  # noqa: ASYNC110  # a count, not an event
             await asyncio.sleep(_LOOK_S)
         await asyncio.to_thread(crash)
-        status.server_restarts += 1
+        status.timeline.restarts.append(status.timeline.now())
 
 
-async def _look(shop: Outbox, status: Status) -> None:
+async def _look(shop: Shop, status: Status) -> None:
     try:
-        lag = await shop.lag()
+        lag = await shop.outbox.lag()
+        status.sagas = await shop.database.read(sql.sagas_under_way(NAME))
     except TryAgain:  # the server is being restarted
         return
     status.lag = max((lag.events + group.events + group.parked for group in lag.groups), default=0)
+    status.timeline.lag.append(Sample(status.timeline.now(), status.lag))
+    status.timeline.sagas.append(Sample(status.timeline.now(), status.sagas))
 
 
 async def _until(work: Coroutine[Any, Any, T], processes: Processes) -> T:
@@ -240,16 +232,16 @@ async def _until(work: Coroutine[Any, Any, T], processes: Processes) -> T:
             await task
 
 
-def audited_tables(store: Store, name: str, journal: Path) -> Audit:
+def audited_tables(store: Store, name: str, journal: Path, provider: Path) -> Audited:
     """The audit of a run's tables and its journal."""
     with store.reading(name) as ledger:
-        return audit(ledger, read_journal(journal))
+        return audit(ledger, read_journal(journal), provider)
 
 
-def _assurance(store: Store, database: str, journal: Path) -> str:
+def _assurance(store: Store, database: str, journal: Path, provider: Path) -> str:
     """After a run that had to be given up: whether what was answered is there."""
     try:
-        audited = audited_tables(store, database, journal)
+        audited = audited_tables(store, database, journal, provider)
     except Exception as error:  # whatever the driver raises: this is an addition to another error
         return f"the {database} that is left could not be audited ({error})"
     lost = next(check for check in audited.checks if check.name == "lost_orders")

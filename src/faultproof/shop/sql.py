@@ -93,3 +93,53 @@ def draw_from_stock(item: str, quantity: int, version: int) -> None: ...
     deferred=True,
 )
 def add_lines(order_id: str, lines: Sequence[Sold]) -> None: ...
+
+
+@sql("SELECT count(*) FROM faultproof_saga WHERE saga = :saga AND ended_us IS NULL AND state <> 'attention'")
+def sagas_under_way(saga: str) -> int: ...
+
+
+# -- what planted bugs write, see `mishandled.py` ---------------------------------------------------------------------
+
+PLANTED = Schema(
+    name="shop-planted",
+    versions=[["CREATE TABLE IF NOT EXISTS shop_to_undo (key TEXT PRIMARY KEY)"]],
+    works_from=1,
+    works_to=1,
+)
+
+
+@sql("INSERT INTO shop_to_undo (key) VALUES (:key) ON CONFLICT DO NOTHING", deferred=True)
+def write_down(key: str) -> None: ...
+
+
+@sql("SELECT count(*) FROM shop_to_undo WHERE key = :key")
+def written_down(key: str) -> int: ...
+
+
+@sql(
+    """UPDATE faultproof_escrow_item SET available = available - :quantity, reserved = reserved + :quantity
+       WHERE escrow = :escrow AND item = :item""",
+    deferred=True,
+)
+def take_unchecked(escrow: str, item: str, quantity: int) -> None: ...
+
+
+@sql(
+    """INSERT INTO faultproof_escrow_hold (escrow, key, line, item, quantity, state, until_us, ttl_us, at_us)
+       VALUES (:escrow, :key, :line, :item, :quantity, 'held', {now} + :ttl_us, :ttl_us, {now})""",
+    deferred=True,
+)
+def add_hold_line(escrow: str, key: str, line: int, item: str, quantity: int, ttl_us: int) -> None: ...
+
+
+@sql(
+    """UPDATE faultproof_escrow_item SET reserved = reserved - :quantity, sold = sold + :quantity
+       WHERE escrow = :escrow AND item = :item""",
+    deferred=True,
+)
+def sell_unchecked(escrow: str, item: str, quantity: int) -> None: ...
+
+
+@sql("UPDATE faultproof_escrow_hold SET state = 'confirmed' WHERE escrow = :escrow AND key = :key", deferred=True)
+def confirm_unchecked(escrow: str, key: str) -> None: ...

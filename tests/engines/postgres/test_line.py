@@ -132,8 +132,7 @@ async def test_after_a_line_is_closed_nothing_is_told(db: PostgresDatabase, conn
 
 async def test_many_commits_are_told_of_together(db: PostgresDatabase, peer: PostgresDatabase) -> None:
     news = [db.changed(f"topic-{number}") for number in range(50)]
-    for one in news:
-        await silent(one)
+    await asyncio.gather(*(silent(one) for one in news))
     for number in range(50):
         peer.wake([f"topic-{number}"])
     for one in news:
