@@ -22,6 +22,7 @@ NUMBER = len(ROLES)
 def pids(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, tuple[Role, int]]]:
     """Four processes that do nothing, one of each role; the killer looks at each role just once."""
     monkeypatch.setattr(killing, "_PATIENCE_S", 0.001)
+    monkeypatch.setattr(killing, "_GLANCE_S", 0.001)
     idle = [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in ROLES]
     yield {slot: (role, process.pid) for slot, (role, process) in enumerate(zip(ROLES, idle, strict=True))}
     for process in idle:
@@ -57,6 +58,23 @@ def test_roles_take_turns(pids: dict[int, tuple[Role, int]]) -> None:
         board.flag(slot).show(State.OPEN)
     one = killer(board)
     assert sorted(str(one.strike(pids).slot) for _ in ROLES) == ["0", "1", "2", "3"]
+
+
+def test_a_role_whose_work_is_done_does_not_keep_the_others_alive(
+    pids: dict[int, tuple[Role, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board(NUMBER)
+    board.flag(3).show(State.OPEN)
+    one = killer(board)
+    assert one.strike(pids).slot == 3
+    left = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert one.strike({**pids, 3: ("orchestrator", left.pid)}).slot == 3  # although the others have not had their turn
+    left.communicate()
+    monkeypatch.setattr(killing, "_GLANCE_S", 7.0)
+    assert [one._patience_s(role) for role in ROLES] == [7.0, 7.0, 7.0, 0.001]
+    board.flag(0).show(State.OPEN)
+    assert one.strike(pids).slot == 0
+    assert one._patience_s("api") == 0.001
 
 
 def test_choice_among_the_busy_is_the_seed_s(pids: dict[int, tuple[Role, int]]) -> None:

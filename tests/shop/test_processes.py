@@ -88,6 +88,8 @@ async def test_run_that_gets_no_further_is_unfinished(db: Database, monkeypatch:
     await Orders(db, unseen(), saga).take("k1", basket(["milk"]))  # and nobody sequences or fulfils it
     said = await within(asyncio.ensure_future(run._drained(shop, run.Status())))
     assert said == "1 events were not settled and 1 orders neither fulfilled nor undone, and they got no fewer for 0 s"
+    assert await within(asyncio.ensure_future(run._drained(shop, run.Status(), but_for=1))) == said
+    assert await within(asyncio.ensure_future(run._drained(shop, run.Status(), but_for=2))) is None
 
 
 def test_run_that_had_to_be_given_up_tells_whether_what_was_answered_is_there(tmp_path: Path) -> None:

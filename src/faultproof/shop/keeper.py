@@ -164,7 +164,7 @@ def main() -> None:
     # Unbuffered: what is read ahead would be invisible to `select`.
     commands = FileIO(sys.stdin.fileno(), "rb", closefd=False)
     fleet = msgspec.json.decode(commands.readline(), type=Fleet)
-    roles.warm()
+    roles.warm(fleet.url)
     gc.collect()
     gc.freeze()  # what is shared with the forks stays shared
     with suppress(BrokenPipeError):  # the command is gone; its processes have been ended

@@ -18,7 +18,9 @@ from faultproof.shop.messages import ROLES, Role
 from faultproof.shop.mistakes import DELAYED, Breakage
 
 _PATIENCE_S = 0.5
-"""How long one role is watched for a busy process before another role gets its turn."""
+"""How long one role is watched for a busy process before another role gets its turn …"""
+_GLANCE_S = 0.05
+"""… and one in which nobody was busy the last time: a role whose work is done must not keep the others alive."""
 _LOOK_S = 0.00002
 
 _BUSY = frozenset(State) - {State.IDLE}
@@ -64,6 +66,8 @@ class Killer:
         self._every_s = 0.0 if target in DELAYED else every_s
         self._window = window(target) if target is not None and target not in DELAYED else None
         self._turns: list[Role] = []
+        self._idle: set[Role] = set()
+        """Roles that were missed when they were watched last."""
         self._next: float | None = None
 
     def armed(self, wanted: bool) -> None:
@@ -82,24 +86,32 @@ class Killer:
         ended: dict[int, int] = {}
         for role in self._order():
             pids = {slot: pid for slot, (of, pid) in processes.items() if of == role}
-            slot = self._hunt(pids, self._window.states if self._window else _BUSY, ended)
+            slot = self._hunt(pids, self._window.states if self._window else _BUSY, ended, self._patience_s(role))
             if slot is not None:
-                self._turns.remove(role)
+                self._idle.discard(role)
+                if role in self._turns:
+                    self._turns.remove(role)
                 return Struck(slot, self._board.state(slot), missed, ended)
+            self._idle.add(role)
             missed.append(role)
         return Struck(None, State.IDLE, missed, ended)
 
     def _order(self) -> list[Role]:
         """The roles that have not had their turn come first."""
         if self._window is not None:
-            self._turns = [self._window.role]
-            return list(self._turns)
+            return [self._window.role]
+        roles = self._rng.sample(ROLES, k=len(ROLES))
         if not self._turns:
-            self._turns = self._rng.sample(ROLES, k=len(ROLES))
-        return list(self._turns)
+            self._turns = list(roles)
+        return [*self._turns, *(role for role in roles if role not in self._turns)]
 
-    def _hunt(self, pids: dict[int, int], wanted: Collection[State], ended: dict[int, int]) -> int | None:
-        deadline = time.monotonic() + _PATIENCE_S
+    def _patience_s(self, role: Role) -> float:
+        return _GLANCE_S if role in self._idle and self._window is None else _PATIENCE_S
+
+    def _hunt(
+        self, pids: dict[int, int], wanted: Collection[State], ended: dict[int, int], patience_s: float
+    ) -> int | None:
+        deadline = time.monotonic() + patience_s
         while pids and time.monotonic() < deadline:
             there = [slot for slot in pids if self._board.state(slot) in wanted]
             if there:

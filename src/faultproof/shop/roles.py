@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -41,10 +40,10 @@ _SERVER_S = 30.0
 """How long a server may be away when a process begins."""
 
 
-def warm() -> None:
+def warm(url: str) -> None:
     """Import what roles import late, once, before the forks: it is most of what a replacement would cost."""
     importlib.import_module("concurrent.futures.thread")
-    with suppress(ImportError):  # an extra
+    if is_postgres(url):
         importlib.import_module("faultproof.engines.postgres.opening")
     Env()  # looks for OpenTelemetry
     _configured(Starlette()).load()

@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 _STUCK_S = 20.0
 """Consumers that have not come closer to the end for this long will not."""
+_FEW = 100
+"""Kills go on until so little is left to do: who has been told of his order still waits for it. Not to the very end, where
+they would meet the same few again and again."""
 _LAST_KILLS_S = 5.0
 _LOOK_S = 0.1
 _CRASHES_AT = (0.25, 0.5, 0.75)
@@ -127,7 +130,7 @@ async def _under_fire(
                 orders_s = time.monotonic() - began
                 if gave_up is None:
                     await crashing
-                if gave_up is None:
+                    await _until(_drained(shop, status, but_for=_FEW), processes)  # or kills let it get no further
                     await _until(_last_kills(options, shop, status), processes)
                     await processes.say(Command("spare"))
                     gave_up = await _until(_drained(shop, status), processes)
@@ -171,11 +174,12 @@ async def _last_kills(options: ShopOptions, shop: Shop, status: Status) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
-async def _drained(shop: Shop, status: Status) -> str | None:
-    """Wait until every group has settled every event and every saga is over; if that comes no closer any more, say so."""
+async def _drained(shop: Shop, status: Status, *, but_for: int = 0) -> str | None:
+    """Wait until every group has settled every event and every saga is over, but for so many of both together; if that
+    comes no closer any more, say so."""
     least, since = math.inf, time.monotonic()
     await _look(shop, status)
-    while left := status.lag + status.sagas:
+    while (left := status.lag + status.sagas) > but_for:
         if left < least:
             least, since = left, time.monotonic()
         if time.monotonic() - since > _STUCK_S:
