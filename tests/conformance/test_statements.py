@@ -7,7 +7,8 @@ import pytest
 
 from faultproof.errors import InvalidInput
 from faultproof.ports.database import Database
-from faultproof.ports.script import Changed, Patience, Script, ddl, sql
+from faultproof.ports.script import Patience, Script, ddl, sql
+from faultproof.ports.statement import Changed
 
 pytestmark = pytest.mark.anyio
 

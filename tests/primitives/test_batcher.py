@@ -641,18 +641,22 @@ async def test_a_second_batch_begins_beside_the_first_once_enough_wait_and_never
     await batcher.close()
 
 
-async def test_few_that_are_left_wait_for_the_batch_that_runs_and_are_not_forgotten() -> None:
+async def test_few_that_are_left_when_two_batches_end_at_once_are_not_forgotten() -> None:
     gate = Gate()
-    batcher = Batcher(gate, env=env_of(), limits=BatchLimits(overlap=2))
+    batcher = Batcher(gate, env=env_of(), limits=BatchLimits(items=2, overlap=2))
     tasks = await behind_a_leader(gate, batcher, 1)
-    tasks += submitting(batcher, 2, 3)
-    assert await settled(tasks) == 0
-    tasks += submitting(batcher, 4)
+    tasks += submitting(batcher, 2, 3, 4)
     await settle()
-    assert gate.batches == [[0], [1, 2, 3]]
-    gate.let(20)
-    assert await outcomes(tasks) == [0, 2, 4, 6, 8]
-    assert sorted(item for batch in gate.batches for item in batch) == [0, 1, 2, 3, 4]
+    gate.let()  # the one who leads
+    await settle()
+    assert gate.batches == [[0], [1, 2], [3, 4]]
+    tasks += submitting(batcher, 5)
+    assert await settled(tasks) == 1
+    gate.let(2)
+    await settle()
+    assert gate.batches == [[0], [1, 2], [3, 4], [5]]
+    gate.let()
+    assert await outcomes(tasks) == [0, 2, 4, 6, 8, 10]
     await batcher.close()
 
 

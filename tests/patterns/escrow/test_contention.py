@@ -292,3 +292,12 @@ async def test_the_same_calls_by_two_processes_in_any_order_are_one_hold_each_an
     assert (await hot.item("hot")).reserved == 20
     assert (await hot.audit()).violations == ()
     await other.close()
+
+
+async def test_keys_are_written_in_order_so_that_nobody_waits_for_each_other(on_postgres: Database) -> None:
+    escrow = await stocked(on_postgres)
+    await asyncio.gather(*(escrow.reserve({"a": 1}, key=f"o-{n}") for n in (9, 5, 3, 7, 1)))
+    async with on_postgres.transaction() as tx:
+        rows = await tx.fetch("SELECT key FROM faultproof_escrow_hold WHERE state = 'held' ORDER BY ctid")
+    assert [key for (key,) in rows] == ["o-9", "o-1", "o-3", "o-5", "o-7"], "one who leads, and the others in order"
+    await escrow.close()

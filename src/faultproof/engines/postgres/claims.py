@@ -11,7 +11,8 @@ from typing import NamedTuple
 from faultproof.engines.refusals import all_held, lease_lost
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, Script, later, sql
+from faultproof.ports.script import Script, later, sql
+from faultproof.ports.statement import Changed
 
 SCHEMA = Schema(
     name="claims",

@@ -11,8 +11,6 @@ from faultproof.engines.postgres.render import Numbered, bind, render_numbered
 from faultproof.engines.postgres.wire import Command, CommandFailed, Raw, is_idle, send
 from faultproof.errors import InvalidInput, NoTransaction, OutcomeUnknown
 from faultproof.ports.script import (
-    NOTHING,
-    Answer,
     Begin,
     Call,
     Commit,
@@ -23,11 +21,11 @@ from faultproof.ports.script import (
     RollbackTo,
     Savepoint,
     Script,
-    Statement,
     Step,
     Wake,
     drive_async,
 )
+from faultproof.ports.statement import NOTHING, Answer, Statement
 
 T = TypeVar("T")
 Replace = Callable[[Raw], Awaitable[Raw]]

@@ -19,7 +19,7 @@ from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from faultproof.ports.script import Answer
+from faultproof.ports.statement import Answer
 
 PREPARED_MAX = 500
 """Statements that one connection keeps prepared; any others are parsed each time."""

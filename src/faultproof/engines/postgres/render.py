@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from faultproof.engines.values import encode_set, refuse_nul
-from faultproof.ports.script import Parameter, Statement
+from faultproof.ports.statement import Parameter, Statement
 
 NOW = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint"
 """One value for a whole statement, and usable by an index; `now()` would be the start of the transaction."""

@@ -10,7 +10,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import TupleRow, tuple_row
 
 from faultproof.engines.postgres.direct import Direct, Reply
-from faultproof.ports.script import Answer
+from faultproof.ports.statement import Answer
 
 Raw = psycopg.AsyncConnection[Any]
 

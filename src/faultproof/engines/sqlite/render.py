@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from faultproof.engines.values import encode_set, refuse_nul
-from faultproof.ports.script import Parameter, Statement
+from faultproof.ports.statement import Parameter, Statement
 
 _BRACES = re.compile(r"\{([a-z_]+)\}")
 
@@ -40,8 +40,9 @@ def render(statement: Statement) -> Rendered:
         return _subselect(sets[name])
 
     text = _BRACES.sub(spelled, statement.text)
+    takes_now = "{now}" in statement.text or "{moment}" in statement.text
     texts = tuple(p.name for p in statement.parameters if p.fields is None and p.kind is str)
-    return Rendered(text, ":now" in text, tuple(sets), texts)
+    return Rendered(text, takes_now, tuple(sets), texts)
 
 
 _COLUMN = re.compile(r'(^|, )([\w".]+)(?=,|$)')

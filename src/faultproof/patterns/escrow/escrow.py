@@ -93,7 +93,7 @@ class Escrow:
         ttl: float | None = None,
         tx: Tx | SyncTx | Inline | None = None,
     ) -> Awaitable[Hold] | Script[Hold] | Hold:
-        """Hold so many of each item for `ttl` seconds (by the engine's clock, from when the items were locked), or nothing.
+        """Hold so many of each item for `ttl` seconds (by the engine's clock, from when it is written), or nothing.
 
         With `tx` it commits or vanishes with that transaction: await the result of an async one; a joined synchronous handle
         gives the hold directly; inside a script of your own, `yield from` it with `Inline()`. The items stay locked until

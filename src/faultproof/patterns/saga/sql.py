@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, sql
+from faultproof.ports.script import sql
+from faultproof.ports.statement import Changed
 
 SCHEMA = Schema(
     name="saga",
