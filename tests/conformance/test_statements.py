@@ -196,7 +196,7 @@ async def test_patience_changes_nothing_where_nobody_else_has_a_lock(db: Databas
     await db.transact(ddl("CREATE TABLE thing (name TEXT, size BIGINT, ratio DOUBLE PRECISION)"))
 
     def impatient() -> Script[list[str]]:
-        yield Patience(0.001)
+        yield Patience(0.5)
         yield from insert_all(ROWS)
         return (yield from locked(["a"]))
 
