@@ -29,7 +29,8 @@ def _layer_violations(module: Module) -> list[str]:
     seen = [(node, layer) for node, target, _ in imports(module) if (layer := _layer(module, target)) is not None]
     if module.layer in _MAY_IMPORT:
         allowed = _MAY_IMPORT[module.layer]
-        if module.layer == "patterns" and module.place[-1] == "proof.py":
+        name = module.place[-1]
+        if module.layer == "patterns" and (name == "proof.py" or name.startswith("proof_")):
             allowed |= {"prove"}
         return [
             module.at(node, f"{module.layer} may not import {layer or 'the front of the package'}.")

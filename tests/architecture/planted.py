@@ -104,6 +104,7 @@ LAYERS = [
         """,
     ),
     *_innocent(layers, "patterns/outbox/proof.py", proof_imports_prover="from faultproof.prove import Proof"),
+    *_innocent(layers, "patterns/saga/proof_callbacks.py", its_companion_too="from faultproof.prove import Proof"),
     *_innocent(
         layers,
         "connect.py",

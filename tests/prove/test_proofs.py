@@ -12,7 +12,7 @@ import pytest
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
-from faultproof.patterns.saga.proof import SAGA
+from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
 from faultproof.prove.escapes import no_escapes
 from faultproof.prove.explore import Explorer, explore
 from faultproof.prove.faults import CRASH, FREEZE
@@ -20,7 +20,15 @@ from faultproof.prove.proof import Proof
 from faultproof.prove.saved import load, save
 from faultproof.prove.tape import Tape
 
-PROOFS = {"batch": BATCH, "escrow": ESCROW, "outbox": OUTBOX, "poison": POISON, "saga": SAGA}
+PROOFS = {
+    "batch": BATCH,
+    "callbacks": CALLBACKS,
+    "decisions": DECISIONS,
+    "escrow": ESCROW,
+    "outbox": OUTBOX,
+    "poison": POISON,
+    "saga": SAGA,
+}
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 MANY_PAIRS = {"outbox": 8, "poison": 64, "saga": 8}
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and

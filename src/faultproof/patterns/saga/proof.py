@@ -16,6 +16,8 @@ from faultproof.patterns.saga.driver import Driver
 from faultproof.patterns.saga.journal import Journal, Write
 from faultproof.patterns.saga.machine import Entry, Plan, Run, Work
 from faultproof.patterns.saga.planning import Planner
+from faultproof.patterns.saga.proof_callbacks import CALLBACKS
+from faultproof.patterns.saga.proof_decisions import DECISIONS
 from faultproof.patterns.saga.saga import Saga
 from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepContext, StepRetry
 from faultproof.ports.claims import Claim
@@ -25,6 +27,8 @@ from faultproof.primitives.worker import Worker
 from faultproof.prove.process import Process
 from faultproof.prove.proof import Plant, Proof
 from faultproof.prove.world import World
+
+__all__ = ["CALLBACKS", "DECISIONS", "SAGA"]
 
 T = TypeVar("T")
 
@@ -343,7 +347,6 @@ SAGA = Proof(
         "two writers at the same time, and two snapshots: simulated SQLite has one of each",
         "power loss: a killed process does not test what the disk keeps",
         "clocks that jump: in simulation all processes share one",
-        "callbacks of asynchronous steps, and decisions by hand",
     ),
     prepare=_prepare,
     start=_Run,

@@ -1,0 +1,232 @@
+"""Callbacks, simulated: a service that is asked, and answers early, late, or when its answer to the question was lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from faultproof.errors import OutcomeUnknown
+from faultproof.patterns.saga import callbacks, operations, sql
+from faultproof.patterns.saga.journal import Journal, Write, claim_kind, work_topic
+from faultproof.patterns.saga.machine import What
+from faultproof.patterns.saga.saga import Saga
+from faultproof.patterns.saga.steps import Pending, Step, StepContext, StepRetry
+from faultproof.ports.database import Database
+from faultproof.ports.script import Script, Wake
+from faultproof.primitives.worker import Worker
+from faultproof.prove.process import Process
+from faultproof.prove.proof import Plant, Proof
+from faultproof.prove.world import World
+
+NAME = "delivery"
+TTL_S = 0.5
+ANSWER_WITHIN_S = 0.5
+RETRY = StepRetry(attempts=6, base=0.05, cap=0.1)
+LOOKS, LOOK_S = 5, 0.06
+EARLY, LOST, LATE = "early", "lost", "late"
+KINDS = (EARLY, LOST, LATE)
+"""Answered before the action returns; so, and the action's own answer is lost; not before it has been asked twice."""
+FRESH, STALE = '"fresh"', '"stale"'
+
+
+class _Answer(NamedTuple):
+    """What the service wants to tell, until it has been told whether it counts."""
+
+    id: str
+    token: str
+    data: str
+
+
+class _Service:
+    """The other side. It calls back about each question, and about a key no more once an answer has counted."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.tokens: dict[str, list[str]] = {id: [] for id in KINDS}
+        """As they were handed to it."""
+        self.counted: dict[str, str] = {}
+        """Id -> the token whose answer it was told to count."""
+        self.to_tell: list[_Answer] = []
+        self.undone: list[str] = []
+
+    def told(self, answer: _Answer, counts: bool) -> None:
+        """Who was frozen meanwhile may say so once more."""
+        self.to_tell = [other for other in self.to_tell if other != answer]
+        if counts:
+            self.counted[answer.id] = answer.token
+
+    async def ask(self, process: Process, id: str, token: str) -> None:
+        """A request that arrives, and is answered; its sender may die or freeze before and after."""
+        await self._world.operate(process, object(), f"ask {id}", lambda: self._asked(process, id, token))
+
+    def _asked(self, process: Process, id: str, token: str) -> None:
+        process.note("service", "ask", id)
+        self.tokens[id].append(token)
+        if id in self.counted:
+            return
+        older = [other for other in self.tokens[id] if _attempt(other) < _attempt(token)]
+        if id != LATE:
+            self.to_tell.append(_Answer(id, token, FRESH))
+        elif older:
+            self.to_tell += [_Answer(id, older[0], STALE), _Answer(id, token, FRESH)]
+
+
+Answerer = Callable[[Database, str, str, str, str, "What", str | None], Script[bool]]
+
+
+class _Run:
+    """One run: a client starts the sagas, a runner goes on with them, and the service calls back."""
+
+    def __init__(self, world: World, plant: str | None) -> None:
+        self._world = world
+        self._plant = plant
+        self._service = _Service(world)
+        self._started: set[str] = set()
+        for name, main in (("client", self._client), ("runner", self._runner), ("service", self._calls_back)):
+            world.spawn(name, main)
+
+    async def _client(self, process: Process) -> None:
+        saga = _saga(process.database(), self._service, process, self._plant)
+        await asyncio.gather(*(saga.start(id, id) for id in KINDS))
+        process.note("started")
+        self._started.update(KINDS)
+
+    async def _runner(self, process: Process) -> None:
+        saga = _saga(process.database(), self._service, process, self._plant)
+        runner = saga.runner(ttl=TTL_S)
+        if self._plant == "asks again":
+            saga._journal.__class__ = _AsksAgain
+        await Worker(process.env, runner).run()
+
+    async def _calls_back(self, process: Process) -> None:
+        database, service = process.database(), self._service
+        answer = _ANSWERERS.get(self._plant, callbacks.answer)
+        while True:
+            for each in list(service.to_tell):
+                counts = await database.transact(
+                    answer(database, NAME, each.id, "deliver", each.token, "done", each.data)
+                )
+                process.note("answered", each.id, counts)
+                service.told(each, counts)
+            await process.env.clock.sleep(LOOK_S)
+
+    def done(self) -> bool:
+        over = "SELECT count(*) FROM faultproof_saga WHERE ended_us IS NOT NULL OR state = 'attention'"
+        return len(self._started) == len(KINDS) and self._world.store.fetch(over) == [(len(KINDS),)]
+
+    def violations(self) -> list[str]:
+        fetch, service = self._world.store.fetch, self._service
+        wrong = [f"{name} died of {error!r}" for name, error in self._world.deaths]
+        done = {
+            id: (attempt, data)
+            for id, attempt, data in fetch("SELECT id, attempt, data FROM faultproof_saga_entry WHERE what = 'done'")
+        }
+        for id, state, reason in fetch("SELECT id, state, reason FROM faultproof_saga"):
+            if state != "completed":
+                wrong.append(f"{id} was answered, and is {state}: {reason}")
+            elif done[id][1] != FRESH:
+                wrong.append(f"{id} is completed with the answer {done[id][1]} to an attempt that was over")
+        for id, token in service.counted.items():
+            if id in done and done[id][0] != _attempt(token):
+                wrong.append(
+                    f"{id} was told that the answer to attempt {_attempt(token)} counts: the journal has {done[id]}"
+                )
+            if _attempt(service.tokens[id][-1]) > _attempt(token):
+                wrong.append(f"{id} was asked again after its answer had counted")
+        return wrong + [f"{id} was undone" for id in service.undone]
+
+
+def _attempt(token: str) -> int:
+    return int(token.partition(".")[0])
+
+
+def _saga(database: Database, service: _Service, process: Process, plant: str | None) -> Saga[str]:
+    async def deliver(context: StepContext[str]) -> Pending:
+        assert context.token is not None
+        await service.ask(process, context.id, context.token)
+        if context.id in (EARLY, LOST):
+            for _ in range(LOOKS):
+                if context.id in service.counted:
+                    break
+                await process.env.clock.sleep(LOOK_S)
+        if context.id == LOST:
+            raise OutcomeUnknown("the answer is lost")
+        return Pending()
+
+    async def call_off(context: StepContext[str], result: str | None) -> None:
+        service.undone.append(context.id)
+
+    retry = RETRY if plant is None else StepRetry(attempts=2, base=0.05, cap=0.1)  # where nothing helps, be quick
+    asked = Step.asynchronous(deliver, result=str, undo=call_off, retry=retry, answer_within=ANSWER_WITHIN_S)
+    return Saga(database, NAME, input=str, steps=[asked])
+
+
+async def _prepare(database: Database) -> None:
+    await database.install(database.claims.schema, sql.SCHEMA)
+
+
+# -- planted bugs -----------------------------------------------------------------------------------------------------
+
+
+def _answered_of(*statuses: str, any_attempt: bool = False) -> Answerer:
+    """`callbacks.answer` as somebody simplified it."""
+
+    def answer(
+        database: Database, saga: str, id: str, step: str, token: str, what: What, data: str | None
+    ) -> Script[bool]:
+        yield from database.claims.hasten(claim_kind(saga), [id])
+        state = (yield from operations.standing(saga, id)).run.steps[step]
+        if state.status not in statuses or not (any_attempt or state.attempt == _attempt(token)):
+            return False
+        if (yield from sql.call_back(saga, id, step, state.attempt, what, data)) != 1:
+            return False
+        yield Wake(work_topic(saga))
+        return True
+
+    return answer
+
+
+class _AsksAgain(Journal):
+    """What is repeated, or given up, is not looked for under the claim's lock."""
+
+    def _answered(self, writes: Sequence[Write]) -> Script[frozenset[str]]:
+        yield from ()
+        return frozenset()
+
+
+_ANSWERERS: dict[str | None, Answerer] = {
+    "accepts late answers": _answered_of("begun", "pending", "waiting", any_attempt=True),
+    "drops early answers": _answered_of("pending"),
+}
+
+CALLBACKS = Proof(
+    name="faultproof.patterns.saga.proof:CALLBACKS",
+    claim=(
+        "An answer to an asynchronous step that was told that it counts is what the step ends with, and nobody is asked "
+        "again; one that comes before the action has returned is kept, and one to an attempt that is over never counts."
+    ),
+    faults=(
+        "the runner, the service, or who starts dies before or after any commit, request or answer, and is started again",
+        "one of them is frozen there for longer than a lease and than an answer may take, replaced, and wakes up",
+        "the answer to a question is lost, and its callback is not",
+        "wake-ups are late or lost (in random runs)",
+    ),
+    assumptions=(
+        "a commit that was acknowledged survives (the database's durability setting)",
+        "the service calls back until it is told whether its answer counts, and to each question until one has counted",
+    ),
+    not_tested=(
+        "two writers at the same time: answers on PostgreSQL wait for the claim's lock, which simulated SQLite has not",
+        "power loss: a killed process does not test what the disk keeps",
+    ),
+    prepare=_prepare,
+    start=_Run,
+    plants=(
+        Plant(
+            name="accepts late answers", breaks="an answer to an attempt that was given up is taken for the next one's"
+        ),
+        Plant(name="drops early answers", breaks="an answer that comes before the action has returned is refused"),
+        Plant(name="asks again", breaks="a question is repeated although its answer has counted"),
+    ),
+)
