@@ -18,6 +18,7 @@ from faultproof.patterns.saga.machine import Entry, Plan, Run, Work
 from faultproof.patterns.saga.planning import Planner
 from faultproof.patterns.saga.proof_callbacks import CALLBACKS
 from faultproof.patterns.saga.proof_decisions import DECISIONS
+from faultproof.patterns.saga.runner import Runner
 from faultproof.patterns.saga.saga import Saga
 from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepContext, StepRetry
 from faultproof.ports.claims import Claim
@@ -39,6 +40,8 @@ RETRY = StepRetry(attempts=2, base=0.05, cap=0.1)
 LOSES_ANSWERS, REFUSED, HURRIED = "loses answers", "refused", "hurried"
 ORDERS = {"o1": LOSES_ANSWERS, "o2": REFUSED, "o3": HURRIED}
 """The last one is carried through if nothing disturbs it, and undone if it loses its runner before the pivot."""
+HELD = "o1"
+"""Started by the runner's own process; the others by a client."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -160,7 +163,7 @@ async def _prepare(database: Database) -> None:
 
 
 class _Run:
-    """One run: a client starts the sagas, a runner carries them through."""
+    """One run: a client starts the sagas, or the runner's process itself; the runner carries them through."""
 
     def __init__(self, world: World, plant: str | None) -> None:
         self._world = world
@@ -172,7 +175,8 @@ class _Run:
 
     async def _client(self, process: Process) -> None:
         saga = _saga(process.database(), self._provider, process, self._plant)
-        await asyncio.gather(*(self._start(process, saga, Order(id, kind)) for id, kind in ORDERS.items()))
+        orders = [Order(id, kind) for id, kind in ORDERS.items() if id != HELD]
+        await asyncio.gather(*(self._start(process, saga, order) for order in orders))
 
     async def _start(self, process: Process, saga: Saga[Order], order: Order) -> None:
         await saga.start(order.id, order, deadline=DEADLINE_S if order.kind == HURRIED else None)
@@ -187,7 +191,13 @@ class _Run:
         if self._plant == "dropped fence":
             for each in (saga._journal, runner._driver._journal):
                 each.__class__ = _Unfenced
-        await Worker(process.env, runner).run()
+        await asyncio.gather(Worker(process.env, runner).run(), self._start_held(process, saga, runner))
+
+    async def _start_held(self, process: Process, saga: Saga[Order], runner: Runner) -> None:
+        """By the process that goes on with it, which holds it from the first."""
+        while not runner.has_room:
+            await process.env.clock.sleep(0.01)
+        await self._start(process, saga, Order(HELD, ORDERS[HELD]))
 
     def done(self) -> bool:
         if len(self._started) < len(ORDERS):

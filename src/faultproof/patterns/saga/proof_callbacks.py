@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from faultproof.errors import OutcomeUnknown
 from faultproof.patterns.saga import callbacks, operations, sql
-from faultproof.patterns.saga.journal import Journal, Write, claim_kind, work_topic
+from faultproof.patterns.saga.journal import Journal, claim_kind, work_topic
 from faultproof.patterns.saga.machine import What
 from faultproof.patterns.saga.saga import Saga
 from faultproof.patterns.saga.steps import Pending, Step, StepContext, StepRetry
@@ -190,7 +190,7 @@ def _answered_of(*statuses: str, any_attempt: bool = False) -> Answerer:
 class _AsksAgain(Journal):
     """What is repeated, or given up, is not looked for under the claim's lock."""
 
-    def _answered(self, writes: Sequence[Write]) -> Script[frozenset[str]]:
+    def _answered(self, asked: dict[str, set[tuple[str, int]]]) -> Script[frozenset[str]]:
         yield from ()
         return frozenset()
 

@@ -130,7 +130,7 @@ class Runner:
     @property
     def has_room(self) -> bool:
         """For another saga."""
-        return self._free > 0 and not self._driver.is_closing
+        return self in self._here and self._free > 0 and not self._driver.is_closing
 
     def hold(self, id: str, input: Any, deadline_us: int | None) -> tuple[Starter, Callable[[object], None]]:
         """For a saga that is being started in this process: what to journal with it, and who is to be told what came of
