@@ -5,9 +5,10 @@ import heapq
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import Context
 from typing import Any, TypeVar
 
-from faultproof.clock import Env, SystemClock
+from faultproof.clock import Alarm, Env, SystemClock
 from faultproof.signals import Attributes, Signal, Signals
 
 T = TypeVar("T")
@@ -15,6 +16,16 @@ T = TypeVar("T")
 WAIT_S = 20.0
 """How long a test waits for what must come: generous, because a machine may be busy, and never spent when all is well."""
 _LOOK_S = 0.002
+
+
+class _Unset:
+    """An alarm: who waits for a future, and is called instead of woken."""
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self._future = future
+
+    def cancel(self) -> None:
+        self._future.cancel()
 
 
 class ManualClock:
@@ -49,6 +60,12 @@ class ManualClock:
         heapq.heappush(self._sleepers, (self.now + seconds, next(self._numbers), future))
         await future
 
+    def alarm(self, seconds: float, ring: Callable[[], object], *, context: Context | None = None) -> Alarm:
+        future = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda woken: None if woken.cancelled() else ring(), context=context)
+        heapq.heappush(self._sleepers, (self.now + seconds, next(self._numbers), future))
+        return _Unset(future)
+
     def advance(self, seconds: float) -> None:
         """Let time pass, and wake who slept that long."""
         self.now += seconds
@@ -81,6 +98,21 @@ class ShiftedClock(SystemClock):
         finally:
             timer.cancel()
             del self._sleepers[future]
+
+    def alarm(self, seconds: float, ring: Callable[[], object], *, context: Context | None = None) -> Alarm:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._sleepers[future] = self.monotonic() + seconds
+        timer = loop.call_later(seconds, _wake, future)
+
+        def done(woken: asyncio.Future[None]) -> None:
+            timer.cancel()
+            del self._sleepers[future]
+            if not woken.cancelled():
+                ring()
+
+        future.add_done_callback(done, context=context)
+        return _Unset(future)
 
     def advance(self, seconds: float) -> None:
         """Set them further ahead; who slept until then wakes."""

@@ -11,10 +11,20 @@ import os
 import random
 import socket
 import time
+from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from faultproof.signals import Signals
+
+
+class Alarm(Protocol):
+    """What has been set with `Clock.alarm`."""
+
+    def cancel(self) -> None:
+        """It rings no more."""
+        ...
 
 
 class Clock(Protocol):
@@ -30,6 +40,11 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait at least this long."""
+        ...
+
+    def alarm(self, seconds: float, ring: Callable[[], object], *, context: Context | None = None) -> Alarm:
+        """Call `ring` in this event loop after so long, in that context: for bounds that are nearly always kept, and cost
+        no task."""
         ...
 
 
@@ -60,6 +75,9 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def alarm(self, seconds: float, ring: Callable[[], object], *, context: Context | None = None) -> Alarm:
+        return asyncio.get_running_loop().call_later(seconds, ring, context=context)
 
 
 class SystemIds:

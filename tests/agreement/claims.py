@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database
-from faultproof.ports.script import Changed, Script, sql
+from faultproof.ports.script import Script, sql
+from faultproof.ports.statement import Changed
 from tests.agreement.pair import ELAPSE_S, HOUR_US, Operation, in_one_transaction
 
 Picks = tuple[int, ...]

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from faultproof.errors import Duplicate, Failed, OutcomeUnknown, TryAgain
 from faultproof.ports.database import Database
-from faultproof.ports.script import Changed, Script, sql
+from faultproof.ports.script import Script, sql
+from faultproof.ports.statement import Changed
 from faultproof.primitives.idempotency import SCHEMA as SCHEMA
 from faultproof.primitives.idempotency import Duplicates, Idempotency
 from tests.agreement.pair import ELAPSE_S, Operation, in_one_transaction

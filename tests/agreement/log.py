@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from faultproof.ports.database import Database
 from faultproof.ports.log import Cursor, Entry
-from faultproof.ports.script import Changed, Script, sql
+from faultproof.ports.script import Script, sql
+from faultproof.ports.statement import Changed
 from tests.agreement.pair import ELAPSE_S, HOUR_US, Operation, coarse, in_one_transaction
 
 PARTITIONS = 3

@@ -10,7 +10,8 @@ import faultproof as fp
 from faultproof.patterns.outbox.consumer import Consumer
 from faultproof.ports.database import Database, Transaction
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, Script, sql
+from faultproof.ports.script import Script, sql
+from faultproof.ports.statement import Changed
 from tests.agreement.log import older_intake, older_log, stored, waiting
 from tests.agreement.pair import ELAPSE_S, Later, Operation, Undo, coarse
 

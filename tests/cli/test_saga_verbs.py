@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import faultproof as fp
-from faultproof.errors import Failed
+from faultproof.errors import Failed, InvalidInput
 from tests.cli.executable import faultproof
 from tests.fakes import env_of
-from tests.patterns.saga.shop import Order, Shop, always, running
+from tests.patterns.saga.shop import Order, Receipt, Shop, always, running
 
 pytestmark = pytest.mark.anyio
 
@@ -63,6 +63,8 @@ async def test_a_stuck_saga_is_seen_and_decided_on_while_workers_run(tmp_path: P
         (("show", "x"), "there is no saga 'x'"),
         (("retry", "done"), "wants no attention"),
         (("skip", "done", "--yes", "--result", "{"), "no JSON"),
+        (("skip", "done", "--yes", "--result", "\udcff"), "no JSON"),
+        (("skip", "done", "--yes", "--result", '"\\u0000"'), "NUL"),
         (("list", "--state", "asleep"), "one of the states"),
         (("list", "--limit", "0"), "`limit`"),
         (("list", "--name", "other"), "'fulfil'"),
@@ -85,6 +87,49 @@ async def test_what_cannot_be_done_is_one_sentence_and_changes_nothing(
         assert words in told.stderr
         assert told.stdout == ""
         assert len(await shop.saga.history("done")) == 7
+
+
+async def _nothing(context: fp.StepContext[Order]) -> None: ...
+
+
+async def test_a_result_is_given_for_an_action_and_not_for_an_undo(tmp_path: Path) -> None:
+    async def ask(context: fp.StepContext[Order]) -> str:
+        raise Failed("nobody at home")
+
+    async def tell(context: fp.StepContext[Order]) -> str:
+        return f"told of {context.result(asked)}"
+
+    pivot, asked, told = fp.Step.remote(_nothing), fp.Step.remote(ask), fp.Step.remote(tell)
+    path = ("--db", str(tmp_path / "shop.db"))
+    async with fp.connect(tmp_path / "shop.db", env=env_of()) as db:
+        forward = fp.Saga(db, "forward", input=Order, steps=[pivot, asked, told], pivot=pivot)
+        back = Shop(db, name="back")
+        await forward.install()
+        async with db.transaction() as tx:
+            await tx.execute("CREATE TABLE reserved (id TEXT)")
+        back.on["ship"] = always(Failed("no road"))
+        back.on["refund"] = always(ConnectionError("down"))
+        async with running(forward, back.saga):
+            await forward.start("a", Order("milk"))
+            assert await forward.wait("a") == fp.NeedsAttention("a", "Failed: nobody at home")
+            await saga("skip", "a", *path, "--name", "forward", "--yes", "--result", ' "by  letter" ')
+            outcome = await forward.wait("a")
+            assert isinstance(outcome, fp.Completed)
+            assert dict(outcome.results) == {"_nothing": "null", "ask": '"by  letter"', "tell": '"told of by  letter"'}
+
+            await back.saga.start("b", Order("milk"))
+            assert isinstance(await back.saga.wait("b"), fp.NeedsAttention)
+            refused = await saga("skip", "b", *path, "--name", "back", "--yes", "--result", "7", status=2)
+            assert "an undo has no result" in refused.stderr
+            with pytest.raises(InvalidInput, match="an undo has no result"):
+                await back.saga.skip("b", result=Receipt("k", 1))
+            assert [row.state for row in await back.saga.sagas()] == ["attention"]
+
+
+async def test_help_says_whose_type_a_result_must_have() -> None:
+    told = " ".join((await saga("skip", "--help")).stdout.split())
+    assert "must be of the type that the step returns" in told
+    assert "faultproof saga show ID" in told
 
 
 async def test_a_database_without_sagas_is_refused(tmp_path: Path) -> None:

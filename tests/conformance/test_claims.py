@@ -55,6 +55,12 @@ async def taken_over(engine: Engine, db: Database, peer: Database) -> Claim:
     return zombie
 
 
+async def hold(db: Database, *ids: str, ttl_us: int = MINUTE_US, owner: str = "me") -> list[Claim]:
+    claims: list[Claim] = []
+    await db.transact(lambda: db.claims.hold(KIND, owner, ids, ttl_us=ttl_us, held=claims.extend))
+    return sorted(claims)
+
+
 # --- adding -----------------------------------------------------------------------------------------------------------
 
 
@@ -72,6 +78,43 @@ async def test_adding_again_adds_only_what_is_new_and_disturbs_nobody(db: Databa
     assert await add(db, "a", "b", "b") == 1
     await guard(db, claim)
     assert await state(db) == "held"
+
+
+async def test_rows_that_are_held_from_the_first_are_taken_by_nobody_until_their_lease_ends(
+    engine: Engine, db: Database, peer: Database
+) -> None:
+    claims = await hold(db, "a", "b")
+    assert [(claim.id, claim.attempts) for claim in claims] == [("a", 1), ("b", 1)]
+    assert [(h.state, h.owner) for h in await holders(db)] == [("held", "me")] * 2
+    assert await take(peer, "peer") == []
+    await guard(db, *claims)
+    engine.elapse(MINUTE_US)
+    taken = await take(peer, "peer")
+    assert [(claim.id, claim.attempts) for claim in taken] == [("a", 2), ("b", 2)]
+    with pytest.raises(LeaseLost):
+        await db.transact(db.claims.finish(KIND, claims))
+    await peer.transact(peer.claims.finish(KIND, taken))
+
+
+async def test_rows_that_are_there_are_not_held_again(db: Database, peer: Database) -> None:
+    await add(db, "free")
+    (held,) = await hold(peer, "held", owner="peer")
+    assert [claim.id for claim in await hold(db, "free", "held", "new", "new")] == ["new"]
+    assert [(h.id, h.state, h.owner) for h in await holders(db)] == [
+        ("free", "free", None),
+        ("held", "held", "peer"),
+        ("new", "held", "me"),
+    ]
+    await guard(peer, held)
+
+
+async def test_row_that_is_held_under_an_id_of_finished_work_has_a_higher_token(db: Database) -> None:
+    (before,) = await hold(db, "a")
+    await db.transact(db.claims.finish(KIND, [before]))
+    (after,) = await hold(db, "a")
+    assert after.token > before.token
+    with pytest.raises(LeaseLost):
+        await guard(db, before)
 
 
 async def test_delayed_row_is_taken_when_due_and_not_before(engine: Engine, db: Database) -> None:

@@ -21,7 +21,8 @@ from faultproof.errors import (
 )
 from faultproof.ports.database import Database, Transaction
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, Script, later, sql
+from faultproof.ports.script import Script, later, sql
+from faultproof.ports.statement import Changed
 from tests.conformance.conftest import Connect
 from tests.conformance.engines import WAIT_S, Engine
 

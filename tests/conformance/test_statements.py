@@ -7,7 +7,8 @@ import pytest
 
 from faultproof.errors import InvalidInput
 from faultproof.ports.database import Database
-from faultproof.ports.script import Changed, Patience, Script, ddl, sql
+from faultproof.ports.script import Patience, Script, ddl, sql
+from faultproof.ports.statement import Changed
 
 pytestmark = pytest.mark.anyio
 
@@ -149,6 +150,25 @@ async def test_integer_over_64_bits_is_refused(things: Database) -> None:
 def locked_or_skipped(names: Sequence[str]) -> list[str]: ...
 
 
+@sql("SELECT {moment} - {now}")
+def passed() -> int: ...
+
+
+async def test_a_moment_is_not_before_the_beginning_of_its_statement(db: Database) -> None:
+    assert 0 <= await db.read(passed()) < 10_000_000
+
+
+@sql("SELECT name FROM thing WHERE name NOT IN {names} ORDER BY name")
+def not_named(names: Sequence[str]) -> list[str]: ...
+
+
+async def test_what_is_in_no_set_is_found_too(things: Database) -> None:
+    await things.transact(insert_all(ROWS))
+    everything_named = await things.read(sorted_names([row.name for row in ROWS]))
+    assert await things.read(not_named([])) == sorted(everything_named)
+    assert await things.read(not_named(everything_named)) == []
+
+
 @sql("SELECT name FROM thing WHERE name IN {names} ORDER BY name {lock}")
 def locked(names: Sequence[str]) -> list[str]: ...
 
@@ -176,7 +196,7 @@ async def test_patience_changes_nothing_where_nobody_else_has_a_lock(db: Databas
     await db.transact(ddl("CREATE TABLE thing (name TEXT, size BIGINT, ratio DOUBLE PRECISION)"))
 
     def impatient() -> Script[list[str]]:
-        yield Patience(0.001)
+        yield Patience(0.5)
         yield from insert_all(ROWS)
         return (yield from locked(["a"]))
 

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 import faultproof
+from faultproof.patterns.saga.sql import SCHEMA as saga_tables
 from faultproof.ports.database import Database
 from tests.conformance.engines import Engine, Postgres, Sqlite
 from tests.joining.handles import ON_POSTGRES, ON_SQLITE, Handle, open_handle
@@ -26,7 +27,11 @@ _WRITTEN = (
     "faultproof_log",
     "faultproof_idempotency",
     "faultproof_seen",
-    "faultproof_claim WHERE kind = 'job'",
+    "faultproof_claim WHERE kind IN ('job', 'saga:fulfil')",
+    "faultproof_saga_entry",
+    "faultproof_saga",
+    "faultproof_escrow_hold",
+    "faultproof_escrow_item",
 )
 
 
@@ -35,6 +40,8 @@ async def _install(engine: Engine) -> None:
     await faultproof.Outbox(database, events=EVENTS).install()
     await faultproof.Idempotency(database, "orders", answer=int).install()
     await faultproof.MessageInbox(database, "mail").install()
+    await faultproof.Escrow(database).install()
+    await database.install(saga_tables)
     await database.close()
     engine.execute(_USER_S)
 

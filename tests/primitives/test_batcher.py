@@ -332,6 +332,86 @@ async def test_cancelling_the_one_who_leads_lets_the_others_go_on() -> None:
     assert (one, two) == (2, 4)
 
 
+async def test_what_is_posted_shares_a_batch_with_what_is_submitted_and_who_posted_is_told() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    told: list[object] = []
+    tasks = await behind_a_leader(gate, batcher, 1)
+    batcher.post(2, told.append)
+    gate.answer = lambda items: [ValueError(item) if item == 2 else 2 * item for item in items]
+    gate.let(2)
+    assert await outcomes(tasks) == [0, 2]
+    assert gate.batches == [[0], [1, 2]]
+    assert [type(each) for each in told] == [ValueError]
+    await batcher.close()
+    with pytest.raises(Closed):
+        batcher.post(3, told.append)
+
+
+async def test_close_waits_for_what_was_posted() -> None:
+    gate = Gate(is_open=True)
+    batcher = Batcher(gate, env=env_of())
+    told: list[object] = []
+    for item in range(3):
+        batcher.post(item, told.append)
+    await within(batcher.close())
+    assert told == [0, 2, 4]
+
+
+async def test_whoever_is_told_hears_of_the_result_though_the_caller_has_gone() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    told: list[object] = []
+    tasks = await behind_a_leader(gate, batcher, 1, 2, told=told.append)
+    gate.let()
+    await settle()
+    tasks[1].cancel()
+    await settle()
+    gate.let()
+    await outcomes(tasks)
+    assert told == [2, 4]
+
+
+async def test_whoever_is_told_hears_nothing_of_an_item_that_was_in_no_batch() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    told: list[object] = []
+    tasks = await behind_a_leader(gate, batcher, 1, told=told.append)
+    tasks[1].cancel()
+    gate.let(2)
+    await outcomes(tasks)
+    assert (gate.batches, told) == ([[0]], [])
+
+
+async def test_whoever_is_told_hears_of_a_batch_whose_leader_was_cut_short() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    told: list[object] = []
+    (task,) = submitting(batcher, 1, told=told.append)
+    await settle()
+    task.cancel()
+    await outcomes([task])
+    assert [type(each) for each in told] == [OutcomeUnknown]
+
+
+async def test_whoever_fails_at_being_told_harms_nobody_else() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of())
+    reported: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["exception"]))
+
+    def fail(result: object) -> None:
+        raise RuntimeError("told")
+
+    tasks = await behind_a_leader(gate, batcher, 1)
+    batcher.post(2, fail)
+    tasks += submitting(batcher, 3)
+    await settle()
+    gate.let(2)
+    assert await outcomes(tasks) == [0, 2, 6]
+    assert [str(error) for error in reported] == ["told"]
+
+
 async def test_an_item_that_expired_while_it_waited_is_never_applied() -> None:
     clock, gate = ManualClock(), Gate()
     batcher = Batcher(gate, env=env_of(clock=clock))
@@ -541,3 +621,67 @@ async def test_what_would_wait_too_long_is_refused_and_told_for_how_long_and_lat
     gate.let(4)
     assert [got for got in await outcomes(tasks) if not isinstance(got, BaseException)] == [0, 2, 4, 6]
     assert await batcher.submit(4) == 8
+
+
+async def test_a_second_batch_begins_beside_the_first_once_enough_wait_and_never_a_third() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of(), limits=BatchLimits(items=4, overlap=3))
+    tasks = await behind_a_leader(gate, batcher, 1, 2)
+    tasks += submitting(batcher, 3)
+    await settle()
+    assert gate.batches == [[0], [1, 2, 3]]
+    tasks += submitting(batcher, *range(4, 12))
+    await settle()
+    assert len(gate.batches) == 2
+    gate.let(1)  # either of the two makes room for one
+    await settle()
+    assert gate.batches[2:] == [[4, 5, 6, 7]]
+    gate.let(20)
+    assert await outcomes(tasks) == [2 * n for n in range(12)]
+    await batcher.close()
+
+
+async def test_few_that_are_left_when_two_batches_end_at_once_are_not_forgotten() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, env=env_of(), limits=BatchLimits(items=2, overlap=2))
+    tasks = await behind_a_leader(gate, batcher, 1)
+    tasks += submitting(batcher, 2, 3, 4)
+    await settle()
+    gate.let()  # the one who leads
+    await settle()
+    assert gate.batches == [[0], [1, 2], [3, 4]]
+    tasks += submitting(batcher, 5)
+    assert await settled(tasks) == 1
+    gate.let(2)
+    await settle()
+    assert gate.batches == [[0], [1, 2], [3, 4], [5]]
+    gate.let()
+    assert await outcomes(tasks) == [0, 2, 4, 6, 8, 10]
+    await batcher.close()
+
+
+async def settled(tasks: Sequence[asyncio.Task[int]]) -> int:
+    await settle()
+    return sum(task.done() for task in tasks)
+
+
+async def test_those_who_wait_equally_long_each_run_out_of_time_in_their_turn() -> None:
+    clock, gate = ManualClock(), Gate()
+    batcher = Batcher(gate, env=env_of(clock=clock), limits=BatchLimits(items=1, timeout=10.0))
+    tasks = await behind_a_leader(gate, batcher, 1)
+    clock.advance(6.0)
+    tasks += submitting(batcher, 2)
+    await settle()
+    clock.advance(4.5)
+    assert await settled(tasks[1:]) == 1
+    assert isinstance(tasks[1].exception(), DeadlineExceeded)
+    tasks[2].cancel()
+    tasks += submitting(batcher, 3)
+    await settle()
+    clock.advance(10.0)
+    assert await settled(tasks[3:]) == 1
+    assert isinstance(tasks[3].exception(), DeadlineExceeded)
+    gate.let(9)
+    await outcomes(tasks)
+    assert gate.batches == [[0]]
+    await batcher.close()

@@ -238,3 +238,30 @@ async def test_close_commits_what_was_accepted(table: Database) -> None:
     await within(commit.close())
     assert await written(table) == Counter(range(5))
     assert [await task for task in tasks] == [0, 2, 4, 6, 8]
+
+
+async def test_a_quicker_way_is_tried_first_and_the_ordinary_one_decides_when_it_does_nothing(table: Database) -> None:
+    journal, tried = Journal(), list[list[int]]()
+
+    async def first(items: Sequence[int]) -> list[int] | None:
+        tried.append(list(items))
+        return [-item for item in items] if items[0] < 10 else None
+
+    commit: GroupCommit[int, int] = GroupCommit(table, journal, first=first)
+    assert await within(commit.submit(1)) == -1
+    assert journal.calls == []
+    assert await within(commit.submit(10)) == 20
+    assert tried == [[1], [10]]
+    assert journal.calls == [([10], False)]
+
+
+async def test_a_quicker_way_whose_outcome_is_unknown_is_not_followed_by_the_ordinary_one(table: Database) -> None:
+    journal = Journal()
+
+    async def first(items: Sequence[int]) -> list[int] | None:
+        raise OutcomeUnknown("the commit was sent")
+
+    commit: GroupCommit[int, int] = GroupCommit(table, journal, first=first)
+    with pytest.raises(OutcomeUnknown):
+        await within(commit.submit(1))
+    assert journal.calls == []

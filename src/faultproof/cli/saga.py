@@ -5,7 +5,6 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Literal, TypeVar, cast
 
-import msgspec
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +16,6 @@ from faultproof.errors import InvalidInput
 from faultproof.patterns.saga import operations, pictures, sql
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
-from faultproof.primitives.install import check
 from faultproof.signals import Signals
 
 T = TypeVar("T")
@@ -58,7 +56,12 @@ def stuck(
     limit: LimitOption = 100,
     json: JsonOption = False,
 ) -> None:
-    """List sagas that want attention, and those that have been quiet for long."""
+    """List sagas that want attention, and those that have been quiet for long.
+
+    One that wants attention goes on after `retry` or `skip`, or ends with
+    `resolve`. One that is quiet waits for a callback or a far retry, or has
+    no worker: `faultproof saga show ID` says which step it is at.
+    """
     _show(_on(db, name, lambda database, saga: database.read(operations.stuck(saga, older, limit))), json)
 
 
@@ -89,7 +92,12 @@ def show(id: IdArgument, db: DbOption, name: NameOption = "", json: JsonOption =
 
 @app.command("retry")
 def retry(id: IdArgument, db: DbOption, name: NameOption = "", json: JsonOption = False) -> None:
-    """Try again what a saga could not do, with fresh attempts."""
+    """Try again what a saga could not do, with fresh attempts.
+
+    For when the reason is gone: `faultproof saga stuck` shows it. The same
+    calls are made with the same idempotency keys, as often as the step's
+    policy says; if they fail, the saga wants attention again.
+    """
     _on(
         db,
         name,
@@ -103,15 +111,26 @@ def skip(
     id: IdArgument,
     db: DbOption,
     name: NameOption = "",
-    result: Annotated[str, typer.Option("--result", help="Of an action, as JSON.")] = "",
+    result: Annotated[
+        str,
+        typer.Option(
+            "--result",
+            metavar="JSON",
+            help="What the action has returned, for the steps that ask for it; without: null. Not for an undo.",
+        ),
+    ] = "",
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Count the step that a saga could not do, or undo, as done: somebody has seen to it."""
-    try:
-        encoded = msgspec.json.format(result.encode(), indent=-1).decode() if result else None
-    except msgspec.DecodeError as error:
-        raise InvalidInput(f"--result is no JSON: {error}") from error
+    """Count the step that a saga could not do, or undo, as done: somebody has seen to it.
+
+    See first which step that is, with `faultproof saga show ID`. The result
+    of an action must be of the type that the step returns in the application,
+    which this command does not know: a text is '"ch-17"', an object
+    '{"charge": "ch-17"}'. If it is of another, the steps that ask for it fail.
+    `Saga.skip` in a program of the application checks it.
+    """
+    encoded = operations.typed_in(result) if result else None  # before anybody is asked
     if not yes:
         confirm(f"Count what the saga {id!r} could not do as done?")
     _on(
@@ -132,7 +151,11 @@ def resolve(
     yes: YesOption = False,
     json: JsonOption = False,
 ) -> None:
-    """End a saga by hand: somebody has done, or undone, what was left."""
+    """End a saga by hand: somebody has done, or undone, what was left.
+
+    Nobody is called and nothing is undone any more. It also ends a saga whose
+    rows are damaged.
+    """
     if outcome not in ("completed", "compensated"):
         raise InvalidInput(f"--as is completed or compensated, got {outcome!r}")
     if not yes:
@@ -164,7 +187,7 @@ def _on(db: str, name: str, work: Callable[[Database, str], Awaitable[T]]) -> T:
 
 
 def _named(database: Database, name: str) -> Script[str]:
-    yield from check(database.claims.schema, sql.SCHEMA)
+    yield from operations.require(database)
     names = yield from sql.names()
     if name in names:
         return name

@@ -9,7 +9,7 @@ recovery procedure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from faultproof.ports.schema import Schema
@@ -49,6 +49,13 @@ class ClaimTable(Protocol):
 
     def add(self, kind: str, ids: Sequence[str], *, delay_us: int = 0) -> Script[int]:
         """Create rows that do not exist yet, due after `delay_us`; how many were new."""
+        ...
+
+    def hold(
+        self, kind: str, owner: str, ids: Sequence[str], *, ttl_us: int, held: Callable[[list[Claim]], None]
+    ) -> Script[None]:
+        """Create rows that do not exist yet, taken by `owner` from the first. `held` is given the claims of those that were
+        new: with the answer to the transaction's next statement, or to its commit."""
         ...
 
     def take(self, kind: str, owner: str, *, ttl_us: int, limit: int) -> Script[list[Claim]]:

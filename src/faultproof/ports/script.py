@@ -27,11 +27,11 @@ rows (`{ids}` is a subselect; of plain values its column is `value`, of named tu
 `int`, `str` …       the first column of the only row
 ===================  ==========================================================
 
-In the text `:name` is a parameter, and in braces stand the few things whose spelling differs between engines:
-`{now}` the engine's clock in microseconds, `{lock}` the row lock that PostgreSQL needs and SQLite's one writer does not,
-`{lock_or_skip}` the same lock on those rows that nobody else has locked (the others are left out of the result),
-and in data definitions `{serial}`, a growing integer key of which no value is ever used again, and `{updated}` behind a
-table whose rows change often, which PostgreSQL had better store with room for that.
+In the text `:name` is a parameter, and in braces stand the few things whose spelling differs between engines: `{now}` the
+engine's clock in microseconds at the statement's beginning, `{moment}` after it may have waited for a lock, `{lock}` the
+row lock that PostgreSQL needs and SQLite's one writer does not, `{lock_or_skip}` the same lock on those rows that nobody
+else has locked (the others are left out of the result), and in data definitions `{serial}`, a growing integer key of which no
+value is ever used again, and `{updated}` behind a table whose rows change often, which PostgreSQL had better store with room.
 Values always travel as parameters; the text is fixed when the module is imported.
 """
 
@@ -39,74 +39,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import types
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Generator
 from typing import (
     Any,
     Generic,
     NamedTuple,
-    NewType,
     ParamSpec,
     TypeAlias,
     TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
 )
+
+from faultproof.ports.statement import Answer, Statement, declared_statement, decoder
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-Changed = NewType("Changed", int)
-"""As a statement's return type: the number of rows it inserted, updated or deleted."""
-
-
-class Answer(NamedTuple):
-    """What an engine sends back into a script."""
-
-    rows: Sequence[tuple[Any, ...]]
-    changed: int
-
-
-NOTHING = Answer((), 0)
-
-
-class Parameter(NamedTuple):
-    """One parameter of a statement. `fields` is set for a sequence parameter: the columns of its rows."""
-
-    name: str
-    kind: type
-    fields: tuple[tuple[str, type], ...] | None
-
-    @property
-    def plain(self) -> bool:
-        """A sequence of plain values, whose one column is called `value`."""
-        return self.fields is not None and self.fields == (("value", self.kind),)
-
-
-@dataclass(frozen=True, eq=False)
-class Statement:
-    """A named statement: its text, its typed parameters, and where it was declared."""
-
-    name: str
-    text: str
-    postgres: str | None
-    parameters: tuple[Parameter, ...]
-    decode: Callable[[Answer], Any]
-    source: str
-    columns: int = 0
-    """Of a row of its result."""
-    deferred: bool = False
-    """Its answer is not waited for where that costs a round trip: it goes with the transaction's next statement or with
-    its commit, and an error of its shows there."""
-
-    @property
-    def reads(self) -> bool:
-        """It changes nothing."""
-        return self.text.lstrip().upper().startswith(("SELECT", "WITH", "VALUES"))
 
 
 class Call(NamedTuple):
@@ -122,6 +69,11 @@ class Later(NamedTuple):
 
     call: Call
     check: Callable[[Answer], None]
+    refuses: bool = True
+    """No: `check` only takes note, so the answer may come with that to the commit."""
+    strict: Call | None = None
+    """The same as a statement that the server itself refuses, by a division by zero, where `check` would raise: then the
+    commit need not wait for the answer either. Its own answer says nothing."""
 
 
 class Wake(NamedTuple):
@@ -179,7 +131,13 @@ def begun(work: Runnable[T]) -> Script[T]:
     return work() if callable(work) else work
 
 
-def later(statement: Script[T], check: Callable[[T], None]) -> Script[None]:
+def later(
+    statement: Script[T],
+    check: Callable[[T], None],
+    *,
+    refuses: bool = True,
+    strict: Script[Any] | None = None,
+) -> Script[None]:
     """The one statement of that script, with its result looked at whenever it comes: a round trip less where that counts."""
     call = next(statement)
     assert isinstance(call, Call)
@@ -190,7 +148,9 @@ def later(statement: Script[T], check: Callable[[T], None]) -> Script[None]:
         except StopIteration as stop:
             check(stop.value)
 
-    yield Later(call, answered)
+    refusing = None if strict is None else next(strict)
+    assert refusing is None or isinstance(refusing, Call)
+    yield Later(call, answered, refuses, refusing)
 
 
 class Inline:
@@ -289,7 +249,7 @@ def sql(
     `deferred` (of a statement that returns nothing) lets it travel with what follows in its transaction."""
 
     def declare(declared: Callable[P, T]) -> Callable[P, Script[T]]:
-        statement = _statement(declared, text, postgres, deferred)
+        statement = declared_statement(declared, text, postgres, deferred)
         names = tuple(parameter.name for parameter in statement.parameters)
         count = len(names)
         decode = statement.decode
@@ -311,83 +271,6 @@ def sql(
     return declare
 
 
-_PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)|\{([a-z_]+)\}")
-_MACROS = frozenset({"now", "lock", "lock_or_skip"})
-
-
-def _statement(declared: Callable[..., Any], text: str, postgres: str | None, deferred: bool) -> Statement:
-    hints = get_type_hints(declared)
-    result = hints.pop("return")
-    if deferred and result is not types.NoneType:
-        raise TypeError(f"{declared.__qualname__}: a deferred statement returns nothing, or its answer is waited for")
-    parameters = tuple(_parameter(name, hint) for name, hint in hints.items())
-    for variant in filter(None, (text, postgres)):
-        used = {a or b for a, b in _PLACEHOLDER.findall(variant)} - _MACROS
-        if used != set(hints):
-            raise TypeError(f"{declared.__qualname__}: the text uses {sorted(used)}, the signature has {sorted(hints)}")
-    code = declared.__code__
-    module = declared.__module__.removeprefix("faultproof.")
-    return Statement(
-        name=f"{module}.{declared.__name__}",
-        text=" ".join(text.split()),
-        postgres=None if postgres is None else " ".join(postgres.split()),
-        parameters=parameters,
-        decode=_decoder(result),
-        source=f"{code.co_filename}:{code.co_firstlineno}",
-        columns=_columns(result),
-        deferred=deferred,
-    )
-
-
-def _parameter(name: str, hint: Any) -> Parameter:
-    if get_origin(hint) in (list, tuple, Sequence):
-        (item,) = (argument for argument in get_args(hint) if argument is not Ellipsis)
-        if hasattr(item, "_fields"):
-            fields = tuple((field, _plain(kind)) for field, kind in get_type_hints(item).items())
-            return Parameter(name, item, fields)
-        return Parameter(name, item, (("value", item),))
-    return Parameter(name, _plain(hint), None)
-
-
-def _plain(hint: Any) -> type:
-    """The type of a column: what is left of `X | None` without the None."""
-    if get_origin(hint) in (Union, types.UnionType):
-        (hint,) = (argument for argument in get_args(hint) if argument is not types.NoneType)
-    if hint not in (int, str, float, bool, bytes):
-        raise TypeError(f"{hint!r} is not a column type: use int, str, float, bool or bytes")
-    kind: type = hint
-    return kind
-
-
-def _columns(hint: Any) -> int:
-    if hint is types.NoneType or hint is Changed:
-        return 0
-    for row in (hint, *get_args(hint)):
-        if hasattr(row, "_fields"):
-            return len(row._fields)
-    return 1
-
-
-def _decoder(hint: Any) -> Callable[[Answer], Any]:
-    if hint is types.NoneType:
-        return lambda answer: None
-    if hint is Changed:
-        return lambda answer: answer.changed
-    if get_origin(hint) is list:
-        (item,) = get_args(hint)
-        if hasattr(item, "_make"):
-            return lambda answer: [item._make(row) for row in answer.rows]
-        return lambda answer: [row[0] for row in answer.rows]
-    if get_origin(hint) in (Union, types.UnionType):
-        (item,) = (argument for argument in get_args(hint) if argument is not types.NoneType)
-        if hasattr(item, "_make"):
-            return lambda answer: item._make(answer.rows[0]) if answer.rows else None
-        return lambda answer: answer.rows[0][0] if answer.rows else None
-    if hasattr(hint, "_make"):
-        return lambda answer: hint._make(answer.rows[0])
-    return lambda answer: hint(answer.rows[0][0])
-
-
 def ddl(text: str) -> Script[None]:
     """Run one data definition statement, written in what the engines have in common."""
     yield Call(_ddl(text), {})
@@ -395,4 +278,4 @@ def ddl(text: str) -> Script[None]:
 
 @functools.cache  # bounded: the texts are constants; engines keep what they rendered for each statement
 def _ddl(text: str) -> Statement:
-    return Statement("ddl", " ".join(text.split()), None, (), _decoder(types.NoneType), "install")
+    return Statement("ddl", " ".join(text.split()), None, (), decoder(types.NoneType), "install")

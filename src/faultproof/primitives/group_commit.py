@@ -6,14 +6,15 @@ most of the price of a small one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from faultproof.errors import Closed, Misuse, OutcomeUnknown, Repair, TransactionOpen, TryAgain
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script
-from faultproof.primitives.batcher import Batcher, BatchLimits, Later, Result, for_each_caller
+from faultproof.primitives.batcher import Batcher, BatchLimits, Later, Result, Told
+from faultproof.primitives.callers import for_each_caller
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,6 +43,9 @@ Outcome = Ok[R] | Err | Busy
 Apply = Callable[[Sequence[T], bool], Script[Sequence[Outcome[R]]]]
 """`apply(items, wait)`: do all items in the caller's transaction, an outcome for each. Without `wait`, an item whose
 lock is held elsewhere is `Busy` instead of holding the others up."""
+First = Callable[[Sequence[T]], Awaitable[Sequence[R] | None]]
+"""`first(items)`: do all of them in some quicker way, and give their results once they are committed; or None, when nothing
+has happened."""
 
 
 class GroupCommit(Generic[T, R]):
@@ -54,24 +58,43 @@ class GroupCommit(Generic[T, R]):
     """
 
     def __init__(
-        self, database: Database, apply: Apply[T, R], *, limits: BatchLimits | None = None, name: str = "group-commit"
+        self,
+        database: Database,
+        apply: Apply[T, R],
+        *,
+        first: First[T, R] | None = None,
+        limits: BatchLimits | None = None,
+        name: str = "group-commit",
     ) -> None:
+        """`first`: tried with each batch; `apply` decides when that gives None."""
         self._database = database
         self._apply = apply
-        self._batcher: Batcher[T, R] = Batcher(self._commit, env=database.env, limits=limits, name=name)
+        self._first = first
+        self._batcher: Batcher[T, R] = Batcher(self._run, env=database.env, limits=limits, name=name)
 
-    async def submit(self, item: T, *, weight: float = 1.0, timeout: float | None = None) -> R:
-        """Commit the operation, alone or with others, and give its result. Errors as for `Batcher.submit`.
+    def submit(
+        self, item: T, *, weight: float = 1.0, timeout: float | None = None, told: Told[R] | None = None
+    ) -> Coroutine[Any, Any, R]:
+        """Commit the operation, alone or with others, and give its result. Errors, and `told`, as for `Batcher.submit`.
 
         Raises `TransactionOpen` inside an open transaction of this task: it would wait for itself.
         """
         if self._database.in_transaction():
             raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
-        return await self._batcher.submit(item, weight=weight, timeout=timeout)
+        return self._batcher.submit(item, weight=weight, timeout=timeout, told=told)
+
+    def post(self, item: T, told: Told[R], *, weight: float = 1.0) -> None:
+        """Commit the operation for nobody who waits; see `Batcher.post`."""
+        self._batcher.post(item, told, weight=weight)
 
     async def close(self) -> None:
         """Commit what was accepted, and refuse the rest."""
         await self._batcher.close()
+
+    async def _run(self, items: Sequence[T]) -> Sequence[Result[R]]:
+        if self._first is not None and (results := await self._first(items)) is not None:
+            return results
+        return await self._commit(items)
 
     async def _commit(self, items: Sequence[T]) -> list[Result[R]]:
         try:

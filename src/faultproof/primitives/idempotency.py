@@ -37,7 +37,8 @@ from faultproof.errors import (
 )
 from faultproof.ports.database import Database, News
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, Script, Wake, sql
+from faultproof.ports.script import Script, Wake, sql
+from faultproof.ports.statement import Changed
 
 A = TypeVar("A")
 Duplicates = Literal["wait", "raise", "replay"]

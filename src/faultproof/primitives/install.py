@@ -63,6 +63,23 @@ def check(*schemas: Schema) -> Script[None]:
             )
 
 
+class FirstUse:
+    """`check`, made once in a process: before it uses the tables for the first time, whichever call that is.
+
+    A process that is merely started need not call `install()`, and tables of another release would take what it writes.
+    """
+
+    def __init__(self, *schemas: Schema) -> None:
+        self._schemas = schemas
+        self.is_over = False
+
+    def check(self) -> Script[None]:
+        """Nothing, if this release can run on them; what it finds is kept. Raises `SchemaMismatch` if it cannot."""
+        if not self.is_over:
+            yield from check(*self._schemas)
+            self.is_over = True
+
+
 def _too_new(schema: Schema, installed: int) -> SchemaMismatch:
     return SchemaMismatch(
         f"the tables of {schema.name!r} have version {installed}, made by a newer release; this one works with "

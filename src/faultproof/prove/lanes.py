@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from faultproof.engines.sqlite.connection import Connection, open_connection
 from faultproof.engines.sqlite.faults import NotBegun
-from faultproof.ports.script import NOTHING, Answer, Begin, Call, Commit, Rollback, Script, Step, Wake, drive
+from faultproof.ports.script import Begin, Call, Commit, Rollback, Script, Step, Wake, drive
+from faultproof.ports.statement import NOTHING, Answer
 
 if TYPE_CHECKING:
     from faultproof.prove.process import Process

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from faultproof.clock import Alarm
 from faultproof.engines.bells import Bells
 from faultproof.ports.database import News
 
@@ -31,6 +33,10 @@ class SimClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def alarm(self, seconds: float, ring: Callable[[], object], *, context: Context | None = None) -> Alarm:
+        alarm: Alarm = self._loop.call_later(seconds, ring, context=context)
+        return alarm
 
 
 class SimRng:

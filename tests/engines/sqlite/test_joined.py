@@ -14,7 +14,8 @@ from faultproof.engines.sqlite.database import SqliteDatabase
 from faultproof.errors import Busy, Closed, ConstraintViolated, DiskFull, InvalidInput, LeaseLost, NoTransaction
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.log import Cursor, Entry
-from faultproof.ports.script import Begin, Changed, Commit, Script, Wake, sql
+from faultproof.ports.script import Begin, Commit, Script, Wake, sql
+from faultproof.ports.statement import Changed
 from tests.engines.sqlite.conftest import Open
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ import faultproof as fp
 from faultproof.engines.sqlite import claims, log
 from faultproof.engines.sqlite.render import Rendered, render, untyped
 from faultproof.patterns.outbox import sql as outbox
-from faultproof.ports.script import Statement
+from faultproof.ports.statement import Statement
 
 pytestmark = pytest.mark.anyio
 

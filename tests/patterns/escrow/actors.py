@@ -1,7 +1,8 @@
 """A process that buys: `python -m tests.patterns.escrow.actors URL NAME CALLERS ORDERS [MOMENT]`.
 
 Each caller reserves one of the hot item, and confirms, releases or forgets it. With a MOMENT it kills itself when so many
-calls have been answered. It prints a line for each answer that a customer got.
+calls have been answered. It prints a line for each answer that a customer got. As `… URL pays` it holds all of the hot item,
+says so, and pays as soon as it is told to.
 """
 
 import asyncio
@@ -50,6 +51,19 @@ async def main(url: str, name: str, callers: int, orders: int, moment: int) -> N
         await escrow.close()
 
 
+async def pay(url: str) -> None:
+    async with fp.connect(url) as db:
+        escrow = fp.Escrow(db, options=OPTIONS)
+        hold = await escrow.reserve({"hot": (await escrow.item("hot")).available}, key="frozen")
+        tell(hold.state)
+        await asyncio.to_thread(sys.stdin.readline)
+        try:
+            tell((await escrow.confirm("frozen")).state)
+        except HoldExpired:
+            tell("expired")
+        await escrow.close()
+
+
 async def patiently(ask):  # type: ignore[no-untyped-def]  # whatever it gives
     while True:
         try:
@@ -63,5 +77,8 @@ def tell(*facts: str) -> None:
 
 
 if __name__ == "__main__":
-    url, name, callers, orders, moment = [*sys.argv[1:], "0"][:5]
-    asyncio.run(main(url, name, int(callers), int(orders), int(moment)))
+    if sys.argv[2:] == ["pays"]:
+        asyncio.run(pay(sys.argv[1]))
+    else:
+        url, name, callers, orders, moment = [*sys.argv[1:], "0"][:5]
+        asyncio.run(main(url, name, int(callers), int(orders), int(moment)))

@@ -80,6 +80,7 @@ async def test_a_ttl_that_is_none_is_refused(escrow: fp.Escrow, ttl: Any) -> Non
         {"shards": 0},
         {"shards": 257},
         {"batch": 0},
+        {"overlap": 0},
         {"shed_after": 0},
         {"pending": True},
         {"ttl_max": float("inf")},
@@ -120,6 +121,15 @@ async def test_what_is_not_there_is_refused(escrow: fp.Escrow) -> None:
         with pytest.raises(UnknownHold):  # the key of a delivery is no hold
             await wrong
     await untouched(escrow)
+
+
+@pytest.mark.parametrize("after", ["a\0b", "\ud800", 7, None, b"milk"], ids=ascii)
+async def test_a_page_of_items_that_cannot_be_meant_is_refused(escrow: fp.Escrow, after: Any) -> None:
+    with pytest.raises(InvalidInput, match="item"):
+        await escrow.items(after=after)
+    for limit in (0, -1, True, 1.5, 10**9):
+        with pytest.raises(InvalidInput, match="limit"):
+            await escrow.items(limit=limit)  # type: ignore[arg-type]
 
 
 async def test_a_bare_call_inside_an_open_transaction_says_what_to_pass(db: Database, escrow: fp.Escrow) -> None:

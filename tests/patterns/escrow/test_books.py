@@ -14,7 +14,7 @@ def books(*, waits: bool = False, available: int = 3, until_us: int = 10 * SECON
     made = Books(waits=waits)
     made.put_items([StockRow("milk", available + 1, available, 1, 0)])
     made.put_lines(
-        [LineRow("o-1", n, item, 1, "held", until_us, 10 * SECOND, 0) for n, item in enumerate(("bread", "milk"))]
+        [LineRow("o-1", n, item, 1, "held", until_us, 10 * SECOND) for n, item in enumerate(("bread", "milk"))]
     )
     made.now = 5 * SECOND
     return made
@@ -41,7 +41,7 @@ def test_what_is_locked_elsewhere_is_contended_and_nothing_is_changed() -> None:
         Ok(Contended("bread")),
         Ok(Contended("rye")),
     ]
-    assert (made.moves("stock", new=False), made.new_lines(), made.changes("stock")) == ([], [], [])
+    assert (made.moves("stock", new=False), made.new_lines(), made.changes()) == ([], [], [])
 
 
 def test_an_item_that_was_waited_for_and_is_not_there_is_unknown() -> None:
@@ -56,7 +56,7 @@ def test_an_overdue_hold_whose_items_cannot_be_returned_yet_is_over_all_the_same
     for decision in made.decide([Confirm("o-1"), Extend("o-1", SECOND), again]):
         assert isinstance(decision, Err)
         assert isinstance(decision.error, HoldExpired)
-    assert made.changes("stock") == []
+    assert made.changes() == []
 
 
 def test_a_hold_is_over_at_its_last_microsecond_and_not_before() -> None:

@@ -75,6 +75,15 @@ async def test_a_hold_is_of_all_its_items_or_of_none(escrow: fp.Escrow) -> None:
     assert await numbers(escrow) == (10, 10, 0, 0)
 
 
+async def test_a_hold_of_what_is_not_there_is_refused_at_first_sight(escrow: fp.Escrow) -> None:
+    for items in ({"beer": 1}, {"milk": 1, "beer": 1}):
+        with pytest.raises(UnknownItem):
+            await fp.Escrow(escrow._database).reserve(items, key="o-1")
+        with pytest.raises(UnknownHold):
+            await escrow.hold("o-1")
+    assert await numbers(escrow) == (10, 10, 0, 0)
+
+
 async def test_of_many_at_once_just_so_many_are_held_as_there_are(escrow: fp.Escrow, connect: Connect) -> None:
     others = [escrow, *[fp.Escrow(await connect()) for _ in range(3)]]
     asked = [others[n % 4].reserve({"milk": 1}, key=f"o-{n}") for n in range(40)]

@@ -1,11 +1,13 @@
 """What cannot work is refused when it is said, with nothing half done."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import faultproof as fp
 from faultproof.errors import Failed, InvalidInput, Misuse, PayloadTooLarge
+from faultproof.patterns.saga.operations import typed_in
 from faultproof.ports.database import Database
 from tests.conformance.conftest import Connect
 from tests.conformance.engines import Engine
@@ -133,6 +135,22 @@ async def test_a_transaction_of_another_database_is_refused(engine: Engine, db: 
         shop.saga.start("o-1", Order("x"), tx="tx")  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        *((text, "no JSON") for text in ("", " ", "{", "1 2", "NaN", "[1,]", "nul", "1e999", '"\\ud800"', "\udcff")),
+        ("[" * 5_000 + "]" * 5_000, "no JSON"),
+        ('"\\u0000"', "NUL"),
+        (f'"{"x" * 262_144}"', "262146 bytes"),
+    ],
+    ids=lambda value: ascii(value)[:12],
+)
+def test_a_result_that_somebody_has_typed_in_and_is_none_is_refused(text: str, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        typed_in(text)
+    assert typed_in(' {"a": [1, 2.5, null, "ü"]} ') == '{"a":[1,2.5,null,"ü"]}'
+
+
 async def test_a_result_that_is_not_there_yet_is_a_mistake(engine: Engine, db: Database) -> None:
     shop = await opened(engine, db)
 
@@ -148,3 +166,36 @@ async def test_a_result_that_is_not_there_yet_is_a_mistake(engine: Engine, db: D
         await saga.start("o-1", Order("x"))
         await saga.wait("o-1")
     assert peeked == [1]
+
+
+@pytest.mark.parametrize(
+    "id", ["", "a\0b", "\ud800", "x" * 201, 7, None, b"o-1", ["o-1"]], ids=lambda id: ascii(id)[:8]
+)
+async def test_whatever_is_asked_about_an_id_that_is_none_is_refused(engine: Engine, db: Database, id: Any) -> None:
+    shop = await opened(engine, db)
+    for call in (
+        lambda: shop.saga.wait(id),
+        lambda: shop.saga.history(id),
+        lambda: shop.saga.picture(id),
+        lambda: shop.saga.retry(id),
+        lambda: shop.saga.skip(id),
+        lambda: shop.saga.resolve(id, "completed", reason="by hand"),
+        lambda: shop.saga.adopt(id),
+    ):
+        with pytest.raises(InvalidInput, match="a saga's id is a text"):
+            await call()
+
+
+@pytest.mark.parametrize("given", [7, None, "lost", "", "\ud800"])
+async def test_what_is_asked_of_operations_and_cannot_be_meant_is_refused(
+    engine: Engine, db: Database, given: Any
+) -> None:
+    shop = await opened(engine, db)
+    with pytest.raises(InvalidInput, match="completed or compensated"):
+        await shop.saga.resolve("o-1", given, reason="by hand")
+    for call in (lambda: shop.saga.stuck(older=given or "x"), lambda: shop.saga.sagas(limit=given or 0)):
+        if given != 7:
+            with pytest.raises(InvalidInput, match=r"`older`|`limit`"):
+                await call()
+    with pytest.raises(InvalidInput, match="is no asynchronous step"):
+        await shop.saga.complete("o-1", given, "1.x", "signed")

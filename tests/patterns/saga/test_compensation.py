@@ -132,6 +132,58 @@ async def test_an_undo_is_repeated_with_its_own_key_until_it_is_done(engine: Eng
     assert reserved(engine) == []
 
 
+async def test_what_is_about_to_be_done_or_undone_is_in_the_journal_before_it_is(engine: Engine, db: Database) -> None:
+    """Whoever dies after this line leaves word of what may have happened; read on another connection."""
+
+    def journal() -> list[str]:
+        rows = engine.execute("SELECT step, what FROM faultproof_saga_entry ORDER BY seq")
+        return [f"{step} {what}".strip() for step, what in rows]
+
+    async def act(context: fp.StepContext[Order]) -> None:
+        seen[context.step] = journal()
+        if context.step == "last":
+            raise Failed("no")
+
+    async def undo(context: fp.StepContext[Order], result: None) -> None:
+        seen[f"undo {context.step}"] = journal()
+
+    seen = dict[str, list[str]]()
+    steps = [fp.Step.remote(act, name=name, undo=undo, retry=QUICK) for name in ("first", "last")]
+    saga = fp.Saga(db, "announced", input=Order, steps=steps)
+    await saga.install()
+    async with running(saga):
+        await saga.start("o-1", Order("milk"))
+        assert isinstance(await saga.wait("o-1"), fp.Compensated)
+    whole = journal()
+    assert seen == {
+        "first": ["first began"],
+        "last": ["first began", "first done", "last began"],
+        "undo first": whole[: whole.index("first undo_began") + 1],
+    }
+    assert whole[3:] == ["last failed", "turned", "first undo_began", "first undone", "compensated"]
+
+
+async def test_an_undo_has_a_policy_of_its_own(engine: Engine, db: Database) -> None:
+    async def act(context: fp.StepContext[Order]) -> None:
+        attempts.append("act")
+        raise OutcomeUnknown("no answer")
+
+    async def undo(context: fp.StepContext[Order], result: None) -> None:
+        attempts.append("undo")
+        raise ConnectionError("down")
+
+    attempts = list[str]()
+    once = fp.StepRetry(attempts=1)
+    step = fp.Step.remote(act, undo=undo, retry=once, undo_retry=fp.StepRetry(attempts=4, base=0.0, cap=0.0))
+    saga = fp.Saga(db, "patient", input=Order, steps=[step])
+    await saga.install()
+    async with running(saga):
+        await saga.start("o-1", Order("milk"))
+        assert isinstance(await saga.wait("o-1"), fp.NeedsAttention)
+    assert attempts == ["act", *["undo"] * 4]
+    assert fp.Step.remote(act, undo=undo, retry=once).undo_retry.attempts == 20
+
+
 async def test_steps_of_a_group_are_undone_side_by_side_before_those_in_front_of_them(
     engine: Engine, db: Database
 ) -> None:

@@ -1,6 +1,7 @@
 """Sagas that are carried through: results, side by side, starting, waiting, and the trail that they leave."""
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 
@@ -10,7 +11,7 @@ from faultproof.ports.database import Database
 from faultproof.signals import SAGA_STEP
 from tests.conformance.conftest import Connect
 from tests.conformance.engines import Engine
-from tests.fakes import Recorder, within
+from tests.fakes import Recorder, until, within
 from tests.patterns.saga.shop import Order, Shop, elapse, opened, raising, reserved, running
 
 pytestmark = pytest.mark.anyio
@@ -159,6 +160,69 @@ async def test_a_far_retry_gives_the_saga_back_and_is_made_when_due(engine: Engi
         elapse(engine, 3_601)
         assert isinstance(await shop.saga.wait("o-1"), fp.Completed)
     assert shop.counted()["ship"] == 2
+
+
+async def test_who_starts_a_saga_goes_on_with_it_and_its_first_step_is_journaled_with_the_start(
+    engine: Engine, db: Database, connect: Connect
+) -> None:
+    shop, elsewhere = await opened(engine, db), await opened(engine, await connect())
+    reached = asyncio.Event()
+    shop.on["charge"] = lambda number: reached.wait()
+    async with running(elsewhere.saga), running(shop.saga):
+        await until(lambda: bool(shop.saga._here))
+        await shop.saga.start("o-1", Order("milk"))
+        assert [(line.step, line.what) for line in await shop.saga.history("o-1")] == [("charge", "began")]
+        (holder,) = await db.read(db.claims.holders("saga:fulfil"))
+        assert (holder.state, holder.owner) == ("held", shop.saga._owner)
+        reached.set()
+        assert isinstance(await shop.saga.wait("o-1"), fp.Completed)
+        assert (elsewhere.calls, shop.counted()["charge"]) == ([], 1)
+
+
+async def test_what_a_busy_process_starts_is_left_to_others(engine: Engine, db: Database, connect: Connect) -> None:
+    shop, elsewhere = await opened(engine, db), await opened(engine, await connect())
+    reached = asyncio.Event()
+    shop.on["charge"] = lambda number: reached.wait()
+    async with running(shop.saga, concurrency=1), running(elsewhere.saga):
+        await until(lambda: bool(shop.saga._here))
+        await asyncio.gather(*(shop.saga.start(f"o-{number}", Order("milk")) for number in range(5)))
+        await until(lambda: elsewhere.counted()["ship"] == 4)
+        assert shop.counted() == {"charge": 1}
+        reached.set()
+        await asyncio.gather(*(shop.saga.wait(f"o-{number}") for number in range(5)))
+    assert shop.counted()["charge"] + elsewhere.counted()["charge"] == 5
+
+
+async def test_a_saga_whose_starter_was_cancelled_amid_it_goes_on(engine: Engine, db: Database) -> None:
+    shop = await opened(engine, db)
+    async with running(shop.saga):
+        await shop.saga.start("o-0", Order("milk"))  # or the next would begin alone, in its caller's own task
+        starts = [asyncio.create_task(shop.saga.start(f"o-{number}", Order("milk"))) for number in range(1, 10)]
+        await asyncio.sleep(0)
+        for start in starts[1:]:
+            start.cancel()
+        await asyncio.gather(*starts, return_exceptions=True)
+        begun = [id for (id,) in engine.execute("SELECT id FROM faultproof_saga")]
+        for id in begun:
+            assert isinstance(await shop.saga.wait(id, timeout=5.0), fp.Completed)
+
+
+async def test_actions_see_nothing_of_who_started_the_saga(engine: Engine, db: Database) -> None:
+    """Neither a request's identity nor its trace: sagas share transactions, and tasks, with those of others."""
+    shop = await opened(engine, db)
+    request: ContextVar[str] = ContextVar("request", default="none")
+    seen: list[str] = []
+    for step in ("charge", "reserve", "ship"):
+        shop.on[step] = lambda number: seen.append(request.get())
+    async with running(shop.saga):
+
+        async def handle(number: int) -> None:
+            request.set(f"request {number}")
+            await shop.saga.start(f"o-{number}", Order("milk"))
+            await shop.saga.wait(f"o-{number}")
+
+        await asyncio.gather(*(handle(number) for number in range(5)))
+    assert seen == ["none"] * 15
 
 
 async def test_every_step_leaves_its_lines_in_the_history(engine: Engine, db: Database) -> None:

@@ -2,9 +2,12 @@
 
 import builtins
 import sys
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import faultproof as fp
 from faultproof.errors import InvalidInput, MissingExtra
@@ -30,6 +33,11 @@ saga_definition:
       compensation: "cancel_shipment"
 """
 SERVICES = ("payment", "inventory", "shipping")
+STUMBLES = (
+    *("!!bool x", "!!int x", "!!float x", "!!timestamp x", "!!binary x", "!!set [a]", "!!x y", "2024-99-99", "\ud800"),
+    *("2001-12-14 21:59:43.10 +99:99", "9" * 5_000, "!!python/name:os.system", "[]", "{}", "\0"),
+)
+"""What PyYAML's safe loader raises all kinds of errors at, and what is no name."""
 QUICKLY = SPECIFICATION.replace('_card"\n    -', '_card"\n      retry: {attempts: 3, base: 0, cap: 0}\n    -')
 
 
@@ -160,12 +168,34 @@ saga_definition:
         ("saga_definition: {name: x, steps: [7]}", "cannot be used"),
         ("a: &a [x]\nb: *a", "no anchors"),
         ("saga_definition: !!python/object/apply:os.system [ls]", "cannot be used"),
+        *((f"saga_definition: {{name: {value}, steps: []}}", "cannot be used") for value in STUMBLES),
+        ("x: " + "[" * 10_000, "cannot be used"),
+        ("#" * 262_145, "up to 262144 bytes"),
+        *((value, "is a text") for value in (7, None, b"saga_definition: {}", ["x"])),
     ],
 )
-async def test_a_definition_that_cannot_be_used_is_refused(db: Database, text: str, words: str) -> None:
+async def test_a_definition_that_cannot_be_used_is_refused(db: Database, text: Any, words: str) -> None:
     async with fp.Services({"a": "http://localhost:1"}) as services:
         with pytest.raises(InvalidInput, match=words):
             fp.saga_from_yaml(db, text, services)
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)  # nothing is stored
+async def test_whatever_is_written_into_a_definition_it_is_used_or_refused_with_a_sentence(db: Database) -> None:
+    async with fp.Services(dict.fromkeys(SERVICES, "http://localhost:1")) as services:
+
+        @settings(max_examples=60, deadline=None)
+        @given(
+            place=st.integers(0, len(QUICKLY)),
+            length=st.integers(0, 12),
+            written=st.text(max_size=12)
+            | st.sampled_from([*STUMBLES, "[", "{", "? ", ": ", "- ", "!", "|", ">", "\t"]),
+        )
+        def rewrite(place: int, length: int, written: str) -> None:
+            with suppress(InvalidInput):
+                fp.saga_from_yaml(db, QUICKLY[:place] + written + QUICKLY[place + length :], services)
+
+        rewrite()
 
 
 @pytest.mark.parametrize("url", ["", "localhost", "ftp://a", "http://", "http://a:x", "http://a?b=c", "http://a\n", 7])

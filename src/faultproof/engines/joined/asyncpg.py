@@ -15,18 +15,8 @@ from faultproof.engines.postgres.settings import health
 from faultproof.engines.postgres.states import Lost, problem
 from faultproof.errors import Closed, FaultproofError, InvalidInput, Misuse, NoTransaction
 from faultproof.ports.database import Health
-from faultproof.ports.script import (
-    NOTHING,
-    Answer,
-    Call,
-    Release,
-    RollbackTo,
-    Savepoint,
-    Script,
-    Statement,
-    Step,
-    drive_async,
-)
+from faultproof.ports.script import Call, Release, RollbackTo, Savepoint, Script, Step, drive_async
+from faultproof.ports.statement import NOTHING, Answer, Statement
 
 T = TypeVar("T")
 

@@ -19,7 +19,8 @@ from faultproof.engines.sqlite.render import bind as bind_sqlite
 from faultproof.engines.sqlite.render import untyped
 from faultproof.errors import Busy, Failed, FaultproofError, InvalidInput, Misuse, NoTransaction, NotSupported
 from faultproof.ports.database import Health
-from faultproof.ports.script import Call, Script, Statement
+from faultproof.ports.script import Call, Script
+from faultproof.ports.statement import Statement
 
 Values = dict[str, Any] | tuple[Any, ...]
 

@@ -7,7 +7,8 @@ import os
 from typing import TypeVar
 
 from faultproof.errors import InvalidInput, Misuse, UsedAfterFork
-from faultproof.ports.script import NOTHING, Begin, Commit, Later, Patience, Rollback, Script, Wake, atomic
+from faultproof.ports.script import Begin, Commit, Later, Patience, Rollback, Script, Wake, atomic
+from faultproof.ports.statement import NOTHING
 
 T = TypeVar("T")
 

@@ -16,19 +16,8 @@ from faultproof.engines.postgres.settings import health
 from faultproof.engines.postgres.states import READ_ONLY, problem
 from faultproof.errors import Closed, FaultproofError, InvalidInput, NoTransaction
 from faultproof.ports.database import Health
-from faultproof.ports.script import (
-    NOTHING,
-    Answer,
-    Call,
-    Release,
-    RollbackTo,
-    Savepoint,
-    Script,
-    Statement,
-    Step,
-    drive,
-    drive_async,
-)
+from faultproof.ports.script import Call, Release, RollbackTo, Savepoint, Script, Step, drive, drive_async
+from faultproof.ports.statement import NOTHING, Answer, Statement
 
 T = TypeVar("T")
 

@@ -19,7 +19,8 @@ from faultproof.engines.joined.dialects import Dialect, dialect_of, is_in_driver
 from faultproof.engines.joined.inside import WHERE, Origin, Topics, inside
 from faultproof.errors import Closed, FaultproofError, InvalidInput, Misuse, NoTransaction
 from faultproof.ports.database import Database, Health
-from faultproof.ports.script import NOTHING, Answer, Call, Release, RollbackTo, Savepoint, Script, Step, drive
+from faultproof.ports.script import Call, Release, RollbackTo, Savepoint, Script, Step, drive
+from faultproof.ports.statement import NOTHING, Answer
 
 T = TypeVar("T")
 

@@ -5,13 +5,14 @@ States: a row is dead if `dead`, held if `owner` is set and `until_us` lies ahea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from faultproof.engines.refusals import all_held, lease_lost
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, Script, later, sql
+from faultproof.ports.script import Script, later, sql
+from faultproof.ports.statement import Changed
 
 SCHEMA = Schema(
     name="claims",
@@ -47,6 +48,15 @@ class Held(NamedTuple):
 def _add(kind: str, ids: Sequence[str], delay_us: int) -> Changed: ...
 
 
+# In order, like `_add`.
+@sql(
+    """INSERT INTO faultproof_claim (kind, id, owner, token, attempts, until_us)
+       SELECT :kind, value, :owner, nextval('faultproof_claim_token'), 1, {now} + :ttl_us FROM {ids} ORDER BY value
+       ON CONFLICT (kind, id) DO NOTHING RETURNING id, token, attempts"""
+)
+def _hold(kind: str, owner: str, ids: Sequence[str], ttl_us: int) -> list[Claim]: ...
+
+
 @sql(
     """WITH due AS (
          SELECT id FROM faultproof_claim WHERE kind = :kind AND dead = 0 AND until_us <= {now}
@@ -59,31 +69,54 @@ def _add(kind: str, ids: Sequence[str], delay_us: int) -> Changed: ...
 def _take(kind: str, owner: str, ttl_us: int, limit: int) -> list[Claim]: ...
 
 
-# A row that somebody else is taking makes this wait; the condition is then looked at again, on the row as it became.
+# Held claims are looked up one by one (a subselect that locks is not made part of a join), in order of id. A join would have
+# the planner read all claims of the kind, of which it knows nothing where they come and go. A row that somebody else is
+# taking makes this wait; the condition is then looked at again, on the row as it became.
 @sql(
-    """SELECT c.id FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
-       WHERE c.kind = :kind AND c.owner IS NOT NULL ORDER BY c.id FOR UPDATE OF c"""
+    """SELECT ours.id FROM {held} CROSS JOIN LATERAL (
+         SELECT c.id FROM faultproof_claim AS c
+         WHERE c.kind = :kind AND c.id = held.id AND c.token = held.token AND c.owner IS NOT NULL FOR UPDATE) AS ours"""
 )
 def _lock(kind: str, held: Sequence[Held]) -> list[str]: ...
 
 
+# The same for a guard that travels with its commit: it divides by zero unless all are there.
 @sql(
-    """WITH ours AS (
-         SELECT c.id FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
-         WHERE c.kind = :kind AND c.owner IS NOT NULL ORDER BY c.id FOR UPDATE OF c)
-       UPDATE faultproof_claim AS c SET until_us = {now} + :ttl_us FROM ours WHERE c.kind = :kind AND c.id = ours.id
-       RETURNING c.id, c.token, c.attempts"""
+    """SELECT 1 / CASE WHEN count(*) = :count THEN 1 ELSE 0 END FROM {held} CROSS JOIN LATERAL (
+         SELECT c.id FROM faultproof_claim AS c
+         WHERE c.kind = :kind AND c.id = held.id AND c.token = held.token AND c.owner IS NOT NULL FOR UPDATE) AS ours"""
+)
+def _lock_all(kind: str, held: Sequence[Held], count: int) -> int: ...
+
+
+@sql(
+    """WITH ours AS (SELECT ours.id FROM {held} CROSS JOIN LATERAL (
+         SELECT c.id FROM faultproof_claim AS c
+         WHERE c.kind = :kind AND c.id = held.id AND c.token = held.token AND c.owner IS NOT NULL FOR UPDATE) AS ours)
+       UPDATE faultproof_claim AS c SET until_us = {now} + :ttl_us
+       WHERE c.kind = :kind AND c.id = ANY (ARRAY(SELECT ours.id FROM ours)) RETURNING c.id, c.token, c.attempts"""
 )
 def _renew(kind: str, held: Sequence[Held], ttl_us: int) -> list[Claim]: ...
 
 
 @sql(
-    """WITH ours AS (
-         SELECT c.id FROM faultproof_claim AS c JOIN {held} ON c.id = held.id AND c.token = held.token
-         WHERE c.kind = :kind AND c.owner IS NOT NULL ORDER BY c.id FOR UPDATE OF c)
-       DELETE FROM faultproof_claim AS c USING ours WHERE c.kind = :kind AND c.id = ours.id"""
+    """WITH ours AS (SELECT ours.id FROM {held} CROSS JOIN LATERAL (
+         SELECT c.id FROM faultproof_claim AS c
+         WHERE c.kind = :kind AND c.id = held.id AND c.token = held.token AND c.owner IS NOT NULL FOR UPDATE) AS ours)
+       DELETE FROM faultproof_claim AS c WHERE c.kind = :kind AND c.id = ANY (ARRAY(SELECT ours.id FROM ours))"""
 )
 def _finish(kind: str, held: Sequence[Held]) -> Changed: ...
+
+
+@sql(
+    """WITH ours AS (SELECT ours.id FROM {held} CROSS JOIN LATERAL (
+         SELECT c.id FROM faultproof_claim AS c
+         WHERE c.kind = :kind AND c.id = held.id AND c.token = held.token AND c.owner IS NOT NULL FOR UPDATE) AS ours),
+       gone AS (DELETE FROM faultproof_claim AS c WHERE c.kind = :kind AND c.id = ANY (ARRAY(SELECT ours.id FROM ours))
+         RETURNING 1)
+       SELECT 1 / CASE WHEN count(*) = :count THEN 1 ELSE 0 END FROM gone"""
+)
+def _finish_all(kind: str, held: Sequence[Held], count: int) -> int: ...
 
 
 @sql(
@@ -134,18 +167,24 @@ class PostgresClaims:
     def add(self, kind: str, ids: Sequence[str], *, delay_us: int = 0) -> Script[int]:
         return (yield from _add(kind, ids, delay_us))
 
+    def hold(
+        self, kind: str, owner: str, ids: Sequence[str], *, ttl_us: int, held: Callable[[list[Claim]], None]
+    ) -> Script[None]:
+        yield from later(_hold(kind, owner, ids, ttl_us), held, refuses=False)
+
     def take(self, kind: str, owner: str, *, ttl_us: int, limit: int) -> Script[list[Claim]]:
         return sorted((yield from _take(kind, owner, ttl_us, limit)))
 
     def guard(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        check = all_held(kind, claims)
-        yield from later(_lock(kind, _held(claims)), lambda ids: check(len(ids)))
+        check, held = all_held(kind, claims), _held(claims)
+        yield from later(_lock(kind, held), lambda ids: check(len(ids)), strict=_lock_all(kind, held, len(held)))
 
     def renew(self, kind: str, claims: Sequence[Claim], *, ttl_us: int) -> Script[list[Claim]]:
         return sorted((yield from _renew(kind, _held(claims), ttl_us)))
 
     def finish(self, kind: str, claims: Sequence[Claim]) -> Script[None]:
-        yield from later(_finish(kind, _held(claims)), all_held(kind, claims))
+        held = _held(claims)
+        yield from later(_finish(kind, held), all_held(kind, claims), strict=_finish_all(kind, held, len(held)))
 
     def fail(self, kind: str, claim: Claim, *, error: str, retry_in_us: int | None) -> Script[None]:
         dead = int(retry_in_us is None)
@@ -167,4 +206,4 @@ class PostgresClaims:
 
 
 def _held(claims: Sequence[Claim]) -> list[Held]:
-    return [Held(claim.id, claim.token) for claim in claims]
+    return sorted(Held(claim.id, claim.token) for claim in claims)

@@ -7,12 +7,10 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from faultproof.engines.postgres.faults import Lost, Restartable, Stale, connection_lost, line, translated
-from faultproof.engines.postgres.render import Rendered, bind, render
-from faultproof.engines.postgres.wire import Command, CommandFailed, Raw, answer_of, is_idle, send
+from faultproof.engines.postgres.render import Numbered, bind, render_numbered
+from faultproof.engines.postgres.wire import Command, CommandFailed, Raw, is_idle, send
 from faultproof.errors import InvalidInput, NoTransaction, OutcomeUnknown
 from faultproof.ports.script import (
-    NOTHING,
-    Answer,
     Begin,
     Call,
     Commit,
@@ -23,11 +21,11 @@ from faultproof.ports.script import (
     RollbackTo,
     Savepoint,
     Script,
-    Statement,
     Step,
     Wake,
     drive_async,
 )
+from faultproof.ports.statement import NOTHING, Answer, Statement
 
 T = TypeVar("T")
 Replace = Callable[[Raw], Awaitable[Raw]]
@@ -39,7 +37,7 @@ _BEGIN = {
 }
 _COMMIT = Command(b"COMMIT", prepare=True)
 _ROLLBACK = Command(b"ROLLBACK", prepare=True)
-_rendered: dict[Statement, Rendered] = {}  # bounded: statements are declared at import, never made
+_rendered: dict[Statement, Numbered] = {}  # bounded: statements are declared at import, never made
 
 
 class Connection:
@@ -140,7 +138,8 @@ class Connection:
 
     async def _later(self, step: Later) -> Answer:
         self._check()
-        self._queue.append(_command(step.call)._replace(check=step.check))
+        strict = None if step.strict is None else _command(step.strict)._replace(denied=step.check)
+        self._queue.append(_command(step.call)._replace(check=step.check, refuses=step.refuses, strict=strict))
         return NOTHING
 
     def _begin(self, begin: Begin) -> None:
@@ -155,7 +154,10 @@ class Connection:
         if nothing_done:
             self._queue.clear()
         else:
-            if any(command.check for command in self._queue):  # what it raises must be known before
+            refusing = [command for command in self._queue if command.refuses]
+            if all(command.strict for command in refusing):
+                self._queue = [command.strict or command for command in self._queue]
+            else:  # what a check raises must be known before
                 await self._flush(self._queue.pop())
             await self._flush(_COMMIT)
         self._begun = self._sent = False
@@ -214,18 +216,18 @@ class Connection:
             raise self._translated(failed, commits=command is _COMMIT) from failed.error
 
     async def _answered(self, commands: Sequence[Command]) -> Answer:
-        cursors = await send(self.raw, commands, prepare=self._prepare)
+        replies = await send(self.raw, commands, prepare=self._prepare)
         try:
-            for command, cursor in zip(commands, cursors, strict=True):
+            for command, reply in zip(commands, replies, strict=True):
                 if command.check is not None:
-                    command.check(await answer_of(cursor))
+                    command.check(reply.answer)
         except Exception as refused:
             self._refused = refused
             raise
         # The server answers COMMIT with ROLLBACK, and no error, where a statement before has failed.
-        if commands[-1] is _COMMIT and cursor.statusmessage != "COMMIT":
+        if commands[-1] is _COMMIT and reply.status != "COMMIT":
             raise NoTransaction(f"the transaction in {self.name} was rolled back: a statement in it had failed before")
-        return await answer_of(cursor)
+        return reply.answer
 
     def _never_began(self, failed: CommandFailed) -> bool:
         """Lost, or refused by what has become a standby: another connection may lead to another server."""
@@ -235,6 +237,11 @@ class Connection:
         error = failed.error
         if commits and (connection_lost(error) or self.raw.closed):
             return OutcomeUnknown(f"the commit to {self.name} was sent and its answer lost: {line(error)}")
+        if failed.command.denied is not None and error.sqlstate == "22012":
+            try:
+                failed.command.denied(NOTHING)
+            except Exception as denied:
+                return denied
         problem = translated(error, self.name)
         if failed.command in _BEGIN.values() and not isinstance(problem, Lost):
             problem = Lost(f"{self.name} begins no transaction that writes, as a standby would not: {line(error)}")
@@ -245,8 +252,9 @@ class Connection:
 def _command(call: Call) -> Command:
     rendered = _rendered.get(call.statement)
     if rendered is None:
-        rendered = _rendered[call.statement] = render(call.statement)
-    return Command(rendered.text, bind(rendered, call.values) or None)
+        rendered = _rendered[call.statement] = render_numbered(call.statement)
+    bound = bind(rendered, call.values)
+    return Command(rendered.text.encode(), [bound[name] for name in rendered.order])
 
 
 def _savepoint(verb: bytes, depth: int) -> Command:

@@ -14,7 +14,8 @@ from faultproof.engines.postgres.floor import Floors
 from faultproof.engines.refusals import events_trimmed, no_place, no_such_log, other_partitions
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, Script, sql
+from faultproof.ports.script import Script, sql
+from faultproof.ports.statement import Changed
 from faultproof.primitives.install import check
 
 # An entry's `due_us`: 0 if it was not delayed, when it is due if it was, and -1 once it was found due.

@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from faultproof.clock import Env
 from faultproof.engines.postgres.address import Address, address_of, cannot_reach, described, without_password
 from faultproof.engines.postgres.database import PostgresDatabase
+from faultproof.engines.postgres.direct import Direct
 from faultproof.engines.postgres.faults import translated
 from faultproof.engines.postgres.install import is_installed
 from faultproof.engines.postgres.log import PostgresLog
@@ -109,7 +110,7 @@ class Connecting:
     async def __call__(self) -> Raw:
         """Raises `TryAgain`: a server that restarts is away for a moment."""
         try:
-            raw: Raw = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+            raw = await Direct.connect(self._conninfo, autocommit=True)
             try:
                 await self.prepare(raw)
             except BaseException:  # a cancel too: nobody else knows of it yet

@@ -13,7 +13,7 @@ import psycopg_pool
 
 from faultproof.engines.postgres.address import Address, cannot_reach, without_password
 from faultproof.engines.postgres.options import PostgresOptions
-from faultproof.engines.postgres.wire import Raw, is_alive, is_idle
+from faultproof.engines.postgres.wire import Raw, is_alive, is_idle, is_settled, settle
 from faultproof.errors import Busy, Closed
 
 IDLE_S = 60.0
@@ -97,7 +97,7 @@ class OwnPool:
         return await self._connect()
 
     def give_back_idle(self, raw: Raw) -> bool:
-        if self._closed or len(self._idle) >= self._options.pool_min:
+        if self._closed or len(self._idle) >= self._options.pool_min or not is_settled(raw):
             return False
         self._idle.append((raw, _now()))
         self._free.release()
@@ -105,7 +105,7 @@ class OwnPool:
 
     async def give_back(self, raw: Raw) -> None:
         try:
-            if is_idle(raw) and not self._closed:
+            if is_idle(raw) and not self._closed and await settle(raw):
                 self._idle.append((raw, _now()))
                 await self._close_unused()
             else:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from faultproof.engines.values import encode_set, refuse_nul
-from faultproof.ports.script import Parameter, Statement
+from faultproof.ports.statement import Parameter, Statement
 
 NOW = "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint"
 """One value for a whole statement, and usable by an index; `now()` would be the start of the transaction."""
 
 _MACROS = {
     "now": NOW,
+    "moment": "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
     "lock": "FOR UPDATE",
     "lock_or_skip": "FOR UPDATE SKIP LOCKED",
     # One by one: a session that took several numbers in advance would use low ones late, and mix the intake's order.
@@ -23,7 +24,9 @@ _MACROS = {
     "updated": "WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 200)",
 }
 _TYPES: dict[type, str] = {int: "bigint", str: "text", float: "double precision", bool: "boolean", bytes: "bytea"}
-_PLACES = re.compile(r"(?<!:):(?P<parameter>[a-z_]+)|(?P<table>\b(?:FROM|JOIN) )?\{(?P<braces>[a-z_]+)\}|%")
+_PLACES = re.compile(
+    r"(?<!:):(?P<parameter>[a-z_]+)|(?P<before>\b(?:FROM|JOIN|(?<!NOT )IN) )?\{(?P<braces>[a-z_]+)\}|%"
+)
 
 
 class Rendered(NamedTuple):
@@ -68,12 +71,16 @@ def _spelled(statement: Statement, place: Callable[[str], str], *, percent: str)
             return percent
         if name := match["parameter"]:
             return f"{place(name)}::{_TYPES[parameters[name].kind]}"
-        name, table = match["braces"], match["table"] or ""
+        name, before = match["braces"], match["before"] or ""
         if name in _MACROS:
-            return table + _MACROS[name]
+            return before + _MACROS[name]
         rows = _subselect(parameters[name], place(name))
+        if before == "IN ":
+            # As an array an index can look for all of them. A set that is joined is one of unknown size to the planner, who
+            # would rather read all of a table of which nothing is known yet: one that was empty a moment ago.
+            return f"= ANY (ARRAY {rows})"
         # Until version 16 a subselect in FROM needs a name, and in `IN {ids}` it cannot have one.
-        return f"{table}{rows} AS {name}" if table else rows
+        return f"{before}{rows} AS {name}" if before else rows
 
     return _PLACES.sub(spelled, statement.postgres or statement.text)
 

@@ -31,7 +31,7 @@ async def look_at(raw: Raw, address: Address, *, pooler: bool | None) -> Server:
     try:
         await send(raw, [_BEGIN], prepare=False)
         (found,) = await send(raw, [_PROBE], prepare=False)
-        ((backend, recovering, commit, fsync, full),) = await found.fetchall()
+        ((backend, recovering, commit, fsync, full),) = found.answer.rows
         await send(raw, [_END], prepare=False)
     except CommandFailed as failed:
         refused = failed.error.sqlstate == "08P01"  # by a pooler: a protocol violation, but nothing is lost

@@ -5,13 +5,14 @@ States: a row is dead if `dead`, held if `owner` is set and `until_us` lies ahea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from faultproof.engines.refusals import all_held, lease_lost
 from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, Script, later, sql
+from faultproof.ports.script import Script, later, sql
+from faultproof.ports.statement import Changed
 
 SCHEMA = Schema(
     name="claims",
@@ -47,6 +48,16 @@ class Held(NamedTuple):
        ON CONFLICT (kind, id) DO NOTHING"""
 )
 def _add(kind: str, ids: Sequence[str], delay_us: int) -> Changed: ...
+
+
+@sql(
+    """INSERT INTO faultproof_claim (kind, id, owner, token, attempts, until_us)
+       SELECT :kind, value, :owner, coalesce((SELECT token FROM faultproof_claim_floor WHERE kind = :kind), 0) + 1, 1,
+              {now} + :ttl_us
+       FROM {ids} WHERE true
+       ON CONFLICT (kind, id) DO NOTHING RETURNING id, token, attempts"""
+)
+def _hold(kind: str, owner: str, ids: Sequence[str], ttl_us: int) -> list[Claim]: ...
 
 
 @sql(
@@ -138,6 +149,11 @@ class SqliteClaims:
 
     def add(self, kind: str, ids: Sequence[str], *, delay_us: int = 0) -> Script[int]:
         return (yield from _add(kind, ids, delay_us))
+
+    def hold(
+        self, kind: str, owner: str, ids: Sequence[str], *, ttl_us: int, held: Callable[[list[Claim]], None]
+    ) -> Script[None]:
+        yield from later(_hold(kind, owner, ids, ttl_us), held, refuses=False)
 
     def take(self, kind: str, owner: str, *, ttl_us: int, limit: int) -> Script[list[Claim]]:
         return sorted((yield from _take(kind, owner, ttl_us, limit)))

@@ -23,21 +23,8 @@ from faultproof.errors import (
     TryAgain,
     UsedAfterFork,
 )
-from faultproof.ports.script import (
-    NOTHING,
-    Answer,
-    Begin,
-    Call,
-    Commit,
-    Later,
-    Patience,
-    Rollback,
-    RollbackTo,
-    Savepoint,
-    Statement,
-    Step,
-    Wake,
-)
+from faultproof.ports.script import Begin, Call, Commit, Later, Patience, Rollback, RollbackTo, Savepoint, Step, Wake
+from faultproof.ports.statement import NOTHING, Answer, Statement
 
 Synchronous = Literal["full", "normal"]
 

@@ -24,18 +24,8 @@ from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News
 from faultproof.ports.log import LogTable
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import (
-    Answer,
-    Begin,
-    Commit,
-    Rollback,
-    Runnable,
-    Script,
-    atomic,
-    begun,
-    on_snapshot,
-    transaction,
-)
+from faultproof.ports.script import Begin, Commit, Rollback, Runnable, Script, atomic, begun, on_snapshot, transaction
+from faultproof.ports.statement import Answer
 from faultproof.primitives.install import install
 from faultproof.primitives.retry import full_jitter
 from faultproof.signals import LOCK_WAIT

@@ -14,7 +14,8 @@ from faultproof.engines.sqlite.faults import busy_inside, translated
 from faultproof.engines.sqlite.render import untyped
 from faultproof.errors import Busy, InvalidInput, NoTransaction, UsedAfterFork
 from faultproof.ports.database import Health
-from faultproof.ports.script import NOTHING, Answer, Call, Later, Script, Step, Wake, drive
+from faultproof.ports.script import Call, Later, Script, Step, Wake, drive
+from faultproof.ports.statement import NOTHING, Answer
 
 T = TypeVar("T")
 

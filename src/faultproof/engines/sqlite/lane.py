@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from faultproof.engines.scopes import refuse_after_fork
 from faultproof.engines.sqlite.connection import Connection
 from faultproof.errors import Closed
-from faultproof.ports.script import Answer, Script, Step, drive
+from faultproof.ports.script import Script, Step, drive
+from faultproof.ports.statement import Answer
 
 T = TypeVar("T")
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from faultproof.engines.refusals import events_trimmed, no_place, no_such_log, other_partitions
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, Script, sql
+from faultproof.ports.script import Script, sql
+from faultproof.ports.statement import Changed
 from faultproof.primitives.install import check
 
 SCHEMA = Schema(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from faultproof.engines.values import encode_set, refuse_nul
-from faultproof.ports.script import Parameter, Statement
+from faultproof.ports.statement import Parameter, Statement
 
 _BRACES = re.compile(r"\{([a-z_]+)\}")
 
@@ -31,7 +31,7 @@ def render(statement: Statement) -> Rendered:
 
     def spelled(match: re.Match[str]) -> str:
         name = match[1]
-        if name == "now":
+        if name in ("now", "moment"):  # nothing waits in the middle of a statement
             return ":now"
         if name in ("lock", "lock_or_skip", "updated"):
             return ""
@@ -40,8 +40,9 @@ def render(statement: Statement) -> Rendered:
         return _subselect(sets[name])
 
     text = _BRACES.sub(spelled, statement.text)
+    takes_now = "{now}" in statement.text or "{moment}" in statement.text
     texts = tuple(p.name for p in statement.parameters if p.fields is None and p.kind is str)
-    return Rendered(text, "{now}" in statement.text, tuple(sets), texts)
+    return Rendered(text, takes_now, tuple(sets), texts)
 
 
 _COLUMN = re.compile(r'(^|, )([\w".]+)(?=,|$)')

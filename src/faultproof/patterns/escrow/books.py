@@ -33,7 +33,7 @@ from faultproof.patterns.escrow.requests import (
     State,
     StockItem,
 )
-from faultproof.patterns.escrow.sql import Change, LineRow, Move, StockRow
+from faultproof.patterns.escrow.sql import Change, LineRow, Move, NewLine, StockRow
 from faultproof.primitives.group_commit import Err, Ok
 
 
@@ -159,22 +159,18 @@ class Books:
             if (stock.total, stock.available, stock.reserved, stock.sold) != (total, available, reserved, sold)
         ]
 
-    def new_lines(self) -> list[LineRow]:
-        """Of holds that were not there."""
+    def new_lines(self) -> list[NewLine]:
+        """Of holds that were not there, as they began."""
         return [
-            LineRow(entry.key, number, item, quantity, entry.state, entry.until_us, entry.ttl_us, self.now)
+            NewLine(entry.key, number, item, quantity, entry.ttl_us)
             for entry in self.entries.values()
             if entry.new
             for number, (item, quantity) in enumerate(entry.lines)
         ]
 
-    def changes(self, escrow: str) -> list[Change]:
-        """Of holds that were there."""
-        return [
-            Change(escrow, entry.key, entry.state, entry.until_us, self.now)
-            for entry in self.entries.values()
-            if entry.changed and not entry.new
-        ]
+    def changes(self) -> list[Change]:
+        """Of holds that were there, or have begun and changed in the same transaction."""
+        return [Change(entry.key, entry.state, entry.until_us) for entry in self.entries.values() if entry.changed]
 
 
 # -- one decision each ----------------------------------------------------------------------------------------------------

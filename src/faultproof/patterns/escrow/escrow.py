@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar, overload
 
 from faultproof import bounds
-from faultproof.errors import Busy, ConstraintViolated, UnknownHold, UnknownItem
+from faultproof.errors import Busy, UnknownHold, UnknownItem
 from faultproof.patterns.escrow import requests, sql
 from faultproof.patterns.escrow.audit import StockAudit, audit
 from faultproof.patterns.escrow.books import Contended, Decision
@@ -18,6 +18,7 @@ from faultproof.patterns.escrow.requests import Confirm, Extend, Hold, Release, 
 from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.group_commit import Err
+from faultproof.primitives.install import FirstUse
 from faultproof.primitives.transactions import check_tx
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class Escrow:
         self._database = database
         self._options = options or EscrowOptions()
         self._on_expired = on_expired
+        self._first_use = FirstUse(sql.SCHEMA)
         self._lanes = Lanes(database, name, self._options, on_expired)
 
     async def install(self) -> None:
@@ -91,7 +93,7 @@ class Escrow:
         ttl: float | None = None,
         tx: Tx | SyncTx | Inline | None = None,
     ) -> Awaitable[Hold] | Script[Hold] | Hold:
-        """Hold so many of each item for `ttl` seconds (by the engine's clock, from when the items were locked), or nothing.
+        """Hold so many of each item for `ttl` seconds (by the engine's clock, from when it is written), or nothing.
 
         With `tx` it commits or vanishes with that transaction: await the result of an async one; a joined synchronous handle
         gives the hold directly; inside a script of your own, `yield from` it with `Inline()`. The items stay locked until
@@ -100,9 +102,10 @@ class Escrow:
 
         `key`: of the request, 1 to 255 bytes; the same key with the same items and `ttl` is the same hold, while it is held
         or once it is confirmed. Raises `InsufficientStock`, `UnknownItem`, `KeyReused`, `HoldEnded` or `HoldExpired` (of
-        the hold that this key had), `InvalidInput`; `Busy` when an item was locked for `lock_timeout` seconds; and without
-        `tx` `Overloaded` (with `retry_after`) when too many wait, `DeadlineExceeded`, `TransactionOpen` inside an open
-        transaction: nothing happened in all of these. `OutcomeUnknown`: ask again with the same key.
+        the hold that this key had), `InvalidInput`; `Busy` when an item was locked for `lock_timeout` seconds (with `tx`: for
+        as long as its connection waits for locks); and without `tx` `Overloaded` (with `retry_after`) when too many wait,
+        `DeadlineExceeded`, `TransactionOpen` inside an open transaction: nothing happened in all of these.
+        `OutcomeUnknown`: ask again with the same key.
         """
         return self._do(Hold, requests.reserve(items, key, ttl, self._options), tx)
 
@@ -163,9 +166,10 @@ class Escrow:
     async def items(self, *, after: str = "", limit: int = 1_000) -> list[StockItem]:
         """How the items stand, in the database's order of their names, at most `limit` behind `after`."""
         bounds.count("limit", limit)
-        return [
-            StockItem(*row) for row in await self._database.read(sql.items(self.name, after, limit), snapshot=False)
-        ]
+        if after != "":
+            requests.text(after, "an item")
+        rows = await self._database.read(sql.items(self.name, after, limit), snapshot=False)
+        return [StockItem(*row) for row in rows]
 
     async def audit(self) -> StockAudit:
         """Add everything up from the rows, on one snapshot. It reads all holds that are kept."""
@@ -189,19 +193,16 @@ class Escrow:
 
     def _do(self, answer: type[T], request: Request, tx: Tx | SyncTx | Inline | None) -> Awaitable[T] | Script[T] | T:
         if tx is None:
-            return self._alone(request)
+            return self._lanes.submit(request) if self._first_use.is_over else self._first(request)
         check_tx(tx, self._database)
         return tx.run(self._inside(request))
 
-    async def _alone(self, request: Request) -> Any:
-        try:
-            return await self._lanes.submit(request)
-        except ConstraintViolated:
-            # Two that come at the same time with one key and different items have no lock in common; the second finds the
-            # key taken when it writes. Now it can be seen.
-            return await self._lanes.submit(request)
+    async def _first(self, request: Request) -> Any:
+        await self._database.read(self._first_use.check(), snapshot=False)
+        return await self._lanes.submit(request)
 
     def _inside(self, request: Request) -> Script[Any]:
+        yield from self._first_use.check()
         decisions: list[Decision] = yield from apply(self.name, [request], waits=True, on_expired=self._on_expired)
         (decision,) = decisions
         if isinstance(decision, Err):

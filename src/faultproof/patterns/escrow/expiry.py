@@ -61,7 +61,7 @@ class Expiry:
         if look.due_in_us is not None and look.due_in_us <= 0:
             done += await self._expired()
         if look.over_for_us is not None and look.over_for_us >= self._keep_us:
-            done += await self._database.transact(lambda: sql.trim(self._escrow, self._keep_us, self._batch))
+            done += await self._database.transact(self._forget)
         if done:
             return 0.0
         if look.due_in_us is None or look.due_in_us <= 0:  # what is due and still there is locked by somebody
@@ -70,6 +70,10 @@ class Expiry:
 
     async def close(self) -> None:
         pass
+
+    def _forget(self) -> Script[int]:
+        keys = yield from sql.over(self._escrow, self._keep_us, self._batch)
+        return (yield from sql.forget(self._escrow, list(dict.fromkeys(keys)), self._keep_us))
 
     async def _expired(self) -> int:
         """Return what is due; how many holds were."""

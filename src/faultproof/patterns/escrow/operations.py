@@ -46,16 +46,15 @@ def opened(escrow: str, requests: Sequence[Request], *, waits: bool) -> Script[B
     called = keys if not named else [r.key for r in requests if not isinstance(r, (Reserve, Restock))]
     books, due = Books(waits=waits), list[str]()
     lock = sql.lock if waits else sql.lock_or_skip
-    yield from later(lock(escrow, items, called, len(called)), books.put_items)
-    yield from later(sql.lines(escrow, keys, len(keys)), books.put_lines)
-    if items:
-        yield from later(sql.due_on(escrow, items), due.extend)
-    books.now = yield from sql.clock()
-    due = [key for key in dict.fromkeys(due) if key not in books.entries]
+    yield from later(lock(escrow, items, called), books.put_items)
+    yield from later(sql.lines(escrow, keys), books.put_lines)
+    for books.now, key in (yield from sql.instant(escrow, items)):
+        if key is not None and key not in books.entries and key not in due:
+            due.append(key)
     if due and books.may_fall_short(requests):  # or they can wait for the loop, and nobody waits for them
         # Without waiting: who waits with locks in his hand waits for others who do.
-        yield from later(sql.lock_or_skip(escrow, [], due, len(due)), books.put_items)
-        books.put_lines((yield from sql.lines(escrow, due, len(due))))
+        yield from later(sql.lock_or_skip(escrow, [], due), books.put_items)
+        books.put_lines((yield from sql.lines(escrow, due)))
     return books
 
 
@@ -76,6 +75,6 @@ def write_items(escrow: str, books: Books) -> Script[None]:
 def write_holds(escrow: str, books: Books) -> Script[None]:
     """What has become of the holds."""
     if lines := books.new_lines():
-        yield from sql.insert(escrow, lines)
-    if changes := books.changes(escrow):
-        yield from sql.change(changes)
+        yield from sql.insert(escrow, books.now, lines)
+    if changes := books.changes():
+        yield from sql.change(escrow, books.now, [change.key for change in changes], changes)

@@ -25,6 +25,9 @@ class EscrowOptions:
     """Calls that have to wait for a lock wait in this many queues, by a stable hash of the item."""
     batch: int = 256
     """At most this many calls share a transaction."""
+    overlap: int = 32
+    """Once so many calls wait, a second transaction begins beside the one that runs: holds are written and answers given
+    while the other one commits."""
     shed_after: float = 0.25
     """A call that would have to wait longer than this behind others is refused with `Overloaded`."""
     pending: int = 10_000
@@ -36,6 +39,7 @@ class EscrowOptions:
         bounds.seconds("lock_timeout", self.lock_timeout, least=0.001)
         bounds.count("shards", self.shards, most=SHARDS_MAX)
         bounds.count("batch", self.batch, most=BATCH_MAX)
+        bounds.count("overlap", self.overlap)
         bounds.seconds("shed_after", self.shed_after)
         bounds.count("pending", self.pending)
         if not self.lock_timeout < self.ttl <= self.ttl_max:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from faultproof import bounds
@@ -48,16 +47,14 @@ Line = tuple[str, int]
 Lines = tuple[Line, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Restock:
+class Restock(NamedTuple):
     """Add to an item."""
 
     key: str
     lines: Lines
 
 
-@dataclass(frozen=True, slots=True)
-class Reserve:
+class Reserve(NamedTuple):
     """Hold so many of each item."""
 
     key: str
@@ -65,30 +62,26 @@ class Reserve:
     ttl_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Confirm:
+class Confirm(NamedTuple):
     """What is held is sold."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """What is held is available again."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Extend:
+class Extend(NamedTuple):
     """Hold it at least so much longer, from now."""
 
     key: str
     ttl_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Expire:
+class Expire(NamedTuple):
     """If its time is up: what is held is available again. Asked by the loop."""
 
     key: str
@@ -104,7 +97,7 @@ def restock(item: object, quantity: object, key: object) -> Restock:
 
 def reserve(items: object, key: object, ttl: float | None, options: EscrowOptions) -> Reserve:
     """Its lines are in order of the item: the same hold is the same lines."""
-    if not isinstance(items, Mapping) or not 1 <= len(items) <= LINES_MAX:
+    if not (type(items) is dict or isinstance(items, Mapping)) or not 1 <= len(items) <= LINES_MAX:
         raise InvalidInput(
             f"a hold is of 1 to {LINES_MAX} items, as a mapping from item to quantity, got {bounds.short(items)}"
         )

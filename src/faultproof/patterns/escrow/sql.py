@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, sql
+from faultproof.ports.script import sql
+from faultproof.ports.statement import Changed
 
 SCHEMA = Schema(
     name="escrow",
@@ -57,7 +58,16 @@ class LineRow(NamedTuple):
     state: str
     until_us: int
     ttl_us: int
-    at_us: int
+
+
+class NewLine(NamedTuple):
+    """One line of a hold that begins now, or of a delivery, which has no `ttl_us`."""
+
+    key: str
+    line: int
+    item: str
+    quantity: int
+    ttl_us: int
 
 
 class Move(NamedTuple):
@@ -74,59 +84,57 @@ class Move(NamedTuple):
 class Change(NamedTuple):
     """How a hold stands from now on."""
 
-    escrow: str
     key: str
     state: str
     until_us: int
-    at_us: int
 
 
 # Named items, and those of holds called by key. In order of the item, so that two transactions which need the same two
-# cannot wait for each other. The limits on sets, which cut nothing off, keep a planner that knows nothing of a set from
-# expecting so much that it would rather read the whole table.
+# cannot wait for each other.
 _LOCK = """
     SELECT i.item, i.total, i.available, i.reserved, i.sold FROM faultproof_escrow_item AS i
     WHERE i.escrow = :escrow AND i.item IN (
       SELECT value FROM {items}
-      UNION SELECT h.item FROM faultproof_escrow_hold AS h
-        WHERE h.escrow = :escrow AND h.key IN (SELECT value FROM {keys} LIMIT :count))
+      UNION SELECT h.item FROM faultproof_escrow_hold AS h WHERE h.escrow = :escrow AND h.key IN {keys})
     ORDER BY i.item """
 
 
 @sql(_LOCK + "{lock}")
-def lock(escrow: str, items: Sequence[str], keys: Sequence[str], count: int) -> list[StockRow]:
-    """Lock the items that are needed, waiting for those that are locked elsewhere. `count`: of the keys."""
+def lock(escrow: str, items: Sequence[str], keys: Sequence[str]) -> list[StockRow]:
+    """Lock the items that are needed, waiting for those that are locked elsewhere."""
 
 
 @sql(_LOCK + "{lock_or_skip}")
-def lock_or_skip(escrow: str, items: Sequence[str], keys: Sequence[str], count: int) -> list[StockRow]:
+def lock_or_skip(escrow: str, items: Sequence[str], keys: Sequence[str]) -> list[StockRow]:
     """Lock the items that are needed and not locked elsewhere."""
 
 
 # Behind the locks: on PostgreSQL each statement sees what was committed before it began, so whatever has happened to
 # these holds before the locks were had is seen here.
 @sql(
-    """SELECT h.key, h.line, h.item, h.quantity, h.state, h.until_us, h.ttl_us, h.at_us
-       FROM faultproof_escrow_hold AS h
-       WHERE h.escrow = :escrow AND h.key IN (SELECT value FROM {keys} LIMIT :count) ORDER BY h.key, h.line"""
+    """SELECT key, line, item, quantity, state, until_us, ttl_us FROM faultproof_escrow_hold
+       WHERE escrow = :escrow AND key IN {keys} ORDER BY key, line"""
 )
-def lines(escrow: str, keys: Sequence[str], count: int) -> list[LineRow]:
+def lines(escrow: str, keys: Sequence[str]) -> list[LineRow]:
     """The holds of these keys."""
+
+
+class Instant(NamedTuple):
+    """The time by the engine's clock, and the key of a hold whose time is up then, if there is any."""
+
+    now_us: int
+    due: str | None
 
 
 # The longest overdue thousand are looked at: where no loop runs, this is how long looking takes at most.
 @sql(
-    """SELECT d.key FROM (SELECT key, item, until_us FROM faultproof_escrow_hold
-         WHERE escrow = :escrow AND state = 'held' AND until_us <= {now} ORDER BY until_us LIMIT 1000) AS d
-       WHERE d.item IN {items} ORDER BY d.until_us, d.key LIMIT 100"""
+    """SELECT {now}, d.key FROM (SELECT 1) AS one LEFT JOIN (
+         SELECT key FROM (SELECT key, item, until_us FROM faultproof_escrow_hold
+           WHERE escrow = :escrow AND state = 'held' AND until_us <= {now} ORDER BY until_us LIMIT 1000) AS oldest
+         WHERE item IN {items} ORDER BY until_us, key LIMIT 100) AS d ON true"""
 )
-def due_on(escrow: str, items: Sequence[str]) -> list[str]:
-    """Keys of holds whose time is up and that keep these items from being sold."""
-
-
-@sql("SELECT {now}")
-def clock() -> int:
-    """The engine's, now."""
+def instant(escrow: str, items: Sequence[str]) -> list[Instant]:
+    """Now, with each of the holds that keep these items from being sold although their time is up."""
 
 
 # Sums and not results: if ever a lock failed, the table's checks would still refuse to oversell. The escrow's name comes
@@ -155,22 +163,50 @@ def create(moves: Sequence[Move]) -> None:
     """Make items that were not there."""
 
 
+# What is the same for all of them does not come with each: that is a sixth of what a row costs the server.
 @sql(
     """INSERT INTO faultproof_escrow_hold (escrow, key, line, item, quantity, state, until_us, ttl_us, at_us)
-       SELECT :escrow, key, line, item, quantity, state, until_us, ttl_us, at_us FROM {rows} ORDER BY ordinal""",
+       SELECT :escrow, key, line, item, quantity, CASE WHEN ttl_us = 0 THEN 'restocked' ELSE 'held' END,
+         :now_us + ttl_us, ttl_us, :now_us FROM {rows}""",
     deferred=True,
 )
-def insert(escrow: str, rows: Sequence[LineRow]) -> None:
+def insert(escrow: str, now_us: int, rows: Sequence[NewLine]) -> None:
     """Write the lines of new holds."""
 
 
 @sql(
-    """UPDATE faultproof_escrow_hold AS h SET state = changes.state, until_us = changes.until_us, at_us = changes.at_us
-       FROM {changes} WHERE h.escrow = changes.escrow AND h.key = changes.key""",
+    """UPDATE faultproof_escrow_hold AS h SET state = changes.state, until_us = changes.until_us, at_us = :now_us
+       FROM {changes} WHERE h.escrow = :escrow AND h.key IN {keys} AND h.key = changes.key""",
     deferred=True,
 )
-def change(changes: Sequence[Change]) -> None:
-    """Write down what has become of holds."""
+def change(escrow: str, now_us: int, keys: Sequence[str], changes: Sequence[Change]) -> None:
+    """Write down what has become of holds. `keys`: theirs, by which an index finds them whatever the planner knows."""
+
+
+# -- without looking ----------------------------------------------------------------------------------------------------
+
+
+# More than there is leaves no number, which the table refuses; its checks are a second line of defence, as for all writes.
+@sql(
+    """UPDATE faultproof_escrow_item SET reserved = reserved + :quantity,
+         available = CASE WHEN available >= :quantity THEN available - :quantity END
+       WHERE escrow = :escrow AND item = :item RETURNING {moment} - {now}"""
+)
+def take(escrow: str, item: str, quantity: int) -> list[int]:
+    """Hold so many of an item; for how many microseconds somebody else had it locked."""
+
+
+# So is a hold of no number, where an item is not there. In order of the key: who writes the same ones at the same
+# time waits, and two must not wait for each other.
+@sql(
+    """INSERT INTO faultproof_escrow_hold (escrow, key, line, item, quantity, state, until_us, ttl_us, at_us)
+       SELECT :escrow, key, line, item, CASE WHEN :count = (
+           SELECT count(*) FROM faultproof_escrow_item AS i WHERE i.escrow = :escrow AND i.item IN {items})
+         THEN quantity END, 'held', now_us + ttl_us, ttl_us, now_us
+       FROM {rows}, (SELECT {now} AS now_us LIMIT 1) AS time ORDER BY key RETURNING at_us"""
+)
+def hold_all(escrow: str, items: Sequence[str], count: int, rows: Sequence[NewLine]) -> list[int]:
+    """Write the lines of new holds on `count` items that are there; the time for each, which is the same."""
 
 
 # -- reading ------------------------------------------------------------------------------------------------------------
@@ -239,12 +275,20 @@ def look(escrow: str) -> Look:
 
 
 @sql(
-    """DELETE FROM faultproof_escrow_hold WHERE escrow = :escrow AND key IN (
-         SELECT key FROM faultproof_escrow_hold
-         WHERE escrow = :escrow AND state <> 'held' AND at_us <= {now} - :keep_us ORDER BY at_us LIMIT :limit)"""
+    """SELECT key FROM faultproof_escrow_hold
+       WHERE escrow = :escrow AND state <> 'held' AND at_us <= {now} - :keep_us ORDER BY at_us LIMIT :limit"""
 )
-def trim(escrow: str, keep_us: int, limit: int) -> Changed:
-    """Forget what has been over for long."""
+def over(escrow: str, keep_us: int, limit: int) -> list[str]:
+    """Keys of what has been over for long; of one with several lines several times."""
+
+
+# The conditions again: a key that another loop has just forgotten may be that of a new hold.
+@sql(
+    """DELETE FROM faultproof_escrow_hold
+       WHERE escrow = :escrow AND key IN {keys} AND state <> 'held' AND at_us <= {now} - :keep_us"""
+)
+def forget(escrow: str, keys: Sequence[str], keep_us: int) -> Changed:
+    """Forget these."""
 
 
 # -- the audit -----------------------------------------------------------------------------------------------------------

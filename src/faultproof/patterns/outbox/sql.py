@@ -8,7 +8,8 @@ from typing import NamedTuple
 from faultproof.ports.database import Database
 from faultproof.ports.log import Cursor
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, sql
+from faultproof.ports.script import sql
+from faultproof.ports.statement import Changed
 
 SCHEMA = Schema(
     name="outbox",

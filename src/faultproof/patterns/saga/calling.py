@@ -10,7 +10,6 @@ from faultproof.clock import Rng
 from faultproof.errors import Failed, InvalidInput, OutcomeUnknown, TryAgain
 from faultproof.patterns.saga.machine import Entry, StepState, Work
 from faultproof.patterns.saga.steps import Pending, Step, StepRetry
-from faultproof.primitives.apart import Escaped, apart
 from faultproof.primitives.retry import full_jitter
 
 ERROR_CHARACTERS_MAX = 1_000
@@ -27,34 +26,29 @@ class Verdict(NamedTuple):
     retry_after: float | None = None
 
 
-async def called(
-    function: Callable[..., Awaitable[Any]], *arguments: object, timeout: float
-) -> tuple[Any, Verdict | None]:
-    """What a remote action or undo returned, or how it went wrong. Raises only a cancel that is meant for the caller.
+def outcome_of(task: asyncio.Task[Any], *, timeout: float, expired: bool) -> tuple[Any, Verdict | None]:
+    """What a remote action or undo returned, or how it went wrong.
 
     Only the user's word that nothing happened is taken for that: `Failed` and `TryAgain`. A timeout, a lost connection or a
     mistake in the action's code may come after the other side did its part.
     """
-    try:
-        async with asyncio.timeout(timeout) as limit:
-            return await apart(_called(function, arguments)), None
-    except OutcomeUnknown as error:
+    error = asyncio.CancelledError("cancelled itself") if task.cancelled() else task.exception()
+    if error is None:
+        return task.result(), None
+    if isinstance(error, OutcomeUnknown):
         return None, Verdict(words(error), is_unknown=True, is_final=False)
-    except TryAgain as error:
+    if isinstance(error, TryAgain):
         return None, Verdict(words(error), is_unknown=False, is_final=False, retry_after=error.retry_after)
-    except Failed as error:
+    if isinstance(error, Failed):
         return None, Verdict(words(error), is_unknown=False, is_final=True)
-    except TimeoutError as error:
-        late = f"no answer within {timeout:.3g} s"
-        return None, Verdict(late if limit.expired() else words(error), is_unknown=True, is_final=False)
-    except Escaped as escaped:
-        return None, Verdict(words(escaped.__cause__ or escaped), is_unknown=True, is_final=False)
-    except Exception as error:
-        return None, Verdict(words(error), is_unknown=True, is_final=False)
+    if expired and isinstance(error, (asyncio.CancelledError, TimeoutError)):
+        return None, Verdict(f"no answer within {timeout:.3g} s", is_unknown=True, is_final=False)
+    return None, Verdict(words(error), is_unknown=True, is_final=False)
 
 
-async def _called(function: Callable[..., Awaitable[Any]], arguments: tuple[object, ...]) -> Any:
-    return await function(*arguments)  # called in here: a process may be cancelled, or die, before this begins
+async def call(function: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
+    """Call it within a task: a process may be cancelled, or die, before this begins."""
+    return await function(*arguments)
 
 
 def entry_of(

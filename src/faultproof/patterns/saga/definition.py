@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 
 from faultproof import bounds
-from faultproof.errors import InvalidInput
+from faultproof.errors import InvalidInput, PayloadTooLarge
 from faultproof.patterns.saga.shape import Shape, shape_of
 from faultproof.patterns.saga.steps import Step
 
 Stage = Step[Any, Any] | Sequence[Step[Any, Any]]
+
+ID_BYTES_MAX = 200
 
 
 class Definition:
@@ -37,6 +39,23 @@ class Definition:
         except TypeError as error:
             raise InvalidInput(f"the input's type {input!r} cannot be kept as JSON: {error}") from error
 
+    def encode_input(self, id: str, input: object, bytes_max: int) -> bytes:
+        """An input as it is stored. Raises `InvalidInput` for what could not be read back, `PayloadTooLarge` for too much."""
+        try:
+            encoded = msgspec.json.encode(input, order="deterministic")
+            self._input.decode(encoded)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInput(f"the input of saga {id!r} cannot be kept as {self.name!r} needs it: {error}") from error
+        if len(encoded) > bytes_max:
+            raise PayloadTooLarge(
+                f"the input of saga {id!r} has {len(encoded)} bytes, the limit is {bytes_max}: pass a reference to it",
+                size_bytes=len(encoded),
+                limit_bytes=bytes_max,
+            )
+        if b"\\u0000" in encoded:
+            raise InvalidInput(f"the input of saga {id!r} contains a NUL character, which databases cut or refuse")
+        return encoded
+
     def decode_input(self, text: str) -> Any:
         """An input as it is stored. Raises `ValueError` for one that does not fit the type (any more)."""
         return self._input.decode(text)
@@ -44,3 +63,17 @@ class Definition:
     def stored_shape(self, text: str) -> Shape:
         """The shape that a saga was started with."""
         return msgspec.json.decode(text, type=Shape)
+
+
+def check_id(id: object) -> None:
+    """Ids are keys in tables, and parts of idempotency keys that travel in headers."""
+    if (
+        not isinstance(id, str)
+        or not id.isprintable()
+        or not id.isascii()
+        or " " in id
+        or not 1 <= len(id.encode()) <= ID_BYTES_MAX
+    ):
+        raise InvalidInput(
+            f"a saga's id is a text of 1 to {ID_BYTES_MAX} printable ASCII characters without spaces, got {id!r}"
+        )

@@ -1,279 +1,227 @@
-"""Driving one saga at a time: perform what is planned, journal what came of it, until it ends or waits for others."""
+"""Going on with sagas: make the attempts that are planned, and journal what comes of them.
+
+No task waits for a saga. An attempt is a task of its own, and what came of it is posted to the group commit; both call back
+here, and what can be done then is begun. So sagas whose attempts end at the same time share a transaction.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import contextvars
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from faultproof.errors import Failed, InvalidInput, LeaseLost, OutcomeUnknown, Repair, TryAgain
-from faultproof.patterns.saga import machine
-from faultproof.patterns.saga.calling import Verdict, called, entry_of, failure, words
+from faultproof.errors import Failed, FaultproofError, InvalidInput, LeaseLost, OutcomeUnknown, Repair, TryAgain
+from faultproof.patterns.saga.active import Active, Attempt
+from faultproof.patterns.saga.calling import Verdict, call, entry_of, failure, outcome_of, words
 from faultproof.patterns.saga.definition import Definition
-from faultproof.patterns.saga.journal import Item, Journal, Loaded, Write
-from faultproof.patterns.saga.machine import Entry, Plan, Run, Work
-from faultproof.patterns.saga.shape import difference
-from faultproof.patterns.saga.steps import StepContext
-from faultproof.ports.claims import Claim
+from faultproof.patterns.saga.journal import Item, Journal, Write
+from faultproof.patterns.saga.machine import Entry, Plan, Work
+from faultproof.patterns.saga.planning import DAMAGED, Planner
+from faultproof.patterns.saga.steps import Step, StepContext
 from faultproof.ports.database import Database
 from faultproof.primitives.apart import Escaped, apart
 from faultproof.primitives.group_commit import GroupCommit
 from faultproof.signals import SAGA_ATTENTION, SAGA_STEP
 
-NEAR_S = 2.0
-"""For a retry that is due so soon the saga is kept in memory."""
 AGAIN_S = 0.1
 """How soon a write is tried again that found the database busy."""
-
-
-class Active:
-    """A saga that this process goes on with."""
-
-    __slots__ = ("claim", "id", "in_transaction", "input", "look_us", "run", "seq", "settled", "task", "until", "work")
-
-    def __init__(self, claim: Claim, input: Any, until: float) -> None:
-        self.claim = claim
-        self.id = claim.id
-        self.input = input
-        self.until = until
-        """By the monotonic clock: when its lease ends."""
-        self.run: Run
-        self.seq = 0
-        self.work: list[Work] = []
-        self.look_us: int | None = None
-        self.settled = False
-        self.in_transaction = False
-        """A local step holds the claim's row locked; nobody can take it over, and to renew it would wait."""
-        self.task: asyncio.Task[None] | None = None
-
-    def __repr__(self) -> str:
-        return f"<{self.id}: {self.run.phase}>"
-
-    def accept(self, write: Write, plan: Plan) -> None:
-        """What was written is so."""
-        self.run, self.work, self.look_us = plan.run, plan.work, plan.look_us
-        self.seq = write.seq + len(write.entries)
-        self.settled = write.settles
+LOOK_MIN_S = 0.001
 
 
 class Driver:
-    """Goes on with sagas. One for each runner; sagas share its group commit."""
+    """Goes on with the sagas of one runner, all in one event loop."""
 
-    def __init__(self, database: Database, definition: Definition, commit: GroupCommit[Item, Any]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        definition: Definition,
+        planner: Planner,
+        commit: GroupCommit[Item, Any],
+        *,
+        settled: Callable[[Active], None],
+        failed: Callable[[Active, BaseException], None],
+    ) -> None:
+        """`settled`: told of each saga that has ended, or waits for others. `failed`: told what the database has raised."""
         self._database = database
+        self._clock = database.env.clock
         self._definition = definition
+        self._planner = planner
         self._journal = Journal(database, definition.name)
         self._commit = commit
-        self._secrets = _secrets(database)
-        self._ahead_us = 0
+        self._settled = settled
+        self._failed = failed
+        self._context = contextvars.copy_context()
+        self.is_closing = False
+        """Nothing new is begun."""
 
-    # -- time: the engine's clock, as far as this process knows it ----------------------------------------------------
+    def open(self) -> None:
+        """From now on. Actions run in the context of whoever calls this, not in those of the callers that start sagas."""
+        self._context = contextvars.copy_context()
+        self.is_closing = False
 
-    def now_us(self) -> int:
-        """The engine's clock, from what it said last and the monotonic clock since."""
-        return int(self._database.env.clock.monotonic() * 1_000_000) + self._ahead_us
-
-    def set_clock(self, now_us: int) -> None:
-        """The engine has just said what time it is."""
-        self._ahead_us = now_us - int(self._database.env.clock.monotonic() * 1_000_000)
-
-    # -- taking up ------------------------------------------------------------------------------------------------------
-
-    def go_on(self, loaded: Loaded, until: float) -> tuple[Active, Write | None]:
-        """A saga as it is stored, and what to write first: what became of what was under way, and what follows."""
-        definition, row = self._definition, loaded.row
-        active = Active(loaded.claim, None, until)
-        active.seq = loaded.entries[-1].seq if loaded.entries else 0
-        run = machine.begin(definition.shape, row.deadline_us)
-        for line in loaded.entries:
-            run = machine.evolve(definition.shape, run, Entry(*line[2:7]))  # type: ignore[arg-type]  # from the journal
-        active.run = run
-        if (row.version, row.fingerprint) != (definition.version, definition.shape.fingerprint):
-            changed = difference(definition.stored_shape(row.shape), row.version, definition.shape, definition.version)
-            entries = [Entry("", "attention", data=f"the definition has changed:\n{changed}")]
-        else:
-            try:
-                active.input = definition.decode_input(row.input)
-            except ValueError as error:
-                entries = [Entry("", "attention", data=f"the input cannot be read any more: {words(error)}")]
-            else:
-                entries = self._since(run, loaded, row.now_us)
-        plan, entries = self._planned(run, entries, row.now_us)
-        write = self._write_of(active, entries, plan, row.now_us)
-        active.accept(write, plan)
-        self._tell(active)
-        return active, write if write.entries or write.settles else None
-
-    def _since(self, run: Run, loaded: Loaded, now_us: int) -> list[Entry]:
-        """What has become of steps that were under way when the saga was last looked at."""
-        entries: list[Entry] = []
-        for name, state in run.steps.items():
-            answer = next((c for c in loaded.callbacks if (c.step, c.attempt) == (name, state.attempt)), None)
-            if answer is not None and state.status in ("begun", "pending", "waiting"):
-                what: machine.What = "done" if answer.what == "done" else "failed"
-                entries.append(Entry(name, what, answer.attempt, answer.data))
-            elif state.status == "pending" and (state.due_us or 0) <= now_us:
-                step = self._definition.steps[name]
-                due_us = now_us if state.tries + 1 < step.retry.attempts else None
-                late = f"no callback within {step.answer_within:g} s"
-                entries.append(Entry(name, "unknown", state.attempt, late, due_us))
-            elif (what_now := machine.interruption(state, now_us)) is not None:
-                entries.append(Entry(name, what_now, state.attempt, "its process stopped in the middle of it", now_us))
-        return entries
-
-    # -- going on -------------------------------------------------------------------------------------------------------
-
-    async def drive(self, active: Active) -> None:
-        """Until it has ended, waits for others, or belongs to somebody else. What it raises is about the database."""
-        while not active.settled:
-            if len(active.work) > 1:
-                await self._side_by_side(active)
-            elif not active.work:
-                await self._wait(active)
-            elif self._is_local(active.work[0]):
-                await self._perform_local(active, active.work[0])
-            else:
-                await self.journal(active, [await self._perform(active, active.work[0])])
-
-    async def journal(self, active: Active, entries: Sequence[Entry]) -> None:
-        """Write entries, and what follows from them, in a transaction shared with other sagas."""
-        now_us = self.now_us()
-        plan, all_entries = self._planned(active.run, entries, now_us)
-        write = self._write_of(active, all_entries, plan, now_us)
-        if write.entries or write.settles:
-            await self._committed(active, write)
-        active.accept(write, plan)
-        self._tell(active)
-
-    async def _committed(self, active: Active, write: Write) -> None:
-        clock = self._database.env.clock
-        while True:
-            try:
-                await self._commit.submit(write)
+    def go(self, active: Active) -> None:
+        """Begin what can be done now. Whatever ends later comes back here, until the saga has settled or failed."""
+        for work in active.work:
+            if active.is_over or self.is_closing:
                 return
-            except TryAgain:  # what is known now would be lost otherwise
-                if clock.monotonic() >= active.until:
-                    raise
-            await clock.sleep(AGAIN_S)
+            if work not in active.attempts and work not in active.outcomes and not self._is_local(work):
+                self._attempt(active, work)
+        if active.is_busy or active.is_over or self.is_closing:
+            return
+        if active.outcomes:
+            self._write(active)
+        elif local := next((work for work in active.work if self._is_local(work)), None):
+            self._attempt_local(active, local)
+        elif active.look_us is not None:
+            self._look_later(active, active.look_us)
 
-    def _planned(self, run: Run, entries: Sequence[Entry], now_us: int) -> tuple[Plan, list[Entry]]:
-        shape = self._definition.shape
-        for entry in entries:
-            run = machine.evolve(shape, run, entry)
-        plan = machine.plan(shape, run, now_us, self._secrets)
-        return plan, [*entries, *plan.entries]
-
-    def _write_of(self, active: Active, entries: Sequence[Entry], plan: Plan, now_us: int) -> Write:
-        release_in_us: int | None = None
-        if not plan.run.is_over and not plan.work:
-            wait_us = max(0, plan.look_us - now_us) if plan.look_us is not None else 0
-            waits_for_others = any(state.status == "pending" for state in plan.run.steps.values())
-            if waits_for_others or wait_us > NEAR_S * 1_000_000:
-                release_in_us = wait_us
-        moves = plan.run.phase != active.run.phase
-        return Write(active.id, active.claim, active.seq, entries, plan.run, moves, release_in_us)
-
-    def _tell(self, active: Active) -> None:
-        if active.settled and active.run.phase == "attention":
+    def settle(self, active: Active) -> None:
+        """It has ended, or waits for others."""
+        if active.run.phase == "attention":
             self._database.env.signals.emit(SAGA_ATTENTION, 1, saga=self._definition.name, step=active.run.stuck)
+        active.stop()
+        self._settled(active)
 
-    async def _wait(self, active: Active) -> None:
-        """For the time of a retry, which is near."""
-        left_us = (active.look_us or 0) - self.now_us()
-        if left_us > 0:
-            await self._database.env.clock.sleep(left_us / 1_000_000)
-        await self.journal(active, [])
+    # -- journaling -----------------------------------------------------------------------------------------------------
 
-    async def _side_by_side(self, active: Active) -> None:
-        """Several steps at once. Remote ones run beside each other; local ones, and all journaling, take turns."""
-        tasks: dict[asyncio.Task[Entry], Work] = {}
+    def _write(self, active: Active) -> None:
+        """Journal what has come, and what follows from it, in a transaction shared with other sagas."""
+        outcomes, active.outcomes = active.outcomes, {}
+        write, plan = self._planner.next(active, list(outcomes.values()))
+        if write.entries or write.settles:
+            active.is_busy = True
+            self._post(active, write, plan)
+        else:
+            self._written(active, write, plan, None)
+
+    def _post(self, active: Active, write: Write, plan: Plan) -> None:
         try:
-            while not active.settled and (len(active.work) > 1 or tasks):
-                for work in active.work:
-                    if work not in tasks.values() and not self._is_local(work):
-                        tasks[asyncio.create_task(self._perform(active, work))] = work
-                local = next((work for work in active.work if self._is_local(work)), None)
-                if local is not None:
-                    await self._perform_local(active, local)
-                    continue
-                timeout = None if active.look_us is None else max(0.0, (active.look_us - self.now_us()) / 1_000_000)
-                # unbounded: each has a timeout of its own
-                done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-                ended = [task for task in tasks if task in done]  # in the order of the steps
-                for task in ended:
-                    del tasks[task]
-                await self.journal(active, [task.result() for task in ended])
-        finally:
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)  # unbounded: they have been cancelled
+            self._commit.post(write, partial(self._written, active, write, plan))
+        except FaultproofError as closed:
+            self._fail(active, closed)
+
+    def _written(self, active: Active, write: Write, plan: Plan, result: object) -> None:
+        if active.is_over:
+            return
+        if isinstance(result, TryAgain) and self._clock.monotonic() < active.until:
+            # What is known now would be lost otherwise.
+            self._clock.alarm(AGAIN_S, partial(self._post, active, write, plan), context=self._context)
+        elif isinstance(result, BaseException):
+            self._fail(active, result)
+        else:
+            active.is_busy = False
+            active.accept(write, plan)
+            if write.settles:
+                self.settle(active)
+            else:
+                self.go(active)
+
+    def _fail(self, active: Active, error: BaseException) -> None:
+        active.stop()
+        self._failed(active, error)
+
+    def _look_later(self, active: Active, look_us: int) -> None:
+        if active.look is not None:
+            active.look.cancel()
+        left = max(LOOK_MIN_S, (look_us - self._planner.now_us()) / 1_000_000)
+        active.look = self._clock.alarm(left, partial(self._look, active), context=self._context)
+
+    def _look(self, active: Active) -> None:
+        if not (active.is_over or active.is_busy or self.is_closing):  # if it is busy, that brings it here
+            self._write(active)
 
     # -- attempts -------------------------------------------------------------------------------------------------------
 
     def _is_local(self, work: Work) -> bool:
         return self._definition.steps[work.step].kind == "local"
 
-    async def _perform(self, active: Active, work: Work) -> Entry:
-        """An attempt of a remote or asynchronous step, or of its undo."""
-        env, step = self._database.env, self._definition.steps[work.step]
-        began = env.clock.monotonic()
+    def _attempt(self, active: Active, work: Work) -> None:
+        """Of a remote or asynchronous step, or of its undo."""
+        step = self._definition.steps[work.step]
+        began = self._clock.monotonic()
         if began >= active.until:  # this loop was blocked for so long that somebody else may be at it
-            raise LeaseLost(f"the lease on saga {active.id!r} has run out: whoever takes it goes on")
-        timeout = self._timeout(active, work)
-        context = self._context(active, work, began + timeout)
-        arguments = (context, self._result(active, work)) if work.undo else (context,)
+            self._fail(active, LeaseLost(f"the lease on saga {active.id!r} has run out: whoever takes it goes on"))
+            return
+        attempt = Attempt(work, began=began, timeout=self._timeout(active, work))
+        context = self._step_context(active, work, began + attempt.timeout)
         function = step.undo if work.undo else step.action
         assert function is not None
-        returned, wrong = await called(function, *arguments, timeout=timeout)
-        self._measured(work, began)
-        state = active.run.steps[work.step]
-        return entry_of(step, work, state, returned, wrong, now_us=self.now_us(), rng=env.rng)
-
-    async def _perform_local(self, active: Active, work: Work) -> None:
-        """An attempt of a local step, or of its undo: what it writes commits with the journal's entries, or not at all."""
-        env, step = self._database.env, self._definition.steps[work.step]
-        began, state = env.clock.monotonic(), active.run.steps[work.step]
-        timeout = self._timeout(active, work)
-        wrong: Verdict
         try:
-            async with self._database.transaction(timeout=timeout) as tx:
-                active.in_transaction = True
-                await tx.run(self._journal.guard([active.claim]))
-                context = self._context(active, work, began + timeout)
-                if work.undo:
-                    assert step.undo is not None
-                    await apart(_call(step.undo, context, self._result(active, work), tx))
-                    entry = Entry(step.name, "undone", work.attempt)
-                else:
-                    returned = await apart(_call(step.action, context, tx))
-                    entry = Entry(step.name, "done", work.attempt, step.encode(returned))
-                now_us = self.now_us()
-                plan, entries = self._planned(active.run, [entry], now_us)
-                write = self._write_of(active, entries, plan, now_us)
-                await tx.run(self._journal.write([write]))
-        except LeaseLost:
-            raise
-        except OutcomeUnknown:  # of the commit: the journal knows
-            raise
-        except Repair:
-            raise
-        except TryAgain as error:
-            wrong = Verdict(words(error), is_unknown=False, is_final=False, retry_after=error.retry_after)
-        except (Failed, InvalidInput) as error:
-            wrong = Verdict(words(error), is_unknown=False, is_final=True)
-        except Escaped as escaped:
-            wrong = Verdict(words(escaped.__cause__ or escaped), is_unknown=False, is_final=False)
-        except Exception as error:
-            wrong = Verdict(words(error), is_unknown=False, is_final=False)
-        else:
-            active.accept(write, plan)
-            self._tell(active)
+            arguments = (context, _result(active, step)) if work.undo else (context,)
+        except DAMAGED as error:
+            unread = Verdict(f"its result cannot be read any more: {words(error)}", is_unknown=False, is_final=True)
+            self._failed_attempt(active, work, unread)
             return
-        finally:
-            active.in_transaction = False
-            self._measured(work, began)
-        await self.journal(active, [failure(step, work, state, wrong, now_us=self.now_us(), rng=env.rng)])
+        attempt.task = asyncio.get_running_loop().create_task(call(function, *arguments), context=self._context.copy())
+        attempt.alarm = self._clock.alarm(attempt.timeout, attempt.expire, context=self._context)
+        active.attempts[work] = attempt
+        attempt.task.add_done_callback(partial(self._attempted, active, attempt), context=self._context)
+
+    def _attempted(self, active: Active, attempt: Attempt, task: asyncio.Task[Any]) -> None:
+        attempt.alarm.cancel()
+        work = attempt.work
+        del active.attempts[work]
+        returned, wrong = outcome_of(task, timeout=attempt.timeout, expired=attempt.expired)
+        if active.is_over:
+            return
+        self._measured(work, attempt.began)
+        step, state = self._definition.steps[work.step], active.run.steps[work.step]
+        now_us, rng = self._planner.now_us(), self._database.env.rng
+        active.outcomes[work] = entry_of(step, work, state, returned, wrong, now_us=now_us, rng=rng)
+        if not active.is_busy:
+            self._write(active)
+
+    def _attempt_local(self, active: Active, work: Work) -> None:
+        """Of a local step, or of its undo."""
+        active.is_busy = active.in_transaction = True
+        began = self._clock.monotonic()
+        attempt = Attempt(work, began=began, timeout=self._timeout(active, work))
+        attempt.task = asyncio.get_running_loop().create_task(
+            self._perform_local(active, attempt), context=self._context.copy()
+        )
+        active.attempts[work] = attempt
+        attempt.task.add_done_callback(partial(self._attempted_locally, active, attempt), context=self._context)
+
+    async def _perform_local(self, active: Active, attempt: Attempt) -> tuple[Write, Plan]:
+        """What it writes commits with the journal's entries, or not at all."""
+        work, step = attempt.work, self._definition.steps[attempt.work.step]
+        async with self._database.transaction(timeout=attempt.timeout) as tx:
+            await tx.run(self._journal.guard([active.claim]))
+            context = self._step_context(active, work, attempt.began + attempt.timeout)
+            if work.undo:
+                assert step.undo is not None
+                await apart(call(step.undo, context, _result(active, step), tx))
+                entry = Entry(step.name, "undone", work.attempt)
+            else:
+                returned = await apart(call(step.action, context, tx))
+                entry = Entry(step.name, "done", work.attempt, step.encode(returned))
+            write, plan = self._planner.next(active, [entry])
+            await tx.run(self._journal.write([write]))
+        return write, plan
+
+    def _attempted_locally(self, active: Active, attempt: Attempt, task: asyncio.Task[tuple[Write, Plan]]) -> None:
+        active.attempts.pop(attempt.work, None)
+        active.in_transaction = False
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if active.is_over:
+            return
+        self._measured(attempt.work, attempt.began)
+        if error is None:
+            self._written(active, *task.result(), None)
+        elif (wrong := _verdict(error)) is None:
+            self._fail(active, error)
+        else:
+            active.is_busy = False
+            self._failed_attempt(active, attempt.work, wrong)
+
+    def _failed_attempt(self, active: Active, work: Work, wrong: Verdict) -> None:
+        step, state = self._definition.steps[work.step], active.run.steps[work.step]
+        now_us, rng = self._planner.now_us(), self._database.env.rng
+        active.outcomes[work] = failure(step, work, state, wrong, now_us=now_us, rng=rng)
+        if not active.is_busy:
+            self._write(active)
 
     def _timeout(self, active: Active, work: Work) -> float:
         """Of one attempt; the deadline of the whole cuts an action short, but not the pivot and no undo."""
@@ -283,9 +231,9 @@ class Driver:
         pivot = self._definition.shape.pivot
         if pivot is not None and run.steps[pivot].status == "done":
             return step.timeout
-        return max(0.001, min(step.timeout, (run.deadline_us - self.now_us()) / 1_000_000))
+        return max(0.001, min(step.timeout, (run.deadline_us - self._planner.now_us()) / 1_000_000))
 
-    def _context(self, active: Active, work: Work, until: float) -> StepContext[Any]:
+    def _step_context(self, active: Active, work: Work, until: float) -> StepContext[Any]:
         name = self._definition.name
         key = f"{name}/{active.id}/{work.step}"
         secret = active.run.steps[work.step].secret
@@ -300,23 +248,26 @@ class Driver:
             token=None if work.undo or secret is None else f"{work.attempt}.{secret}",
             run=active.run,
             until=until,
-            clock=self._database.env.clock.monotonic,
+            clock=self._clock.monotonic,
         )
-
-    def _result(self, active: Active, work: Work) -> Any:
-        result = active.run.steps[work.step].result
-        return None if result is None else self._definition.steps[work.step].decode(result)
 
     def _measured(self, work: Work, began: float) -> None:
         env = self._database.env
         what = f"undo {work.step}" if work.undo else work.step
-        env.signals.emit(SAGA_STEP, env.clock.monotonic() - began, saga=self._definition.name, step=what)
+        env.signals.emit(SAGA_STEP, self._clock.monotonic() - began, saga=self._definition.name, step=what)
 
 
-async def _call(function: Any, *arguments: object) -> Any:
-    return await function(*arguments)  # called in here: a process may be cancelled, or die, before this begins
+def _result(active: Active, step: Step[Any, Any]) -> Any:
+    result = active.run.steps[step.name].result
+    return None if result is None else step.decode(result)
 
 
-def _secrets(database: Database) -> Iterator[str]:
-    while True:
-        yield database.env.ids.new()
+def _verdict(error: BaseException) -> Verdict | None:
+    """How a local attempt went wrong. None for what is about the database: the journal knows whether it was committed."""
+    if isinstance(error, (LeaseLost, OutcomeUnknown, Repair)):
+        return None
+    if isinstance(error, TryAgain):
+        return Verdict(words(error), is_unknown=False, is_final=False, retry_after=error.retry_after)
+    if isinstance(error, Escaped):
+        return Verdict(words(error.__cause__ or error), is_unknown=False, is_final=False)
+    return Verdict(words(error), is_unknown=False, is_final=isinstance(error, (Failed, InvalidInput)))

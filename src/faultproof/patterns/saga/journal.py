@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from faultproof.errors import KeyReused
+from faultproof.errors import KeyReused, LeaseLost
 from faultproof.patterns.saga import sql
 from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.machine import OVER, Entry, Run
@@ -65,9 +65,22 @@ class Take(NamedTuple):
 
     owner: str
     ttl_us: int
-    limit: int
+    limit: Callable[[], int]
+    """For how many there is room, asked in its transaction."""
     go_on: Callable[[Loaded], tuple[Any, Write | None]]
     """What to make of each, and what to journal of it first."""
+
+
+class Starter(NamedTuple):
+    """Who goes on with a saga from its start, so that nobody has to find it first."""
+
+    owner: str
+    ttl_us: int
+    begin: Callable[[], Sequence[Entry] | None]
+    """What to journal with it, or None if there is no room any more. Called in its transaction, again if that is begun
+    again."""
+    held: Callable[[Claim], None]
+    """Given its claim, with the answer to the commit at the latest; not for one that was there already."""
 
 
 class Start(NamedTuple):
@@ -75,9 +88,13 @@ class Start(NamedTuple):
 
     definition: Definition
     row: sql.NewSaga
+    hold: Starter | None = None
 
 
 Item = Write | Take | Start
+
+_GIVES_UP = frozenset({"began", "unknown", "failed"})
+"""Of an asynchronous step: nothing is expected of the attempt before this one any more, or of this one."""
 
 
 class Journal:
@@ -96,8 +113,7 @@ class Journal:
         if len(new) < len(items):  # some were there, or are here twice
             digests = dict((yield from sql.known(self._saga, [item.id for item in items])))
         if new:
-            yield from later(self._claims.add(self._kind, sorted(new)), lambda count: None)
-            yield Wake(work_topic(self._saga))
+            yield from self._hand_out([start for start in starts if start.row.id in new])
         outcomes: list[Outcome[bool]] = []
         for item in items:
             if digests.get(item.id, item.digest) != item.digest:
@@ -109,9 +125,33 @@ class Journal:
                 new.discard(item.id)
         return outcomes
 
+    def _hand_out(self, new: Sequence[Start]) -> Script[None]:
+        """To whoever holds them from the start, in this process, or to anybody."""
+        begun = {start.row.id: start.hold.begin() for start in new if start.hold is not None}
+        held = {
+            start.row.id: start.hold for start in new if begun.get(start.row.id) is not None and start.hold is not None
+        }
+        if free := sorted({start.row.id for start in new} - held.keys()):
+            yield from later(self._claims.add(self._kind, free), lambda count: None, refuses=False)
+            yield Wake(work_topic(self._saga))
+        if not held:
+            return
+
+        def told(claims: list[Claim]) -> None:
+            for claim in claims:
+                held[claim.id].held(claim)
+
+        owner = next(iter(held.values())).owner  # they are of one process
+        ttl_us = max(hold.ttl_us for hold in held.values())
+        yield from self._claims.hold(self._kind, owner, sorted(held), ttl_us=ttl_us, held=told)
+        lines = [sql.NewEntry(id, seq, *entry) for id in held for seq, entry in enumerate(begun[id] or (), 1)]
+        yield from sql.write(self._saga, lines)
+
     def take(self, asked: Take) -> Script[list[Any]]:
         """Take up sagas that are due, with what follows at once journaled."""
-        claims = yield from self._claims.take(self._kind, asked.owner, ttl_us=asked.ttl_us, limit=asked.limit)
+        if (limit := asked.limit()) <= 0:
+            return []
+        claims = yield from self._claims.take(self._kind, asked.owner, ttl_us=asked.ttl_us, limit=limit)
         if not claims:
             return []
         resumed = [asked.go_on(loaded) for loaded in (yield from self.load(claims))]
@@ -142,18 +182,43 @@ class Journal:
     def commit_all(self, items: Sequence[Item], wait: bool) -> Script[list[Outcome[Any]]]:
         """For a group commit: what is journaled, started and taken up at the same time shares a transaction."""
         writes = [item for item in items if isinstance(item, Write)]
+        answered: frozenset[str] = frozenset()
         if writes:
-            yield from self.guard([write.claim for write in writes])
-            yield from self.write(writes)
+            asked = _asked(writes)
+            # To finish a claim is a guard as well.
+            guarded = [write.claim for write in writes if not write.run.is_over or write.id in asked]
+            if guarded:
+                yield from self.guard(guarded)
+            answered = yield from self._answered(asked)
+            yield from self.write([write for write in writes if write.id not in answered])
+            yield from self._taken_up_again([write.claim for write in writes if write.id in answered])
         starts = [item for item in items if isinstance(item, Start)]
         started = iter((yield from self.start(starts)) if starts else [])
         outcomes: list[Outcome[Any]] = []
         for item in items:
             if isinstance(item, Start):
                 outcomes.append(next(started))
+            elif isinstance(item, Write) and item.id in answered:
+                outcomes.append(
+                    Err(LeaseLost(f"saga {item.id!r} was answered: whoever takes it up goes on from there"))
+                )
             else:
                 outcomes.append(Ok((yield from self.take(item)) if isinstance(item, Take) else None))
         return outcomes
+
+    def _answered(self, asked: dict[str, set[tuple[str, int]]]) -> Script[frozenset[str]]:
+        """Those of these sagas whose answer has come meanwhile. Looked at under the claims' lock, as answers are recorded."""
+        if not asked:
+            return frozenset()
+        callbacks = yield from sql.callbacks(self._saga, sorted(asked))
+        return frozenset(
+            callback.id for callback in callbacks if (callback.step, callback.attempt) in asked[callback.id]
+        )
+
+    def _taken_up_again(self, claims: Sequence[Claim]) -> Script[None]:
+        if claims:
+            yield from self._claims.release(self._kind, claims)
+            yield Wake(work_topic(self._saga))
 
     def guard(self, claims: Sequence[Claim]) -> Script[None]:
         """Raise `LeaseLost` unless all are ours."""
@@ -192,3 +257,16 @@ class Journal:
         yield from self._claims.release(self._kind, [write.claim], delay_us=0 if early else write.release_in_us or 0)
         if early:
             yield Wake(work_topic(self._saga))
+
+
+def _asked(writes: Sequence[Write]) -> dict[str, set[tuple[str, int]]]:
+    """Questions to others (step, attempt) that these would repeat or give up, by saga."""
+    asked: dict[str, set[tuple[str, int]]] = {}
+    for write in writes:
+        for entry in write.entries:
+            if entry.what not in _GIVES_UP or write.run.steps[entry.step].secret is None:
+                continue
+            if entry.what != "began" or entry.attempt > 1:
+                attempt = entry.attempt - 1 if entry.what == "began" else entry.attempt
+                asked.setdefault(write.id, set()).add((entry.step, attempt))
+    return asked

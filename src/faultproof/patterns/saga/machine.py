@@ -11,7 +11,7 @@ When the saga turns, what may have happened becomes `uncertain` and is undone as
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from faultproof.patterns.saga.shape import Shape, StepShape
 
@@ -53,6 +53,8 @@ OVER: frozenset[Phase] = frozenset({"completed", "compensated"})
 """In these a saga has ended for good."""
 INTERRUPTIONS_MAX = 20
 """After so many processes died in the middle of one step, it counts as failed: it may be what kills them."""
+KNOWN: frozenset[str] = frozenset(get_args(What))
+"""What this release can go on from. Anything else was journaled by another one, or by hand."""
 _TO_UNDO: frozenset[Status] = frozenset({"done", "uncertain", "undoing", "undo_waiting", "undo_failed"})
 
 
@@ -157,11 +159,23 @@ def _evolve_step(shape: Shape, run: Run, entry: Entry) -> Run:
     state = run.steps[entry.step]
     match entry.what:
         case "began":
-            state = state._replace(status="begun", attempt=entry.attempt, secret=entry.data, due_us=None)
+            state = StepState(
+                "begun",
+                entry.attempt,
+                state.tries,
+                state.interruptions,
+                state.maybe,
+                None,
+                entry.data,
+                None,
+                state.error,
+            )
         case "pending":
             state = state._replace(status="pending", due_us=entry.due_us)
         case "done":
-            state = state._replace(status="done", result=entry.data, due_us=None, error=None)
+            state = StepState(
+                "done", state.attempt, state.tries, state.interruptions, state.maybe, entry.data, state.secret
+            )
         case "failed" | "unknown":
             state = state._replace(
                 status="failed" if entry.due_us is None else "waiting",
@@ -259,34 +273,48 @@ def plan(shape: Shape, run: Run, now_us: int, secret: Iterator[str]) -> Plan:
 def _forward(planner: _Planner, now_us: int) -> Plan | None:
     """The next stage; None once the saga has turned."""
     shape, run = planner.shape, planner.run
-    stage = next((stage for stage in shape.stages if any(run.steps[s.name].status != "done" for s in stage)), None)
+    stage = _next_stage(shape, run)
     if stage is None:
         planner.add(Entry("", "completed"))
         return planner.plan([], None)
-    if run.deadline_us is not None and now_us >= run.deadline_us and _is_before_pivot(shape, run):
-        planner.add(Entry("", "turned", data="the deadline of the whole has passed"))
-        return None
     states = [(step, run.steps[step.name]) for step in stage]
     failed = next(((step, state) for step, state in states if state.status == "failed"), None)
-    if failed is None:
-        for step, state in states:
-            if state.status == "idle" or (state.status == "waiting" and (state.due_us or 0) <= now_us):
-                secret = next(planner.secret) if step.kind == "asynchronous" else None
-                planner.add(Entry(step.name, "began", state.attempt + 1, secret))
-    under_way = [step.name for step in stage if planner.run.steps[step.name].status == "begun"]
-    work = [Work(name, planner.run.steps[name].attempt, False) for name in under_way]
+    late = run.deadline_us is not None and now_us >= run.deadline_us and _is_before_pivot(shape, run)
+    if late and all(state.status != "begun" for _, state in states):  # or it turns when those under way have ended
+        planner.add(Entry("", "turned", data="the deadline of the whole has passed"))
+        return None
+    work: list[Work] = []
+    for step, state in states:
+        is_due = state.status == "idle" or (state.status == "waiting" and (state.due_us or 0) <= now_us)
+        if is_due and failed is None and not late:
+            secret = next(planner.secret) if step.kind == "asynchronous" else None
+            planner.add(Entry(step.name, "began", state.attempt + 1, secret))
+            work.append(Work(step.name, state.attempt + 1, False))
+        elif state.status == "begun":
+            work.append(Work(step.name, state.attempt, False))
     # Those beside a failed one have their timeouts: with their results more is known when they are undone.
-    if failed is not None and not under_way:
+    if failed is not None and not work:
         step, state = failed
         if _may_turn(shape, run):
             planner.add(Entry("", "turned", data=f"{step.name}: {state.error}"))
             return None
         planner.add(Entry(step.name, "attention", data=state.error))
         return planner.plan([], None)
+    if failed is not None or late:  # only their ends bring it on
+        return planner.plan(work, None)
     dues = [due for name in shape.steps if (due := planner.run.steps[name].due_us) is not None]
     if run.deadline_us is not None and _is_before_pivot(shape, planner.run):
         dues.append(run.deadline_us)
     return planner.plan(work, min(dues, default=None))
+
+
+def _next_stage(shape: Shape, run: Run) -> tuple[StepShape, ...] | None:
+    """The first of which something is to be done yet."""
+    for stage in shape.stages:
+        for step in stage:
+            if run.steps[step.name].status != "done":
+                return stage
+    return None
 
 
 def _back(planner: _Planner, now_us: int) -> Plan:

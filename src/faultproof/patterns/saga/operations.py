@@ -8,13 +8,15 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from faultproof import bounds
-from faultproof.errors import InvalidInput
+from faultproof.errors import InvalidInput, Repair
 from faultproof.patterns.saga import machine, sql
 from faultproof.patterns.saga.journal import claim_kind, ended_topic, work_topic
 from faultproof.patterns.saga.machine import Entry, Run
 from faultproof.patterns.saga.shape import Shape
+from faultproof.patterns.saga.steps import keepable
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, Wake
+from faultproof.primitives.install import check
 
 STATES = ("running", "compensating", "attention", "completed", "compensated")
 LIST_MAX = 10_000
@@ -42,6 +44,11 @@ class Standing(NamedTuple):
     seq: int
 
 
+def require(database: Database) -> Script[None]:
+    """Nothing, if this release can work on the tables. Raises `SchemaMismatch` if it cannot, or they are not there."""
+    yield from check(database.claims.schema, sql.SCHEMA)
+
+
 def listed(saga: str, state: str | None, limit: int) -> Script[list[sql.Listed]]:
     """Sagas of one state, or all that are not over; the oldest first, those that are over latest first."""
     bounds.count("limit", limit, most=LIST_MAX)
@@ -61,7 +68,7 @@ def stuck(saga: str, older: float, limit: int) -> Script[list[sql.Listed]]:
 
 def history(saga: str, id: str) -> Script[list[HistoryEntry]]:
     """The audit trail of one saga. Raises `InvalidInput` for one that is not there."""
-    yield from standing(saga, id)
+    yield from _row(saga, id)
     return [
         HistoryEntry(e.seq, e.at_us, e.step, e.what, e.attempt, None if e.what == "began" else e.data)
         for e in (yield from sql.entries(saga, [id]))
@@ -69,11 +76,13 @@ def history(saga: str, id: str) -> Script[list[HistoryEntry]]:
 
 
 def standing(saga: str, id: str) -> Script[Standing]:
-    """Where a saga stands, by its own shape. Raises `InvalidInput` for one that is not there."""
-    row = yield from sql.standing(saga, id)
-    if row is None:
-        raise InvalidInput(f"there is no saga {id!r} of {saga!r}")
-    shape = msgspec.json.decode(row.shape, type=Shape)
+    """Where a saga stands, by its own shape. Raises `InvalidInput` for one that is not there, `Repair` for one whose shape
+    cannot be read."""
+    row = yield from _row(saga, id)
+    try:
+        shape = msgspec.json.decode(row.shape, type=Shape)
+    except msgspec.DecodeError as error:
+        raise Repair(f"the shape of saga {id!r} cannot be read ({error}): see to it by hand, and resolve it") from error
     run = machine.begin(shape, row.deadline_us)
     for line in (yield from sql.entries(saga, [id])):
         run = machine.evolve(shape, run, Entry(*line[2:7]))  # type: ignore[arg-type]  # from the journal
@@ -90,21 +99,37 @@ def retry(database: Database, saga: str, id: str) -> Script[None]:
 
 def skip(database: Database, saga: str, id: str, *, result: str | None = None) -> Script[None]:
     """Count the step that could not be done, or undone, as if it had been: somebody has seen to it. `result`: of an action,
-    as JSON. Raises `InvalidInput` unless the saga wants attention because of a step."""
+    as JSON; the step's own type only its application knows. Raises `InvalidInput` unless the saga wants attention because
+    of a step, for what is no JSON, and for a result of an undo, which has none."""
     found = yield from _reopened(saga, id)
     if not found.run.stuck:
         raise InvalidInput(
             f"the saga {id!r} stands still because of no step: retry, adopt or resolve it ({found.run.reason})"
         )
-    yield from _go_on(database, saga, id, found, Entry(found.run.stuck, "skipped", 0, result))
+    step = found.run.stuck
+    if result is not None:
+        if found.run.before != "running":
+            raise InvalidInput(f"the undo of step {step!r} could not be done, and an undo has no result: give none")
+        result = typed_in(result)
+    yield from _go_on(database, saga, id, found, Entry(step, "skipped", 0, result))
+
+
+def typed_in(result: str) -> str:
+    """What somebody says that a step has returned: JSON that it could have. Raises `InvalidInput`, `PayloadTooLarge`."""
+    try:
+        encoded = result.encode()
+        msgspec.json.decode(encoded)  # `format` alone is not as strict
+        return keepable(msgspec.json.format(encoded, indent=-1), "the result")
+    except (UnicodeEncodeError, msgspec.DecodeError, RecursionError) as error:
+        raise InvalidInput(f"the result is no JSON: {error}") from error
 
 
 def resolve(saga: str, id: str, *, outcome: Literal["completed", "compensated"], reason: str) -> Script[None]:
     """End it by hand: somebody has done, or undone, what was left. Raises `InvalidInput` unless it wants attention."""
     if outcome not in ("completed", "compensated"):
         raise InvalidInput(f"a saga ends completed or compensated, got {outcome!r}")
-    found = yield from _reopened(saga, id)
-    yield from sql.write(saga, [sql.NewEntry(id, found.seq + 1, "", outcome, 0, reason, None)])
+    row = yield from _taken_in_hand(saga, id)  # and no more of it than that: its rows may be damaged
+    yield from sql.write(saga, [sql.NewEntry(id, row.seq + 1, "", outcome, 0, reason, None)])
     yield from sql.move(saga, [id], outcome, reason, 1)
     yield Wake(ended_topic(saga))
 
@@ -130,11 +155,23 @@ def reopened(saga: str, id: str) -> Script[Standing]:
 
 
 def _reopened(saga: str, id: str) -> Script[Standing]:
+    yield from _taken_in_hand(saga, id)
+    return (yield from standing(saga, id))
+
+
+def _taken_in_hand(saga: str, id: str) -> Script[sql.Standing]:
     is_ours = (yield from sql.reopen(saga, id)) == 1
-    found = yield from standing(saga, id)
+    row = yield from _row(saga, id)
     if not is_ours:
-        raise InvalidInput(f"the saga {id!r} is {found.run.phase} and wants no attention: nothing was changed")
-    return found
+        raise InvalidInput(f"the saga {id!r} is {row.state} and wants no attention: nothing was changed")
+    return row
+
+
+def _row(saga: str, id: str) -> Script[sql.Standing]:
+    row = yield from sql.standing(saga, id)
+    if row is None:
+        raise InvalidInput(f"there is no saga {id!r} of {saga!r}")
+    return row
 
 
 def _go_on(database: Database, saga: str, id: str, found: Standing, entry: Entry) -> Script[None]:

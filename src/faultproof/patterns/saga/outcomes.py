@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from faultproof import bounds
@@ -103,6 +104,7 @@ class Waiting:
             raise Overloaded(f"{WAITING_MAX} sagas are waited for in this process: come back later", retry_after=1.0)
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._futures.setdefault(id, []).append(future)
+        alarm = self._database.env.clock.alarm(timeout, partial(_give_up, future, id, timeout))
         try:
             if is_fresh:
                 self._here.add(id)
@@ -112,13 +114,9 @@ class Waiting:
                     raise InvalidInput(f"there is no saga {id!r} of {self._saga!r}: start it first")
             if self._watcher is None or self._watcher.done():
                 self._watcher = asyncio.create_task(self._watch(), name=f"faultproof-{self._saga}-wait")
-            async with asyncio.timeout(timeout) as limit:
-                return await future
-        except TimeoutError as late:
-            if not limit.expired():
-                raise
-            raise InProgress(f"the saga {id!r} has not ended within {timeout} s: ask again later") from late
+            return await future
         finally:
+            alarm.cancel()
             waiting = self._futures.get(id, [])
             if future in waiting:
                 waiting.remove(future)
@@ -170,6 +168,11 @@ class Waiting:
         for future in self._futures.get(outcome.id, ()):
             if not future.done():
                 future.set_result(outcome)
+
+
+def _give_up(future: asyncio.Future[Outcome], id: str, timeout: float) -> None:
+    if not future.done():
+        future.set_exception(InProgress(f"the saga {id!r} has not ended within {timeout} s: ask again later"))
 
 
 def _outcome(id: str, state: str, reason: str | None, results: Mapping[str, str]) -> Outcome:

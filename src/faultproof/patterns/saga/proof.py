@@ -11,9 +11,11 @@ import msgspec
 
 from faultproof.errors import Failed, OutcomeUnknown, TryAgain
 from faultproof.patterns.saga import sql as tables
-from faultproof.patterns.saga.driver import Active, Driver
+from faultproof.patterns.saga.active import Active, Attempt
+from faultproof.patterns.saga.driver import Driver
 from faultproof.patterns.saga.journal import Journal, Write
 from faultproof.patterns.saga.machine import Entry, Plan, Run, Work
+from faultproof.patterns.saga.planning import Planner
 from faultproof.patterns.saga.saga import Saga
 from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepContext, StepRetry
 from faultproof.ports.claims import Claim
@@ -176,8 +178,8 @@ class _Run:
     async def _runner(self, process: Process) -> None:
         saga = _saga(process.database(), self._provider, process, self._plant)
         runner = saga.runner(ttl=TTL_S)
-        if self._plant in _BROKEN:
-            runner._driver.__class__ = _BROKEN[self._plant]
+        runner._driver.__class__ = _DRIVERS.get(self._plant, Driver)
+        runner._planner.__class__ = _PLANNERS.get(self._plant, Planner)
         if self._plant == "dropped fence":
             for each in (saga._journal, runner._driver._journal):
                 each.__class__ = _Unfenced
@@ -236,40 +238,30 @@ class _Run:
 # -- planted bugs: what a runner looks like that somebody simplified --------------------------------------------------
 
 
-class _JournalsLate(Driver):
+class _JournalsLate(Planner):
     """The intent to act is journaled with the outcome: two lines in one write."""
 
-    def _write_of(self, active: Active, entries: Sequence[Entry], plan: Plan, now_us: int) -> Write:
-        write = super()._write_of(active, entries, plan, now_us)
+    def write_of(self, active: Active, entries: Sequence[Entry], plan: Plan, now_us: int) -> Write:
+        write = super().write_of(active, entries, plan, now_us)
         held: list[Entry] = getattr(self, "_held", {}).pop(active.id, [])
         late = [entry for entry in entries if entry.what == "began"]
         self.__dict__.setdefault("_held", {})[active.id] = late
         return write._replace(entries=[*held, *(entry for entry in entries if entry.what != "began")])
 
 
-class _NewKeys(Driver):
-    """Each attempt has a key of its own."""
-
-    def _context(self, active: Active, work: Work, until: float) -> StepContext[Any]:
-        context = super()._context(active, work, until)
-        if not work.undo:
-            context.key += f"/{work.attempt}"
-        return context
-
-
-class _ForgetsUnknown(Driver):
+class _ForgetsUnknown(Planner):
     """No answer is taken for "it did not happen"."""
 
-    def _planned(self, run: Run, entries: Sequence[Entry], now_us: int) -> tuple[Plan, list[Entry]]:
+    def planned(self, run: Run, entries: Sequence[Entry], now_us: int) -> tuple[Plan, list[Entry]]:
         known = [e._replace(what="failed") if e.what in ("unknown", "interrupted") else e for e in entries]
-        return super()._planned(run, known, now_us)
+        return super().planned(run, known, now_us)
 
 
-class _UndoesForward(Driver):
+class _UndoesForward(Planner):
     """Undos begin all at once, whatever depends on what."""
 
-    def _planned(self, run: Run, entries: Sequence[Entry], now_us: int) -> tuple[Plan, list[Entry]]:
-        plan, made = super()._planned(run, entries, now_us)
+    def planned(self, run: Run, entries: Sequence[Entry], now_us: int) -> tuple[Plan, list[Entry]]:
+        plan, made = super().planned(run, entries, now_us)
         if plan.run.phase == "compensating" and any(work.step == "reserve" for work in plan.work):
             state = plan.run.steps["charge"]
             if state.status in ("done", "uncertain"):
@@ -280,15 +272,30 @@ class _UndoesForward(Driver):
         return plan, made
 
 
+class _NewKeys(Driver):
+    """Each attempt has a key of its own."""
+
+    def _step_context(self, active: Active, work: Work, until: float) -> StepContext[Any]:
+        context = super()._step_context(active, work, until)
+        if not work.undo:
+            context.key += f"/{work.attempt}"
+        return context
+
+
 class _SplitsLocal(Driver):
     """A local step commits apart from its entry in the journal."""
 
-    async def _perform_local(self, active: Active, work: Work) -> None:
-        step = self._definition.steps[work.step]
+    async def _perform_local(self, active: Active, attempt: Attempt) -> tuple[Write, Plan]:
+        work, step = attempt.work, self._definition.steps[attempt.work.step]
         async with self._database.transaction() as tx:
-            context = self._context(active, work, active.until)
+            context = self._step_context(active, work, active.until)
             await (step.undo(context, None, tx) if work.undo and step.undo else step.action(context, tx))
-        await self.journal(active, [Entry(work.step, "undone" if work.undo else "done", work.attempt, "null")])
+        entry = Entry(work.step, "undone" if work.undo else "done", work.attempt, "null")
+        write, plan = self._planner.next(active, [entry])
+        async with self._database.transaction() as tx:
+            await tx.run(self._journal.guard([active.claim]))
+            await tx.run(self._journal.write([write]))
+        return write, plan
 
 
 class _Unfenced(Journal):
@@ -306,10 +313,9 @@ class _Unfenced(Journal):
             yield from super().write([renumbered])
 
 
-_BROKEN: dict[str | None, type[Driver]] = {
+_DRIVERS: dict[str | None, type[Driver]] = {"new keys": _NewKeys, "split local": _SplitsLocal}
+_PLANNERS: dict[str | None, type[Planner]] = {
     "journals late": _JournalsLate,
-    "new keys": _NewKeys,
-    "split local": _SplitsLocal,
     "forgets the unknown": _ForgetsUnknown,
     "undoes all at once": _UndoesForward,
 }

@@ -28,6 +28,7 @@ class Retention:
         self._stuck = stuck
 
     async def open(self) -> News:
+        await self._database.read(operations.require(self._database))
         return self._database.changed(f"{ended_topic(self._saga)}.never")  # nobody calls: it looks when it is time
 
     async def step(self) -> float:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, overload
 
-import msgspec
-
 from faultproof import bounds
-from faultproof.errors import InvalidInput, PayloadTooLarge
+from faultproof.errors import InvalidInput, TransactionOpen
 from faultproof.patterns.saga import callbacks, operations, pictures, sql
 from faultproof.patterns.saga.calling import ERROR_CHARACTERS_MAX
-from faultproof.patterns.saga.definition import Definition, Stage
+from faultproof.patterns.saga.definition import Definition, Stage, check_id
 from faultproof.patterns.saga.journal import Item, Journal, Start
 from faultproof.patterns.saga.operations import HistoryEntry
 from faultproof.patterns.saga.outcomes import Outcome, Waiting
@@ -26,12 +24,13 @@ from faultproof.ports.database import Database, SyncTx, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.primitives.batcher import BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit
+from faultproof.primitives.group_commit import Outcome as Made
+from faultproof.primitives.install import FirstUse
 from faultproof.primitives.transactions import check_tx
 
 I = TypeVar("I")  # noqa: E741  # input, as in `StepContext`
 R = TypeVar("R")
-
-ID_BYTES_MAX = 200
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +77,12 @@ class Saga(Generic[I]):
         self.definition = Definition(name, version=version, input=input, steps=steps, pivot=pivot)
         self.name = name
         self._journal = Journal(database, name)
+        self._first_use = FirstUse(database.claims.schema, sql.SCHEMA)
         self._waiting = Waiting(database, name)
         self._commit: GroupCommit[Item, Any] = GroupCommit(
-            database, self._journal.commit_all, limits=self._options.batch, name=f"{name}-journal"
+            database, self._commit_all, limits=self._options.batch, name=f"{name}-journal"
         )
+        self._here: list[Runner] = []
         self._owner = f"{database.env.process}:{database.env.ids.new()[-6:]}"
 
     async def install(self) -> None:
@@ -121,6 +122,7 @@ class Saga(Generic[I]):
     async def wait(self, id: str, *, timeout: float = 30.0) -> Outcome:
         """How the saga ended: `Completed`, `Compensated`, or `NeedsAttention`, which a person can change. Raises `InProgress`
         when it has not within `timeout` seconds, `InvalidInput` for one that was never started."""
+        check_id(id)
         return await self._waiting.wait(id, timeout)
 
     def runner(self, *, concurrency: int = 256, ttl: float = 10.0) -> Runner:
@@ -133,6 +135,7 @@ class Saga(Generic[I]):
             self.definition,
             self._commit,
             self._waiting,
+            self._here,
             owner=self._owner,
             ttl=ttl,
             concurrency=concurrency,
@@ -148,26 +151,34 @@ class Saga(Generic[I]):
     async def complete(self, id: str, step: Step[Any, R], token: str, result: R) -> bool:
         """The answer to an asynchronous step; whether it counts. It may come before the action has returned; one that comes
         after another attempt has begun, or after the step was given up, does not count (False). Raises `InvalidInput` for
-        a token that was never given out, or a result of the wrong type."""
+        a token that was never given out, or a result of the wrong type. It commits by itself: `TransactionOpen` inside an
+        open transaction. What is to commit with the answer is written in a local step behind this one."""
+        self._check_step(step)
         return await self._answer(id, step, token, "done", step.encode(result))
 
     async def fail(self, id: str, step: Step[Any, Any], token: str, error: str) -> bool:
         """The answer that it did not happen, and will not. Otherwise like `complete`."""
-        return await self._answer(id, step, token, "failed", str(error).replace("\0", "")[:ERROR_CHARACTERS_MAX])
+        self._check_step(step)
+        return await self._answer(id, step, token, "failed", _short(error))
 
     async def _answer(
         self, id: str, step: Step[Any, Any], token: str, what: Literal["done", "failed"], data: str
     ) -> bool:
-        if self.definition.steps.get(step.name) is not step or step.kind != "asynchronous":
-            raise InvalidInput(f"{step.name!r} is no asynchronous step of {self.name!r}")
-        return await self._database.transact(
-            lambda: callbacks.answer(self._database, self.name, id, step.name, token, what, data)
+        return await self._alone(
+            id, lambda: callbacks.answer(self._database, self.name, id, step.name, token, what, data)
         )
+
+    def _check_step(self, step: object) -> None:
+        name = step.name if isinstance(step, Step) else step
+        known = self.definition.steps.get(str(name))
+        if known is None or known is not step or known.kind != "asynchronous":
+            raise InvalidInput(f"{name!r} is no asynchronous step of {self.name!r}")
 
     # -- for operators --------------------------------------------------------------------------------------------------
 
     async def history(self, id: str) -> list[HistoryEntry]:
         """The audit trail of one saga."""
+        check_id(id)
         return await self._database.read(operations.history(self.name, id))
 
     async def sagas(self, state: str | None = None, *, limit: int = 100) -> list[Listed]:
@@ -180,24 +191,25 @@ class Saga(Generic[I]):
 
     async def retry(self, id: str) -> None:
         """Try again what could not be done, with fresh attempts. Raises `InvalidInput` unless it wants attention."""
-        await self._database.transact(lambda: operations.retry(self._database, self.name, id))
+        await self._alone(id, lambda: operations.retry(self._database, self.name, id))
 
     async def skip(self, id: str, *, result: object = None) -> None:
-        """Count the step that could not be done, or undone, as if it had been. `result`: of an action."""
+        """Count the step that could not be done, or undone, as if it had been. `result`: of an action, of the type that its
+        step returns. Raises `InvalidInput` for one of another type, and unless the saga wants attention because of a step.
+        """
 
         def script() -> Script[None]:
             found = yield from operations.standing(self.name, id)
             step = self.definition.steps.get(found.run.stuck)
-            encoded = step.encode(result) if step is not None and found.run.before == "running" else None
+            is_action = step is not None and found.run.before == "running"
+            encoded = step.encode(result) if step is not None and (is_action or result is not None) else None
             yield from operations.skip(self._database, self.name, id, result=encoded)
 
-        await self._database.transact(script)
+        await self._alone(id, script)
 
     async def resolve(self, id: str, outcome: Literal["completed", "compensated"], *, reason: str) -> None:
         """End it by hand: somebody has done, or undone, what was left."""
-        await self._database.transact(
-            lambda: operations.resolve(self.name, id, outcome=outcome, reason=reason[:ERROR_CHARACTERS_MAX])
-        )
+        await self._alone(id, lambda: operations.resolve(self.name, id, outcome=outcome, reason=_short(reason)))
 
     async def adopt(self, id: str) -> None:
         """Go on with this process's definition, after a change for which the saga was parked. Raises `InvalidInput` if steps
@@ -219,7 +231,7 @@ class Saga(Generic[I]):
             yield from sql.adopt(self.name, id, definition.version, shape.fingerprint, shape.text)
             yield from operations.resume(self._database, self.name, id, found)
 
-        await self._database.transact(script)
+        await self._alone(id, script)
 
     def mermaid(self) -> str:
         """The definition as a mermaid flowchart: actions down, undos back up."""
@@ -227,6 +239,7 @@ class Saga(Generic[I]):
 
     async def picture(self, id: str) -> str:
         """One saga for a terminal: its steps, how far each is, and how long each took."""
+        check_id(id)
         return await self._database.read(pictures.of_one(self.name, id))
 
     async def close(self) -> None:
@@ -240,49 +253,51 @@ class Saga(Generic[I]):
         check_id(id)
         if deadline is not None:
             bounds.seconds("deadline", deadline)
-        try:
-            encoded = msgspec.json.encode(input, order="deterministic")
-            self.definition.decode_input(encoded.decode())
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidInput(f"the input of saga {id!r} cannot be kept as {self.name!r} needs it: {error}") from error
-        if len(encoded) > self._options.input_bytes_max:
-            raise PayloadTooLarge(
-                f"the input of saga {id!r} has {len(encoded)} bytes, the limit is {self._options.input_bytes_max}: pass a "
-                "reference to it",
-                size_bytes=len(encoded),
-                limit_bytes=self._options.input_bytes_max,
-            )
-        if b"\\u0000" in encoded:
-            raise InvalidInput(f"the input of saga {id!r} contains a NUL character, which databases cut or refuse")
+        encoded = self.definition.encode_input(id, input, self._options.input_bytes_max)
         digest = hashlib.sha256(encoded).hexdigest()
         return NewSaga(id, digest, encoded.decode(), None if deadline is None else int(deadline * 1_000_000))
 
     async def _start(self, item: NewSaga) -> bool:
         self._waiting.starting(item.id)  # before: it may have ended when the answer is here
-        is_new = False
+        hold, told, is_new = None, None, False
+        if (runner := next((runner for runner in self._here if runner.has_room), None)) is not None:
+            hold, told = runner.hold(item.id, self.definition.decode_input(item.input), item.deadline_us)
         try:
-            is_new = bool(await self._commit.submit(Start(self.definition, item), weight=len(item.input)))
+            start = Start(self.definition, item, hold)
+            is_new = bool(await self._commit.submit(start, weight=len(item.input), told=told))
         finally:
             if not is_new:
                 self._waiting.not_started(item.id)
         return is_new
 
+    def _commit_all(self, items: Sequence[Item], wait: bool) -> Script[list[Made[Any]]]:
+        yield from self._first_use.check()
+        return (yield from self._journal.commit_all(items, wait))
+
+    async def _alone(self, id: str, work: Callable[[], Script[T]]) -> T:
+        """Commit a decision on a saga. It locks the saga's claim, for which runners wait with all that they have under way:
+        so not for as long as a transaction of the user's may last."""
+        check_id(id)
+        if self._database.in_transaction():
+            raise TransactionOpen(
+                "a transaction is open in this task, and what is decided about a saga commits by itself and takes no `tx=`: "
+                "call it when that transaction has ended, and write what belongs with it in a local step"
+            )
+
+        def script() -> Script[T]:
+            yield from self._first_use.check()
+            return (yield from work())
+
+        return await self._database.transact(script)
+
     def _start_one(self, item: NewSaga) -> Script[bool]:
+        yield from self._first_use.check()
         (outcome,) = yield from self._journal.start([Start(self.definition, item)])
         if isinstance(outcome, Err):
             raise outcome.error
         return bool(getattr(outcome, "value", False))
 
 
-def check_id(id: object) -> None:
-    """Ids are keys in tables, and parts of idempotency keys that travel in headers."""
-    if (
-        not isinstance(id, str)
-        or not id.isprintable()
-        or not id.isascii()
-        or " " in id
-        or not 1 <= len(id.encode()) <= ID_BYTES_MAX
-    ):
-        raise InvalidInput(
-            f"a saga's id is a text of 1 to {ID_BYTES_MAX} printable ASCII characters without spaces, got {id!r}"
-        )
+def _short(text: object) -> str:
+    """What somebody says of a saga, as the journal keeps it."""
+    return str(text).replace("\0", "")[:ERROR_CHARACTERS_MAX]

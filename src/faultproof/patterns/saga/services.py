@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -28,7 +29,8 @@ class Services:
     header, the same in every attempt; a compensation also gets `result` (null if nobody knows whether the action happened)
     and `undone_key`. The answer is a JSON object of up to 262,144 bytes, or nothing. 2xx: done. 4xx: refused, and not tried
     again, but for 408, 409, 425 and 429, which say "later" (with Retry-After in seconds). Anything else, a timeout or a cut
-    connection: unknown. Redirects are not followed, and no proxy is taken from the environment.
+    connection: unknown. Redirects are not followed, cookies not kept, compressed answers not unpacked (some kilobytes
+    would be gigabytes), and no proxy is taken from the environment.
 
     Use it as a context manager, or `close` it.
     """
@@ -44,6 +46,7 @@ class Services:
         self._httpx = httpx
         self._client = httpx.AsyncClient(
             headers=dict(headers or {}),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # or they are kept without a bound
             follow_redirects=False,
             trust_env=False,
             timeout=3_600.0,  # each step has its own around the call, and that one counts
@@ -95,7 +98,12 @@ class Services:
             "results": context.results(),
             **more,
         }
-        headers = {"Idempotency-Key": context.key, "Content-Type": "application/json", "Accept": "application/json"}
+        headers = {
+            b"Idempotency-Key": context.key.encode(),  # as bytes: names may have letters that are not in ASCII
+            b"Content-Type": b"application/json",
+            b"Accept": b"application/json",
+            b"Accept-Encoding": b"identity",
+        }
         try:
             async with self._client.stream("POST", url, content=msgspec.json.encode(body), headers=headers) as answer:
                 return _judged(url, answer, await self._read(answer))
@@ -106,7 +114,7 @@ class Services:
 
     async def _read(self, answer: httpx.Response) -> bytes:
         received = bytearray()
-        async for chunk in answer.aiter_bytes():
+        async for chunk in answer.aiter_raw():
             received += chunk
             if len(received) > RESULT_BYTES_MAX:
                 if answer.is_success:
@@ -143,6 +151,8 @@ def _checked(name: str, url: str) -> str:
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except (ValueError, AttributeError) as error:
         raise InvalidInput(f"the URL of service {name!r} is none: {url!r}") from error
+    if usable and "@" in parts.netloc:
+        raise InvalidInput(f"the URL of service {name!r} has a password in it, which errors would show: give `headers`")
     if not usable or parts.query or parts.fragment or not url.isprintable():
         raise InvalidInput(f"the URL of service {name!r} must be http(s)://host[:port][/path], got {url!r}")
     return url.rstrip("/")

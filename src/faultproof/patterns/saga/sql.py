@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Changed, sql
+from faultproof.ports.script import sql
+from faultproof.ports.statement import Changed
 
 SCHEMA = Schema(
     name="saga",
@@ -259,6 +260,10 @@ def open_sagas(saga: str, state: str, older_us: int, limit: int) -> list[Listed]
        ORDER BY s.ended_us DESC, s.id LIMIT :limit"""
 )
 def ended_sagas(saga: str, state: str, limit: int) -> list[Listed]: ...
+
+
+@sql("SELECT {now}")
+def now() -> int: ...
 
 
 @sql("SELECT DISTINCT saga FROM faultproof_saga ORDER BY saga")

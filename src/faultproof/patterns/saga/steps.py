@@ -262,18 +262,20 @@ class Step(Generic[I, R]):
             self._decoder.decode(encoded)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"the result of step {self.name!r} cannot be kept as JSON: {error}") from error
-        if len(encoded) > RESULT_BYTES_MAX:
-            raise PayloadTooLarge(
-                f"the result of step {self.name!r} has {len(encoded)} bytes, the limit is {RESULT_BYTES_MAX}: return a "
-                "reference to it",
-                size_bytes=len(encoded),
-                limit_bytes=RESULT_BYTES_MAX,
-            )
-        if b"\\u0000" in encoded:
-            raise InvalidInput(
-                f"the result of step {self.name!r} contains a NUL character, which databases cut or refuse"
-            )
-        return encoded.decode()
+        return keepable(encoded, f"the result of step {self.name!r}")
+
+
+def keepable(encoded: bytes, what: str) -> str:
+    """JSON that can be kept as a step's result; errors call it `what`. Raises `PayloadTooLarge` or `InvalidInput`."""
+    if len(encoded) > RESULT_BYTES_MAX:
+        raise PayloadTooLarge(
+            f"{what} has {len(encoded)} bytes, the limit is {RESULT_BYTES_MAX}: return a reference to it",
+            size_bytes=len(encoded),
+            limit_bytes=RESULT_BYTES_MAX,
+        )
+    if b"\\u0000" in encoded:
+        raise InvalidInput(f"{what} contains a NUL character, which databases cut or refuse")
+    return encoded.decode()
 
 
 def _returned(action: Callable[..., Any]) -> Any:

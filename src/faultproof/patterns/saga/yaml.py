@@ -8,6 +8,7 @@ import msgspec
 
 from faultproof import bounds
 from faultproof.errors import InvalidInput, MissingExtra
+from faultproof.patterns.saga.calling import words
 from faultproof.patterns.saga.definition import Stage
 from faultproof.patterns.saga.saga import Saga, SagaOptions
 from faultproof.patterns.saga.services import Services
@@ -91,8 +92,8 @@ def saga_from_yaml(
     )
 
 
-def _parsed(text: str) -> _Definition:
-    if len(text.encode("utf-8", "surrogatepass")) > TEXT_BYTES_MAX:
+def _parsed(text: object) -> _Definition:
+    if not isinstance(text, str) or len(text.encode("utf-8", "surrogatepass")) > TEXT_BYTES_MAX:
         raise InvalidInput(f"a definition is a text of up to {TEXT_BYTES_MAX} bytes")
     if "&" in text or "*" in text:
         # A few lines of anchors can stand for more than a machine has memory, and no definition needs them.
@@ -101,13 +102,13 @@ def _parsed(text: str) -> _Definition:
         return msgspec.yaml.decode(text, type=_Document).saga_definition  # PyYAML's safe loader
     except ImportError as error:
         raise MissingExtra("definitions in YAML need PyYAML: pip install faultproof[saga]") from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidInput(f"the definition cannot be used: {error}") from error
+    except Exception as error:  # PyYAML raises whatever Python raises where it makes numbers, dates and texts of it
+        raise InvalidInput(f"the definition cannot be used: {words(error)}") from error
 
 
 def _mapping(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InvalidInput(f"{where}: a step of a group is a mapping, got {value!r}")
+        raise InvalidInput(f"{where}: a step of a group is a mapping, got {bounds.short(value)}")
     return value
 
 
