@@ -6,8 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from faultproof.shop.mistakes import BREAKAGES
 from tests.cli.executable import faultproof
-from tests.shop.test_runs import CAUGHT_BY, NEVER_WRONG, wrong
+from tests.shop.test_runs import CAUGHT_BY, NEVER_WRONG, often, wrong
 
 
 def run(*args: object, status: int = 0) -> dict[str, Any]:
@@ -35,13 +36,23 @@ def test_shop_holds_while_processes_are_killed_and_its_server_is_restarted() -> 
     assert found["durability"] == "PostgreSQL, synchronous_commit=on, fsync=on"
 
 
-def test_planted_bug_is_caught_on_postgresql(postgres_url: str) -> None:
-    found = run("--db", postgres_url, "--orders", 40, "--kill-every", 0.2, "--break", "no-inbox", status=1)
+@pytest.mark.parametrize("mistake", often(["no-inbox"], BREAKAGES))
+def test_planted_bug_is_caught_on_postgresql(mistake: str, postgres_url: str) -> None:
+    found = run("--db", postgres_url, "--orders", 60, "--kill-every", 0.2, "--break", mistake, status=1)
     assert not found["held"]
-    assert CAUGHT_BY["no-inbox"] in wrong(found)
+    assert CAUGHT_BY[mistake] in wrong(found)
     assert not NEVER_WRONG & wrong(found)
-    assert found["kills"] == found["kills_while_busy"] >= 1
+    assert found["kills"] == found["kills_while_busy"]
+    assert found["kills"] + found["delays"] >= 1
     assert schemas(postgres_url) == ["faultproof_shop"]  # to be looked into
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mistake", BREAKAGES)
+def test_correct_shop_holds_under_the_same_aimed_kills_on_postgresql(mistake: str, postgres_url: str) -> None:
+    found = run("--db", postgres_url, "--orders", 100, "--kill-every", 0.2, "--aim", mistake)
+    assert (found["held"], found["vacuous"], wrong(found)) == (True, None, set())
+    assert found["kills"] + found["delays"] >= 1
 
 
 def test_planted_bug_does_not_show_without_kills_and_nothing_is_left(postgres_url: str) -> None:

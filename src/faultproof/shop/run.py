@@ -33,8 +33,8 @@ T = TypeVar("T")
 _STUCK_S = 20.0
 """Consumers that have not come closer to the end for this long will not."""
 _FEW = 100
-"""Kills go on until so little is left to do: who has been told of his order still waits for it. Not to the very end, where
-they would meet the same few again and again."""
+"""Kills that are not aimed go on until so little is left to do, but no longer than the orders took: who was told that his
+order is taken still waits for it. Not to the very end, where they would meet the same few again and again."""
 _LAST_KILLS_S = 5.0
 _LOOK_S = 0.1
 _CRASHES_AT = (0.25, 0.5, 0.75)
@@ -130,7 +130,10 @@ async def _under_fire(
                 orders_s = time.monotonic() - began
                 if gave_up is None:
                     await crashing
-                    await _until(_drained(shop, status, but_for=_FEW), processes)  # or kills let it get no further
+                    if options.target is None:
+                        with suppress(TimeoutError):  # kills may let it get no further
+                            async with asyncio.timeout(orders_s):
+                                await _until(_drained(shop, status, but_for=_FEW), processes)
                     await _until(_last_kills(options, shop, status), processes)
                     await processes.say(Command("spare"))
                     gave_up = await _until(_drained(shop, status), processes)
