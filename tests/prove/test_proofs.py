@@ -29,6 +29,8 @@ PROOFS = {
     "poison": POISON,
     "saga": SAGA,
 }
+COMPANIONS = ("callbacks", "decisions", "poison")
+"""Second proofs of their rooms: in pairs with `make soak`."""
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 
 HASHES = """
@@ -52,7 +54,7 @@ def test_holds_at_every_point(name: str):
 
 
 @pytest.mark.parametrize(
-    "name", [name if name != "poison" else pytest.param(name, marks=pytest.mark.soak) for name in PROOFS]
+    "name", [name if name not in COMPANIONS else pytest.param(name, marks=pytest.mark.soak) for name in PROOFS]
 )
 def test_holds_at_every_pair_of_crashes(name: str):
     report = explore(PROOFS[name], depth=2, faults=(CRASH,))
