@@ -22,7 +22,7 @@ from faultproof.prove.world import World
 NAME = "undoing"
 TTL_S = 0.5
 LOOK_S = 0.05
-RETRY = StepRetry(attempts=2, base=0.02, cap=0.02)
+RETRY = StepRetry(attempts=1)
 RETRIED, SKIPPED, RESOLVED = "retried", "skipped", "resolved"
 KINDS = (RETRIED, SKIPPED, RESOLVED)
 """What the operator does about each: none of them can be undone until it is mended, or refunded by hand."""
