@@ -53,6 +53,7 @@ class Escrow:
         self._options = options or EscrowOptions()
         self._on_expired = on_expired
         self._first_use = FirstUse(sql.SCHEMA)
+        self._is_closed = False
         self._lanes = Lanes(database, name, self._options, on_expired)
 
     async def install(self) -> None:
@@ -187,6 +188,7 @@ class Escrow:
 
     async def close(self) -> None:
         """Commit what was accepted, and refuse new calls outside transactions."""
+        self._is_closed = True
         await self._lanes.close()
 
     # -- inside ---------------------------------------------------------------------------------------------------------
@@ -198,7 +200,8 @@ class Escrow:
         return tx.run(self._inside(request))
 
     async def _first(self, request: Request) -> Any:
-        await self._database.read(self._first_use.check(), snapshot=False)
+        if not self._is_closed:  # or the lanes say so
+            await self._database.read(self._first_use.check(), snapshot=False)
         return await self._lanes.submit(request)
 
     def _inside(self, request: Request) -> Script[Any]:
