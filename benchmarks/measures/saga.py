@@ -104,8 +104,8 @@ MEASURES = (
     "caller waits for its own."
 )
 NOTES = (
-    "Both sides journal the same: that it was started, and what each step came to. DBOS makes four durable writes for that, ours "
-    "three: that the first step begins commits together with the start. Both have the same number of connections at most.",
+    "Both sides journal the same: that it was started, and what each step came to. DBOS makes four durable writes for that, "
+    "ours three: that the first step begins commits together with the start. Both have as many connections at most.",
     "A saga journals that a step begins before it is made, and has undos; a workflow records that it is done.",
 )
 
