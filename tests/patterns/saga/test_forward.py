@@ -179,6 +179,16 @@ async def test_who_starts_a_saga_goes_on_with_it_and_its_first_step_is_journaled
         assert (elsewhere.calls, shop.counted()["charge"]) == ([], 1)
 
 
+async def test_two_that_start_the_same_saga_at_once_start_it_once_and_it_goes_on(engine: Engine, db: Database) -> None:
+    shop = await opened(engine, db)
+    async with running(shop.saga):
+        await until(lambda: bool(shop.saga._here))
+        starts = [shop.saga.start(id, Order("milk")) for id in ("o-0", "o-1", "o-1", "o-1")]
+        assert sorted(await asyncio.gather(*starts)) == [False, False, True, True]
+        assert isinstance(await shop.saga.wait("o-1", timeout=5.0), fp.Completed)
+        assert shop.counted() == {"charge": 2, "reserve": 2, "ship": 2}
+
+
 async def test_what_a_busy_process_starts_is_left_to_others(engine: Engine, db: Database, connect: Connect) -> None:
     shop, elsewhere = await opened(engine, db), await opened(engine, await connect())
     reached = asyncio.Event()

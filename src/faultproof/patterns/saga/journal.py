@@ -127,11 +127,14 @@ class Journal:
 
     def _hand_out(self, new: Sequence[Start]) -> Script[None]:
         """To whoever holds them from the start, in this process, or to anybody."""
-        begun = {start.row.id: start.hold.begin() for start in new if start.hold is not None}
-        held = {
-            start.row.id: start.hold for start in new if begun.get(start.row.id) is not None and start.hold is not None
-        }
-        if free := sorted({start.row.id for start in new} - held.keys()):
+        first = {start.row.id: start for start in reversed(new)}  # of those with one id, it is the first that is told so
+        held: dict[str, Starter] = {}
+        lines: list[sql.NewEntry] = []
+        for id, start in first.items():
+            if start.hold is not None and (entries := start.hold.begin()) is not None:
+                held[id] = start.hold
+                lines += [sql.NewEntry(id, seq, *entry) for seq, entry in enumerate(entries, 1)]
+        if free := sorted(first.keys() - held.keys()):
             yield from later(self._claims.add(self._kind, free), lambda count: None, refuses=False)
             yield Wake(work_topic(self._saga))
         if not held:
@@ -144,7 +147,6 @@ class Journal:
         owner = next(iter(held.values())).owner  # they are of one process
         ttl_us = max(hold.ttl_us for hold in held.values())
         yield from self._claims.hold(self._kind, owner, sorted(held), ttl_us=ttl_us, held=told)
-        lines = [sql.NewEntry(id, seq, *entry) for id in held for seq, entry in enumerate(begun[id] or (), 1)]
         yield from sql.write(self._saga, lines)
 
     def take(self, asked: Take) -> Script[list[Any]]:
