@@ -127,7 +127,9 @@ class Journal:
 
     def _hand_out(self, new: Sequence[Start]) -> Script[None]:
         """To whoever holds them from the start, in this process, or to anybody."""
-        first = {start.row.id: start for start in reversed(new)}  # of those with one id, it is the first that is told so
+        first = {
+            start.row.id: start for start in reversed(new)
+        }  # of those with one id, it is the first that is told so
         held: dict[str, Starter] = {}
         lines: list[sql.NewEntry] = []
         for id, start in first.items():
