@@ -109,6 +109,11 @@ class Database(Protocol):
         ...
 
     @property
+    def writers(self) -> int:
+        """How many transactions of this process may write at the same time."""
+        ...
+
+    @property
     def durability(self) -> str:
         """The durability in effect, in the engine's own words, for reports."""
         ...

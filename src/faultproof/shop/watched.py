@@ -36,6 +36,10 @@ class Watched:
         return self._inner.env
 
     @property
+    def writers(self) -> int:
+        return self._inner.writers
+
+    @property
     def durability(self) -> str:
         return self._inner.durability
 

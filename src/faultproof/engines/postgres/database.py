@@ -56,6 +56,7 @@ class PostgresDatabase:
         """`first`: see `Connection`."""
         self.env = env
         self.durability = server.durability
+        self.writers = pool.size
         self.claims: ClaimTable = PostgresClaims()
         self.logs = logs
         self._server = server

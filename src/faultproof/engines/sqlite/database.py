@@ -71,6 +71,7 @@ class SqliteDatabase:
     ) -> None:
         self.env = env
         self.durability = durability
+        self.writers = 1
         self.claims: ClaimTable = SqliteClaims()
         self.logs: LogTable = SqliteLog()
         self._writer = writer

@@ -33,14 +33,21 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
+TOGETHER = BatchLimits(overlap=8)
+"""With one writer: as many as there are. The next batch waits behind the one that is being written."""
+BESIDE = BatchLimits(items=32, overlap=8)
+"""With several: while the database writes one batch, this process works on what came of the one before."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SagaOptions:
     """Bounds of a kind of saga."""
 
     input_bytes_max: int = 262_144
     """One encoded input."""
-    batch: BatchLimits = BatchLimits()  # noqa: RUF009  # frozen
-    """For starts outside a transaction of the caller's, and for journaling: they share transactions."""
+    batch: BatchLimits | None = None
+    """For starts outside a transaction of the caller's, and for journaling: they share transactions. None: `TOGETHER`, or
+    `BESIDE` where several transactions may write at the same time."""
 
     def __post_init__(self) -> None:
         bounds.count("input_bytes_max", self.input_bytes_max, least=2, most=2**26)
@@ -79,8 +86,9 @@ class Saga(Generic[I]):
         self._journal = Journal(database, name)
         self._first_use = FirstUse(database.claims.schema, sql.SCHEMA)
         self._waiting = Waiting(database, name)
+        limits = self._options.batch or (BESIDE if database.writers > 1 else TOGETHER)
         self._commit: GroupCommit[Item, Any] = GroupCommit(
-            database, self._commit_all, limits=self._options.batch, name=f"{name}-journal"
+            database, self._commit_all, limits=limits, name=f"{name}-journal"
         )
         self._here: list[Runner] = []
         self._owner = f"{database.env.process}:{database.env.ids.new()[-6:]}"
