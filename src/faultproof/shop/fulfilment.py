@@ -75,6 +75,12 @@ async def _delivered(escrow: Escrow, item: str, quantity: int) -> None:
     await escrow.restock(item, quantity, key=f"first delivery of {item}")
 
 
+class _Done(msgspec.Struct):
+    """What the provider answers when it has done its work."""
+
+    reference: str
+
+
 class Provider:
     """Calls to the provider: one request at a time on each connection, as many connections as calls are under way."""
 
@@ -85,7 +91,7 @@ class Provider:
     async def call(self, path: str, key: str, sent: Callable[[], None], **asked: object) -> str:
         """The provider's reference of the work; `sent` hears when it can no longer be called off.
 
-        Raises `Failed` if it says no, `TryAgain` if it says not now, and `OutcomeUnknown` when no answer came.
+        Raises `Failed` if it says no, `TryAgain` if it says not now, and `OutcomeUnknown` when no answer came, or nonsense.
         """
         connection = self._idle.pop() if self._idle else Connection(self._port)
         try:
@@ -100,11 +106,17 @@ class Provider:
             connection.close()
         else:
             self._idle.append(connection)
-        if got.status >= 500:
-            raise TryAgain(f"{path} answered {got.status}")
-        if got.status != 200:
-            raise Failed(f"{path} answered {got.status}: {got.body.decode(errors='replace')[:200]}")
-        return str(msgspec.json.decode(got.body)["reference"])
+        said = f"{path} answered {got.status}: {got.body[:200].decode(errors='replace')}"
+        if 500 <= got.status < 600:
+            raise TryAgain(said)
+        if 400 <= got.status < 500:
+            raise Failed(said)
+        try:
+            if got.status == 200:
+                return msgspec.json.decode(got.body, type=_Done).reference
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise OutcomeUnknown(f"{said} ({error})") from error
+        raise OutcomeUnknown(said)
 
     def close(self) -> None:
         """Drop all connections."""
