@@ -13,7 +13,7 @@ _SHORT_HOLD_S = 2.5
 """Longer than a call may wait for a lock, as the escrow asks."""
 _EXPIRED_S = 4.0
 """More than a short hold and the second after which it is given back at the latest."""
-_BETWEEN_S = 0.05
+_BETWEEN_S = 0.2
 """Enough for others to buy what somebody has just seen; and the correct shop waits it out with the database locked."""
 _EVERY = 6
 """Of the orders that get as far as shipping, the second of each so many is held up there."""
