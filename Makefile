@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 
 BIN  := $(VENV)/bin
+# Some shells keep Python from storing what it compiled; tests, demo and benchmarks start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 # Called as root (containers) pip would lecture about it; nobody here wants its self-update notice either.
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
