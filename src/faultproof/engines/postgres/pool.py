@@ -73,12 +73,7 @@ class OwnPool:
             self._idle.append((await self._connect(), _now()))
 
     async def take(self) -> Raw:
-        try:
-            # Not `wait_for`: before Python 3.12 it forgets a cancel that comes in the moment of the result.
-            async with asyncio.timeout(self._options.pool_timeout):
-                await self._free.acquire()
-        except TimeoutError as error:
-            raise all_in_use(self._options.pool_max, self._options.pool_timeout) from error
+        await self._wait()
         try:
             if self._closed:
                 raise Closed("the database is closed: connect again")
@@ -92,14 +87,27 @@ class OwnPool:
             self._free.release()
             raise
 
+    async def _wait(self) -> None:
+        """For one that is free."""
+        if not self._free.locked():  # nearly always, and then this does not wait
+            await self._free.acquire()
+            return
+        try:
+            # Not `wait_for`: before Python 3.12 it forgets a cancel that comes in the moment of the result.
+            async with asyncio.timeout(self._options.pool_timeout):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise all_in_use(self._options.pool_max, self._options.pool_timeout) from error
+
     async def replace(self, raw: Raw) -> Raw:
         await raw.close()
         return await self._connect()
 
     def give_back_idle(self, raw: Raw) -> bool:
-        if self._closed or len(self._idle) >= self._options.pool_min or not is_settled(raw):
+        now = _now()
+        if self._closed or self._has_unused(now) or not is_settled(raw):
             return False
-        self._idle.append((raw, _now()))
+        self._idle.append((raw, now))
         self._free.release()
         return True
 
@@ -125,9 +133,13 @@ class OwnPool:
             await raw.close()
 
     async def _close_unused(self) -> None:
-        while len(self._idle) > self._options.pool_min and self._idle[0][1] < _now() - IDLE_S:
+        while self._has_unused(_now()):
             raw, _ = self._idle.popleft()
             await raw.close()
+
+    def _has_unused(self, now: float) -> bool:
+        """One beyond the minimum has been idle for long."""
+        return len(self._idle) > self._options.pool_min and self._idle[0][1] < now - IDLE_S
 
 
 class UsersPool:

@@ -53,7 +53,7 @@ class Checkpointer:
         self._rows_seen = 0
         self._running: asyncio.Task[None] | None = None
 
-    def committed(self, writer: Lane, gate: asyncio.Lock) -> None:
+    def committed(self, writer: Lane, gate: asyncio.Semaphore) -> None:
         """Count a commit; after enough of them, queue a checkpoint for its turn at the gate, like a transaction."""
         self._commits += 1
         if self._commits % 50 == 0 and (self._running is None or self._running.done()):
@@ -87,7 +87,7 @@ class Checkpointer:
                 )
         return found
 
-    async def _run(self, writer: Lane, gate: asyncio.Lock) -> None:
+    async def _run(self, writer: Lane, gate: asyncio.Semaphore) -> None:
         with suppress(FaultproofError):  # busy, failing, or closing: the next one will do it
             async with gate:  # or it would land inside a transaction that a user holds open
                 await writer.call(self._if_due)

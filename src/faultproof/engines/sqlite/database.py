@@ -79,7 +79,7 @@ class SqliteDatabase:
         self._wakeups = wakeups
         self._checkpointer = checkpointer
         self._telling = Telling(self._send)
-        self._gate = asyncio.Lock()  # first come, first served among this process's transactions
+        self._gate = asyncio.Semaphore(1)  # first come, first served among this process's transactions
         self._home = Home()
         self._closed = False
 
@@ -140,6 +140,9 @@ class SqliteDatabase:
 
     async def _turn(self, patience: float) -> None:
         """Acquire the gate: wait, for a while, until the transactions of this process that came before are over."""
+        if not self._gate.locked():  # nobody is before, and this does not wait
+            await self._gate.acquire()
+            return
         try:
             async with asyncio.timeout(patience):
                 await self._gate.acquire()
