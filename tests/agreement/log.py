@@ -11,6 +11,7 @@ from faultproof.ports.log import Cursor, Entry
 from faultproof.ports.script import Script, sql
 from faultproof.ports.statement import Changed
 from tests.agreement.pair import ELAPSE_S, HOUR_US, Operation, coarse, in_one_transaction
+from tests.moving import moving
 
 PARTITIONS = 3
 
@@ -115,7 +116,7 @@ class Log:
         return bool(found.waiting), coarse(found.due_in_us)
 
     def sequence(self, partitions: Sequence[int], limit: int) -> Script[object]:
-        return (yield from self._table.sequence(self._log, partitions, limit=limit))
+        return (yield from moving(self._table, self._log, partitions, limit=limit))
 
     def read(self, cursors: Sequence[Cursor], limit: int) -> Script[object]:
         records = yield from self._table.read(self._log, cursors, limit=limit)

@@ -11,6 +11,7 @@ from faultproof.errors import EventsTrimmed, InvalidInput, SchemaMismatch
 from faultproof.ports.database import Database
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from tests.conformance.engines import WAIT_S, Engine
+from tests.moving import moving
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +39,7 @@ async def append(db: Database, *entries: Entry, log: str = LOG, partitions: int 
 
 
 async def sequence(db: Database, *partitions: int, limit: int = 1_000) -> int:
-    return await db.transact(db.logs.sequence(LOG, partitions or (0, 1, 2), limit=limit))
+    return await db.transact(moving(db.logs, LOG, partitions or (0, 1, 2), limit=limit))
 
 
 async def read(db: Database, *cursors: tuple[int, int], limit: int = 1_000) -> list[Record]:
@@ -207,7 +208,7 @@ async def test_sequencer_moves_at_most_its_limit_and_only_its_partitions(log: Da
 async def test_sequencing_that_is_rolled_back_leaves_everything_in_the_intake(log: Database) -> None:
     async def sequence_and_fail() -> None:
         async with log.transaction() as tx:
-            assert await tx.run(log.logs.sequence(LOG, [0, 1, 2], limit=10)) == 2
+            assert await tx.run(moving(log.logs, LOG, [0, 1, 2], limit=10)) == 2
             raise ChangedMind
 
     await append(log, entry("a"), entry("b"))

@@ -9,6 +9,7 @@ from faultproof.ports.database import Database
 from faultproof.ports.log import Cursor, Entry
 from faultproof.ports.script import Script, sql
 from tests.conformance.engines import WAIT_S
+from tests.moving import moving
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +64,7 @@ async def test_delayed_event_is_sequenced_once_its_time_has_come(db: Database) -
     before = await db.read(now())
     await db.transact(db.logs.append("orders", [Entry(0, "late", None, "T", "{}", None, DELAY_US)], partitions=1))
     async with asyncio.timeout(WAIT_S):
-        while not await db.transact(db.logs.sequence("orders", [0], limit=1)):
+        while not await db.transact(moving(db.logs, "orders", [0], limit=1)):
             due_in_us = (await db.read(db.logs.ready("orders"))).due_in_us
             assert due_in_us is not None
             assert due_in_us <= DELAY_US

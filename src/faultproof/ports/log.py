@@ -8,7 +8,7 @@ out of order; that is how peers lose events.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from faultproof.ports.schema import Schema
@@ -116,8 +116,11 @@ class LogTable(Protocol):
         """Whether there is anything to sequence; one cheap look for all partitions."""
         ...
 
-    def sequence(self, log: str, partitions: Sequence[int], *, limit: int) -> Script[int]:
-        """Move up to `limit` committed events of these partitions into the log; how many. The caller holds their leases."""
+    def sequence(
+        self, log: str, partitions: Sequence[int], *, limit: int, moved: Callable[[int], None]
+    ) -> Script[None]:
+        """Move up to `limit` committed events of these partitions into the log. The caller holds their leases. `moved` is
+        told how many: with the answer to the transaction's next statement, or to its commit."""
         ...
 
     def read(self, log: str, cursors: Sequence[Cursor], *, limit: int) -> Script[list[Record]]:

@@ -11,6 +11,7 @@ from faultproof.engines.postgres.floor import Floor
 from faultproof.engines.postgres.log import PostgresLog
 from faultproof.ports.log import Cursor, Entry
 from faultproof.ports.script import sql
+from tests.moving import moving
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +33,7 @@ async def append(db: PostgresDatabase, *ids: str) -> None:
 
 
 async def sequence(db: PostgresDatabase, *, limit: int = 100) -> int:
-    return await db.transact(db.logs.sequence(LOG, [0, 1], limit=limit))
+    return await db.transact(moving(db.logs, LOG, [0, 1], limit=limit))
 
 
 async def sequenced(db: PostgresDatabase) -> list[str]:
@@ -126,8 +127,8 @@ async def test_what_was_moved_and_rolled_back_is_moved_again(db: PostgresDatabas
 
     async def moved_in_vain() -> None:
         async with db.transaction() as tx:
-            assert await tx.run(db.logs.sequence(LOG, [0, 1], limit=2)) == 2
-            assert await tx.run(db.logs.sequence(LOG, [0, 1], limit=2)) == 2
+            assert await tx.run(moving(db.logs, LOG, [0, 1], limit=2)) == 2
+            assert await tx.run(moving(db.logs, LOG, [0, 1], limit=2)) == 2
             raise ZeroDivisionError
 
     for _ in range(3):
@@ -141,7 +142,7 @@ async def test_partition_that_nobody_sequences_keeps_its_events(db: PostgresData
     for n in range(3):
         entries = [entry(f"a{n}"), entry(f"b{n}")._replace(partition=1)]
         await db.transact(db.logs.append(LOG, entries, partitions=2))
-        assert await db.transact(db.logs.sequence(LOG, [0], limit=100)) == 1
+        assert await db.transact(moving(db.logs, LOG, [0], limit=100)) == 1
     assert await sequence(db) == 3
     records = await db.read(db.logs.read(LOG, [Cursor(1, 0)], limit=10))
     assert [record.id for record in records] == ["b0", "b1", "b2"]

@@ -13,6 +13,7 @@ from faultproof.ports.claims import Claim
 from faultproof.ports.log import Cursor, Entry, Record
 from faultproof.ports.script import Script, sql
 from tests.engines.postgres.conftest import Open
+from tests.moving import moving
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +26,7 @@ def entry(id: str, *, key: str | None = None, partition: int = 0) -> Entry:
 
 
 async def sequence(db: PostgresDatabase, *, limit: int = 1_000) -> int:
-    return await db.transact(db.logs.sequence(LOG, [0, 1], limit=limit))
+    return await db.transact(moving(db.logs, LOG, [0, 1], limit=limit))
 
 
 async def read(db: PostgresDatabase, partition: int = 0, offset: int = 0) -> list[Record]:
@@ -131,8 +132,8 @@ async def test_sequencer_that_waited_sees_what_the_one_before_it_did(
     await db.transact(db.logs.append(LOG, [entry(str(n)) for n in range(6)], partitions=2))
     async with asyncio.timeout(WAIT_S):
         async with db.transaction() as first:
-            assert await first.run(db.logs.sequence(LOG, [0, 1], limit=4)) == 4
-            second = asyncio.create_task(peer.transact(peer.logs.sequence(LOG, [0, 1], limit=4)))
+            assert await first.run(moving(db.logs, LOG, [0, 1], limit=4)) == 4
+            second = asyncio.create_task(peer.transact(moving(peer.logs, LOG, [0, 1], limit=4)))
             await until_waiting(peer)
         assert await second == 2
     assert [(record.offset, record.id) for record in await read(db)] == [(n, str(n)) for n in range(6)]
@@ -147,15 +148,15 @@ async def test_sequencers_of_different_partitions_do_not_wait_for_each_other(
     )
     async with asyncio.timeout(WAIT_S):
         async with db.transaction() as tx:
-            assert await tx.run(db.logs.sequence(LOG, [0], limit=10)) == 2
-            assert await peer.transact(peer.logs.sequence(LOG, [1], limit=10)) == 2
+            assert await tx.run(moving(db.logs, LOG, [0], limit=10)) == 2
+            assert await peer.transact(moving(peer.logs, LOG, [1], limit=10)) == 2
     assert [record.id for record in await read(db, 1)] == ["b", "y"]
 
 
 async def test_reader_sees_all_of_a_sequencing_or_nothing(db: PostgresDatabase, peer: PostgresDatabase) -> None:
     await db.transact(db.logs.append(LOG, [entry("a")], partitions=2))
     async with db.transaction() as tx:
-        await tx.run(db.logs.sequence(LOG, [0], limit=10))
+        await tx.run(moving(db.logs, LOG, [0], limit=10))
         assert await read(peer) == []
         assert (await peer.read(peer.logs.intake(LOG))).events == 1
     assert [record.id for record in await read(peer)] == ["a"]

@@ -10,6 +10,7 @@ from faultproof.ports.database import News
 from faultproof.ports.log import intake_topic
 from faultproof.ports.script import Script, Wake
 from tests.engines.postgres.conftest import Open
+from tests.moving import moving
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +54,7 @@ async def test_raw_commit_is_heard_of_by_who_sequences(db: PostgresDatabase, pos
         assert not await news.wait(0.3)  # it is not committed
         raw.commit()
     await heard(news)
-    assert await db.transact(db.logs.sequence(LOG, [0, 1], limit=10)) == 1
+    assert await db.transact(moving(db.logs, LOG, [0, 1], limit=10)) == 1
     await silent(news)
     news.close()
 

@@ -15,6 +15,7 @@ from faultproof.ports.log import Cursor, Record
 from faultproof.ports.script import Script
 from tests.engines.postgres.conftest import Open
 from tests.engines.postgres.test_interleavings import until_waiting
+from tests.moving import moving
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ async def outbox(connect: Open) -> AsyncIterator[fp.Outbox]:
     await outbox.install()
     for n in range(EVENTS):
         await outbox.publish({"n": n}, key="a", type="Said")
-    await db.transact(db.logs.sequence("outbox", [0], limit=100))
+    await db.transact(moving(db.logs, "outbox", [0], limit=100))
     yield outbox
     await outbox.close()
 

@@ -17,6 +17,7 @@ from faultproof.ports.log import Cursor, Entry
 from faultproof.ports.script import Begin, Commit, Script, Wake, sql
 from faultproof.ports.statement import Changed
 from tests.engines.sqlite.conftest import Open
+from tests.moving import moving
 
 pytestmark = pytest.mark.anyio
 
@@ -280,7 +281,7 @@ async def test_user_s_converters_get_nothing_of_ours(
         ]
         entries = [Entry(n % 2, f"event {n}", "k", "T", "{}", None, 0) for n in range(4)]
         tx.run(db.logs.append("orders", entries, partitions=2))
-        tx.run(db.logs.sequence("orders", [0, 1], limit=10))
+        tx.run(moving(db.logs, "orders", [0, 1], limit=10))
         records = tx.run(db.logs.read("orders", [Cursor(1, 0), Cursor(0, 0)], limit=10))
         assert [(record.partition, record.offset, record.id) for record in records] == [
             (0, 0, "event 0"),

@@ -13,6 +13,7 @@ from faultproof.ports.log import Cursor
 from tests.children import WAIT_S, Python
 from tests.engines.sqlite.conftest import Open
 from tests.fakes import ManualClock
+from tests.moving import moving
 
 pytestmark = pytest.mark.anyio
 
@@ -163,12 +164,12 @@ async def test_row_order_is_commit_order_for_writers_in_several_processes(db: Sq
                     if len(seen) % 7 == 0:  # empty it now and then: an id must not come back
                         async with db.transaction() as tx:
                             look()  # nobody else commits now, so nothing is removed unseen
-                            await tx.run(db.logs.sequence("orders", [0], limit=1_000))
+                            await tx.run(moving(db.logs, "orders", [0], limit=1_000))
                 await written
         look()
     finally:
         eye.close()
-    await db.transact(db.logs.sequence("orders", [0], limit=1_000))
+    await db.transact(moving(db.logs, "orders", [0], limit=1_000))
     expected = sorted(f"{name}{n}" for name in names for n in range(60))
     assert sorted(id for _, id in seen) == expected
     records = await db.read(db.logs.read("orders", [Cursor(0, 0)], limit=1_000))

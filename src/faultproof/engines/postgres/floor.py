@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from faultproof.ports.script import Script, sql
+from faultproof.ports.script import Script, later, sql
 
 LOOK_S = 0.5
 """How often the decided ids are asked for: about as long as it takes to make ten thousand rows dead."""
@@ -55,8 +55,12 @@ class Floor:
             return
         self._looked = time.monotonic()
         # The value first and then who holds the lock, in two statements: the other way round somebody could come between.
-        last = yield from _last()
-        holders = frozenset((yield from _holders()))
+        # What they say counts from the next snapshot on, so nobody waits for it.
+        last = list[int]()
+        yield from later(_last(), last.append, refuses=False)
+        yield from later(_holders(), lambda holders: self._found(last[-1], frozenset(holders)), refuses=False)
+
+    def _found(self, last: int, holders: frozenset[str]) -> None:
         if self._watched is None or not self._watched.holders & holders:
             if self._watched is not None:
                 self._decided = max(self._decided, self._watched.last)

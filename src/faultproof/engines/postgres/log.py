@@ -7,14 +7,14 @@ deletes and writes the same rows by being one statement: "the first n" may be ot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from faultproof.engines.postgres.floor import Floors
 from faultproof.engines.refusals import events_trimmed, no_place, no_such_log, other_partitions
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
 from faultproof.ports.schema import Schema
-from faultproof.ports.script import Script, sql
+from faultproof.ports.script import Script, later, sql
 from faultproof.ports.statement import Changed
 from faultproof.primitives.install import check
 
@@ -310,14 +310,20 @@ class PostgresLog:
     def ready(self, log: str) -> Script[Ready]:
         return (yield from _ready(log, self.floors.of(log).passed))
 
-    def sequence(self, log: str, partitions: Sequence[int], *, limit: int) -> Script[int]:
+    def sequence(
+        self, log: str, partitions: Sequence[int], *, limit: int, moved: Callable[[int], None]
+    ) -> Script[None]:
         floor = self.floors.of(log)
+
+        def answered(one: Moved) -> None:
+            floor.saw(one.lowest, in_transaction=one.transaction)
+            moved(one.events)
+
         yield from floor.look()
         yield from _lock_by_indexes(log, partitions)
         yield from _promote(log, partitions, limit)
-        moved = yield from _move(log, partitions, limit, floor.passed)
-        floor.saw(moved.lowest, in_transaction=moved.transaction)
-        return moved.events
+        # Nothing depends on how many there were, so the commit goes with it: an event waits for one round trip less.
+        yield from later(_move(log, partitions, limit, floor.passed), answered, refuses=False)
 
     def read(self, log: str, cursors: Sequence[Cursor], *, limit: int) -> Script[list[Record]]:
         records = sorted((yield from _read(log, cursors, limit)), key=_place)

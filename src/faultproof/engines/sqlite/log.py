@@ -6,7 +6,7 @@ database, so no event passes through Python. It deletes exactly the rows that it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from faultproof.engines.refusals import events_trimmed, no_place, no_such_log, other_partitions
@@ -218,13 +218,15 @@ class SqliteLog:
         waiting, due_in_us = yield from _ready(log)
         return Ready(bool(waiting), due_in_us)
 
-    def sequence(self, log: str, partitions: Sequence[int], *, limit: int) -> Script[int]:
+    def sequence(
+        self, log: str, partitions: Sequence[int], *, limit: int, moved: Callable[[int], None]
+    ) -> Script[None]:
         yield from _promote(log, partitions, limit)
-        moved = yield from _move(log, partitions, limit)
-        if moved:
+        events = yield from _move(log, partitions, limit)
+        if events:
             yield from _delete_moved(log)
             yield from _advance(log, partitions)
-        return moved
+        moved(events)
 
     def read(self, log: str, cursors: Sequence[Cursor], *, limit: int) -> Script[list[Record]]:
         records = sorted((yield from _read(log, cursors, limit)), key=_place)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from faultproof import bounds
 from faultproof.errors import LeaseLost
 from faultproof.patterns.outbox import operations
@@ -63,20 +65,26 @@ class Sequencer:
                 return max(0.001, min(IDLE_S, wait, self._leases.rest_s()))
         try:
             claims = self._leases.held()
-            moved = await self._database.transact(lambda: self._sequence(claims))
+            moved = list[int]()
+            await self._database.transact(lambda: self._sequence(claims, moved.append))
         except LeaseLost:
             self._leases.doubt()
             raise
         # If that was all, consumers go first; what commits meanwhile ends the pause.
-        return 0.0 if moved >= self._batch else PAUSE_S
+        return 0.0 if moved[-1] >= self._batch else PAUSE_S
 
     async def close(self) -> None:
         await self._leases.close()
 
-    def _sequence(self, claims: list[Claim]) -> Script[int]:
+    def _sequence(self, claims: list[Claim], moved: Callable[[int], None]) -> Script[None]:
         yield from self._database.claims.guard(lease_kind(self._log), claims)
         partitions = [int(claim.id) for claim in claims]
-        moved = yield from self._database.logs.sequence(self._log, partitions, limit=self._batch)
-        if moved:
+        known = list[int]()
+
+        def told(events: int) -> None:
+            known.append(events)
+            moved(events)
+
+        yield from self._database.logs.sequence(self._log, partitions, limit=self._batch, moved=told)
+        if known != [0]:  # something, or not known before the commit
             yield Wake(log_topic(self._log))
-        return moved
