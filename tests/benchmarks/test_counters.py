@@ -1,6 +1,7 @@
 """What operations cost, in numbers that no busy machine changes: a gate against a statement or a round trip too many."""
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -43,6 +44,8 @@ RECORDED = {
         "inserting_and_publishing": Counts(4, 4, 16480),
         "sequencing": Counts(10, 2, 67568),
         "delivering": Counts(12, 5, 4120),
+        "starting": Counts(4, 1, 20600),
+        "reserving": Counts(4, 1, 16480),
         "renewing": Counts(3, 1, 8240),
     },
     "postgresql": {
@@ -50,8 +53,10 @@ RECORDED = {
         "publishing_by_64": Counts(6, 2, 18256),
         "inserting": Counts(3, 2, 176),
         "inserting_and_publishing": Counts(4, 2, 456),
-        "sequencing": Counts(7, 3, 36640),
+        "sequencing": Counts(7, 2, 36640),
         "delivering": Counts(8, 3, 176),
+        "starting": Counts(4, 1, 800),
+        "reserving": Counts(5, 1, 416),
         "renewing": Counts(3, 2, 2176),
     },
 }
@@ -165,6 +170,31 @@ async def delivering(bench: Bench) -> AsyncIterator[tuple[Operation, Operation]]
 
 
 @asynccontextmanager
+async def starting(bench: Bench) -> AsyncIterator[tuple[Operation, Operation]]:
+    """The start of a saga, which somebody else goes on with."""
+    saga = fp.Saga(bench.db, "fulfil", input=str, steps=[fp.Step.remote(_ship, undo=fp.NOTHING_TO_UNDO)])
+    await saga.install()
+    numbers = itertools.count()
+    yield _nothing, lambda: saga.start(f"order-{next(numbers):09}", "milk")
+    await saga.close()
+
+
+async def _ship(context: fp.StepContext[str]) -> str:
+    return context.key
+
+
+@asynccontextmanager
+async def reserving(bench: Bench) -> AsyncIterator[tuple[Operation, Operation]]:
+    """One hold of one item."""
+    escrow = fp.Escrow(bench.db)
+    await escrow.install()
+    await escrow.restock("milk", 1_000, key="delivery")
+    numbers = itertools.count()
+    yield _nothing, lambda: escrow.reserve({"milk": 1}, key=f"order-{next(numbers):09}")
+    await escrow.close()
+
+
+@asynccontextmanager
 async def renewing(bench: Bench) -> AsyncIterator[tuple[Operation, Operation]]:
     """One renewal of eight leases; it happens three times in each lease's time."""
     leases = Leases(bench.db, "work", owner="me", ttl=TTL_S, share=False)
@@ -194,6 +224,8 @@ OPERATIONS: dict[str, Preparing] = {
         inserting_and_publishing,
         sequencing,
         delivering,
+        starting,
+        reserving,
         renewing,
     )
 }

@@ -60,6 +60,29 @@ async def test_the_same_start_again_changes_nothing_and_another_input_is_refused
     assert shop.counted() == {"charge": 1, "reserve": 1, "ship": 1}
 
 
+async def test_of_many_starts_at_once_those_that_were_there_before_hold_no_others_up(
+    engine: Engine, db: Database
+) -> None:
+    shop = await opened(engine, db)
+    async with running(shop.saga, concurrency=4):  # of which none stays taken by a start that was none
+        for round in range(3):
+            await shop.saga.start(f"there-{round}", Order("milk"))
+            starts = [("there", "milk"), ("new-a", "tea"), ("there", "tea"), ("new-b", "rice"), ("new-a", "tea")]
+            answers = await asyncio.gather(
+                *(shop.saga.start(f"{id}-{round}", Order(item)) for id, item in starts), return_exceptions=True
+            )
+            assert [type(answer) if isinstance(answer, Exception) else answer for answer in answers] == [
+                False,
+                True,
+                KeyReused,
+                True,
+                False,
+            ]
+            for id in ("there", "new-a", "new-b"):
+                assert isinstance(await shop.saga.wait(f"{id}-{round}"), fp.Completed)
+    assert shop.counted() == {"charge": 9, "reserve": 9, "ship": 9}
+
+
 async def test_same_id_with_two_inputs_at_once_has_one_winner(engine: Engine, db: Database) -> None:
     shop = await opened(engine, db)
     starts = [shop.saga.start("o-1", Order(item)) for item in ("milk", "tea")]

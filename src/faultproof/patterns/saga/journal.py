@@ -105,6 +105,14 @@ class Journal:
         self._saga = saga
         self._kind = claim_kind(saga)
 
+    def start_new(self, starts: Sequence[Start]) -> Script[list[Outcome[bool]]]:
+        """Start them all, with nothing to wait for before the commit. Ends in `ConstraintViolated` where one is not new."""
+        of = starts[0].definition
+        items = [start.row for start in starts]
+        yield from sql.insert_new(self._saga, of.version, of.shape.fingerprint, of.shape.text, items)
+        yield from self._hand_out(starts)
+        return [Ok(True) for _ in starts]
+
     def start(self, starts: Sequence[Start]) -> Script[list[Outcome[bool]]]:
         """Start those that are new; whether each is, or `KeyReused` for one that was started with another input."""
         items, of = [start.row for start in starts], starts[0].definition
@@ -183,8 +191,9 @@ class Journal:
             if claim.id in rows
         ]
 
-    def commit_all(self, items: Sequence[Item], wait: bool) -> Script[list[Outcome[Any]]]:
-        """For a group commit: what is journaled, started and taken up at the same time shares a transaction."""
+    def commit_all(self, items: Sequence[Item], *, all_new: bool = False) -> Script[list[Outcome[Any]]]:
+        """For a group commit: what is journaled, started and taken up at the same time shares a transaction. `all_new`: as
+        for `start_new`."""
         writes = [item for item in items if isinstance(item, Write)]
         answered: frozenset[str] = frozenset()
         if writes:
@@ -197,7 +206,8 @@ class Journal:
             yield from self.write([write for write in writes if write.id not in answered])
             yield from self._taken_up_again([write.claim for write in writes if write.id in answered])
         starts = [item for item in items if isinstance(item, Start)]
-        started = iter((yield from self.start(starts)) if starts else [])
+        start = self.start_new if all_new else self.start
+        started = iter((yield from start(starts)) if starts else [])
         outcomes: list[Outcome[Any]] = []
         for item in items:
             if isinstance(item, Start):

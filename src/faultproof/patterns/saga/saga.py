@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from faultproof import bounds
-from faultproof.errors import InvalidInput, TransactionOpen
+from faultproof.errors import ConstraintViolated, InvalidInput, LeaseLost, TransactionOpen
 from faultproof.patterns.saga import callbacks, operations, pictures, sql
 from faultproof.patterns.saga.calling import ERROR_CHARACTERS_MAX
 from faultproof.patterns.saga.definition import Definition, Stage, check_id
@@ -53,6 +53,10 @@ class SagaOptions:
         bounds.count("input_bytes_max", self.input_bytes_max, least=2, most=2**26)
 
 
+LOOKING_S = 0.25
+"""After a start of what was there before. Such starts come together: somebody repeats what he has no answer to."""
+
+
 class Saga(Generic[I]):
     """Steps that all happen, or are all undone, across services that share no transaction.
 
@@ -88,8 +92,10 @@ class Saga(Generic[I]):
         self._waiting = Waiting(database, name)
         limits = self._options.batch or (BESIDE if database.writers > 1 else TOGETHER)
         self._commit: GroupCommit[Item, Any] = GroupCommit(
-            database, self._commit_all, limits=limits, name=f"{name}-journal"
+            database, self._commit_all, first=self._all_new, limits=limits, name=f"{name}-journal"
         )
+        self._looking_until = 0.0
+        """Until then it is looked whether what is started was started before."""
         self._here: list[Runner] = []
         self._owner = f"{database.env.process}:{database.env.ids.new()[-6:]}"
 
@@ -278,9 +284,25 @@ class Saga(Generic[I]):
                 self._waiting.not_started(item.id)
         return is_new
 
+    async def _all_new(self, items: Sequence[Item]) -> list[Any] | None:
+        """Where sagas are started: all in one round trip, as long as all of them are new, which they nearly always are."""
+        monotonic = self._database.env.clock.monotonic
+        if not self._first_use.is_over or monotonic() < self._looking_until:
+            return None
+        if not any(isinstance(item, Start) for item in items):
+            return None
+        try:
+            made = await self._database.transact(lambda: self._journal.commit_all(items, all_new=True))
+        except ConstraintViolated:
+            self._looking_until = monotonic() + LOOKING_S
+            return None
+        except LeaseLost:  # of one, and the others go on
+            return None
+        return [one.error if isinstance(one, Err) else getattr(one, "value", None) for one in made]
+
     def _commit_all(self, items: Sequence[Item], wait: bool) -> Script[list[Made[Any]]]:
         yield from self._first_use.check()
-        return (yield from self._journal.commit_all(items, wait))
+        return (yield from self._journal.commit_all(items))
 
     async def _alone(self, id: str, work: Callable[[], Script[T]]) -> T:
         """Commit a decision on a saga. It locks the saga's claim, for which runners wait with all that they have under way:

@@ -153,6 +153,16 @@ class Standing(NamedTuple):
 def insert(saga: str, version: int, fingerprint: str, shape: str, items: Sequence[NewSaga]) -> list[str]: ...
 
 
+# The same where all are taken to be new: a key refuses the transaction if they are not.
+@sql(
+    """INSERT INTO faultproof_saga (saga, id, version, fingerprint, shape, digest, input, state, deadline_us, started_us)
+       SELECT :saga, id, :version, :fingerprint, :shape, digest, input, 'running', {now} + deadline_us, {now}
+       FROM {items} WHERE true ORDER BY id, ordinal""",
+    deferred=True,
+)
+def insert_new(saga: str, version: int, fingerprint: str, shape: str, items: Sequence[NewSaga]) -> None: ...
+
+
 @sql("SELECT id, digest FROM faultproof_saga WHERE saga = :saga AND id IN {ids}")
 def known(saga: str, ids: Sequence[str]) -> list[Known]: ...
 
