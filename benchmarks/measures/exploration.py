@@ -9,7 +9,9 @@ from functools import partial
 
 from benchmarks.model import Aim, Benchmark, Contestant, Figure, Place, Ready
 from faultproof.patterns.batch.proof import BATCH
+from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
+from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
 from faultproof.prove.explore import explore
 from faultproof.prove.faults import CRASH
 from faultproof.prove.proof import Proof
@@ -35,7 +37,16 @@ async def exploring(place: Place, *, proof: Proof) -> AsyncIterator[Ready]:
     yield Ready(measure=measure, settings={"simulated": "SQLite in memory"})
 
 
-PROOFS = {"outbox": OUTBOX, "poison": POISON, "batch": BATCH}
+PROOFS = {
+    "outbox": OUTBOX,
+    "poison": POISON,
+    "batch": BATCH,
+    "saga": SAGA,
+    "callbacks": CALLBACKS,
+    "decisions": DECISIONS,
+    "escrow": ESCROW,
+}
+RATED = ("outbox", "poison", "batch")
 
 EXPLORATION = Benchmark(
     name="exploration",
@@ -55,14 +66,10 @@ EXPLORATION = Benchmark(
         )
         for name, proof in PROOFS.items()
     ),
-    aims=tuple(
-        aim
-        for name in PROOFS
-        for aim in (
-            Aim(figure=ONCE, of=name, at_most=1),
-            Aim(figure=TWICE, of=name, at_most=15),
-            Aim(figure=RATE, of=name, at_least=700),
-        )
+    aims=(
+        *(Aim(figure=ONCE, of=name, at_most=1) for name in PROOFS),
+        *(Aim(figure=TWICE, of=name, at_most=15) for name in PROOFS),
+        *(Aim(figure=RATE, of=name, at_least=700) for name in RATED),
     ),
     rounds=2,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import msgspec
@@ -104,60 +105,68 @@ class _Provider:
             raise TryAgain("not now")
 
 
-def _saga(database: Database, provider: _Provider | None, process: Process | None, plant: str | None) -> Saga[Order]:
-    """The order's saga. Without a provider nothing is called: for whoever only starts it."""
+_AT: ContextVar[tuple[_Provider, Process]] = ContextVar("at")
+"""The provider, and the process that calls it: what an HTTP client would know."""
 
-    async def call(what: str, order: Order, work: Callable[[_Provider], T]) -> T:
-        assert provider is not None
-        assert process is not None
-        return await provider.call(process, what, order, lambda: work(provider))
 
-    async def charge(context: StepContext[Order]) -> str:
-        return await call("charge", context.input, lambda p: p.charge(context.input, context.key))
+async def _call(what: str, order: Order, work: Callable[[_Provider], T]) -> T:
+    provider, process = _AT.get()
+    return await provider.call(process, what, order, lambda: work(provider))
 
-    async def refund(context: StepContext[Order], key: str | None) -> None:
-        await call("refund", context.input, lambda p: p.refund(context.input, context.undone_key or ""))
 
-    async def reserve(context: StepContext[Order], tx: Transaction) -> None:
-        await tx.run(_insert(context.input.id))
+async def _charge(context: StepContext[Order]) -> str:
+    return await _call("charge", context.input, lambda p: p.charge(context.input, context.key))
 
-    async def release(context: StepContext[Order], result: None, tx: Transaction) -> None:
-        await tx.execute("DELETE FROM reserved WHERE order_id = ?", context.input.id)
 
-    async def label(context: StepContext[Order]) -> None:
-        await call("label", context.input, lambda p: p.events.append((context.id, "label")))
+async def _refund(context: StepContext[Order], key: str | None) -> None:
+    await _call("refund", context.input, lambda p: p.refund(context.input, context.undone_key or ""))
 
-    async def pack(context: StepContext[Order]) -> None:
-        await call("pack", context.input, lambda p: p.events.append((context.id, "pack")))
 
-    async def ship(context: StepContext[Order]) -> None:
-        await call("ship", context.input, lambda p: p.ship(context.input))
+async def _reserve(context: StepContext[Order], tx: Transaction) -> None:
+    await tx.run(_insert(context.input.id))
 
-    async def notify(context: StepContext[Order]) -> None:
-        await call("notify", context.input, lambda p: p.notify(context.input, context.attempt))
 
-    pivot = Step.remote(ship, retry=RETRY, undo=NOTHING_TO_UNDO)
-    beside = [
-        Step.remote(label, retry=RETRY, undo=NOTHING_TO_UNDO),
-        Step.remote(pack, retry=RETRY, undo=NOTHING_TO_UNDO),
-    ]
-    return Saga(
-        database,
-        "order",
-        input=Order,
-        steps=[
-            Step.remote(charge, undo=refund, retry=RETRY, undo_retry=RETRY),
-            Step.local(reserve, undo=release, retry=RETRY, undo_retry=RETRY),
-            beside,
-            pivot,
-            Step.remote(notify, retry=StepRetry(attempts=3, base=0.05, cap=0.1), undo=NOTHING_TO_UNDO),
-        ],
-        pivot=None if plant == "compensates after the pivot" else pivot,
-    )
+async def _release(context: StepContext[Order], result: None, tx: Transaction) -> None:
+    await tx.execute("DELETE FROM reserved WHERE order_id = ?", context.input.id)
+
+
+async def _label(context: StepContext[Order]) -> None:
+    await _call("label", context.input, lambda p: p.events.append((context.id, "label")))
+
+
+async def _pack(context: StepContext[Order]) -> None:
+    await _call("pack", context.input, lambda p: p.events.append((context.id, "pack")))
+
+
+async def _ship(context: StepContext[Order]) -> None:
+    await _call("ship", context.input, lambda p: p.ship(context.input))
+
+
+async def _notify(context: StepContext[Order]) -> None:
+    await _call("notify", context.input, lambda p: p.notify(context.input, context.attempt))
+
+
+_PIVOT = Step.remote(_ship, name="ship", retry=RETRY, undo=NOTHING_TO_UNDO)
+_STEPS: list[Step[Any, Any] | list[Step[Any, Any]]] = [
+    Step.remote(_charge, name="charge", undo=_refund, retry=RETRY, undo_retry=RETRY),
+    Step.local(_reserve, name="reserve", undo=_release, retry=RETRY, undo_retry=RETRY),
+    [
+        Step.remote(_label, name="label", retry=RETRY, undo=NOTHING_TO_UNDO),
+        Step.remote(_pack, name="pack", retry=RETRY, undo=NOTHING_TO_UNDO),
+    ],
+    _PIVOT,
+    Step.remote(_notify, name="notify", retry=StepRetry(attempts=3, base=0.05, cap=0.1), undo=NOTHING_TO_UNDO),
+]
+
+
+def _saga(database: Database, plant: str | None = None) -> Saga[Order]:
+    """The order's saga."""
+    pivot = None if plant == "compensates after the pivot" else _PIVOT
+    return Saga(database, "order", input=Order, steps=_STEPS, pivot=pivot)
 
 
 async def _prepare(database: Database) -> None:
-    await _saga(database, None, None, None).install()
+    await _saga(database).install()
     async with database.transaction() as tx:
         await tx.execute("CREATE TABLE reserved (n INTEGER PRIMARY KEY, order_id TEXT NOT NULL)")
 
@@ -174,7 +183,7 @@ class _Run:
         world.spawn("runner", self._runner)
 
     async def _client(self, process: Process) -> None:
-        saga = _saga(process.database(), self._provider, process, self._plant)
+        saga = _saga(process.database(), self._plant)
         orders = [Order(id, kind) for id, kind in ORDERS.items() if id != HELD]
         await asyncio.gather(*(self._start(process, saga, order) for order in orders))
 
@@ -184,7 +193,8 @@ class _Run:
         self._started.add(order.id)
 
     async def _runner(self, process: Process) -> None:
-        saga = _saga(process.database(), self._provider, process, self._plant)
+        _AT.set((self._provider, process))
+        saga = _saga(process.database(), self._plant)
         runner = saga.runner(ttl=TTL_S)
         runner._driver.__class__ = _DRIVERS.get(self._plant, Driver)
         runner._planner.__class__ = _PLANNERS.get(self._plant, Planner)
