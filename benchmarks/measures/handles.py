@@ -107,6 +107,32 @@ async def _psycopg(url: str) -> AsyncIterator[Transactions]:
         yield _Psycopg(raw)
 
 
+class _PsycopgPipelined:
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+
+    async def run(self, number: int, inside: Inside) -> float:
+        async with self._raw.pipeline():
+            await self._raw.execute("INSERT INTO orders (id, item) VALUES (%s, %s)", (number, "milk"))
+            await _done(inside(self._raw))
+            now = time.time()
+            await self._raw.commit()
+        return now
+
+    async def ask(self, query: str) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = await (await self._raw.execute(query.encode())).fetchall()
+        await self._raw.rollback()
+        return rows
+
+
+@asynccontextmanager
+async def _psycopg_pipelined(url: str) -> AsyncIterator[Transactions]:
+    import psycopg
+
+    async with await psycopg.AsyncConnection.connect(url) as raw:
+        yield _PsycopgPipelined(raw)
+
+
 class _PsycopgSync:
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -272,6 +298,12 @@ POSTGRESQL = (
         name="psycopg",
         configured="AsyncConnection, autocommit, `async with transaction()`",
         open=_psycopg,
+        packages=("psycopg",),
+    ),
+    Handle(
+        name="psycopg, in a pipeline",
+        configured="AsyncConnection, `async with pipeline()` around the transaction",
+        open=_psycopg_pipelined,
         packages=("psycopg",),
         adds_at_most=30,
     ),

@@ -83,9 +83,54 @@ async def test_in_pipeline_mode_errors_show_at_the_call_and_the_user_s_own_stay_
     with suppress(psycopg.errors.UniqueViolation), raw.pipeline():
         raw.execute("INSERT INTO orders VALUES (1, 'again')")
         with pytest.raises(psycopg.errors.UniqueViolation):
-            publish(outbox, raw)
+            tx.run(half())
+    raw.rollback()
+
+    def again() -> None:
+        with raw.pipeline():
+            raw.execute("INSERT INTO orders VALUES (1, 'again')")
+            publish(outbox, raw)  # is sent, and skipped by the server
+            raw.commit()
+
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        again()
     raw.rollback()
     assert events(engine) == 2
+
+
+async def test_in_the_users_pipeline_a_publication_travels_with_what_the_user_sends(
+    outbox: faultproof.Outbox, raw: psycopg.Connection[Any], engine: Postgres
+) -> None:
+    publish(outbox, raw)
+    raw.commit()
+
+    def order(number: int, *, publishes: bool) -> None:
+        with raw.pipeline():
+            raw.execute("INSERT INTO orders VALUES (%s, 'apple')", (number,))
+            if publishes:
+                publish(outbox, raw)
+            raw.commit()
+
+    order(1, publishes=False)
+    assert _round_trips(raw, lambda: order(2, publishes=True)) == _round_trips(raw, lambda: order(3, publishes=False))
+    assert (events(engine), items(engine)) == (2, ["apple"] * 3)
+
+
+async def test_in_the_users_asynchronous_pipeline_too(outbox: faultproof.Outbox, place: str, engine: Postgres) -> None:
+    async with await psycopg.AsyncConnection.connect(place) as mine:
+
+        async def order(number: int, item: str) -> None:
+            async with mine.pipeline():
+                await mine.execute("INSERT INTO orders VALUES (%s, %s)", (number, item))
+                await outbox.publish({"n": number}, type="order-placed", key="k", tx=faultproof.join(mine))
+                await mine.commit()
+
+        await order(1, "apple")
+        await order(2, "pear")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            await order(2, "again")
+        await mine.rollback()
+    assert (events(engine), items(engine)) == (2, ["apple", "pear"])
 
 
 async def test_in_a_pipeline_autocommit_is_seen_too(

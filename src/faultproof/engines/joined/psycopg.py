@@ -34,11 +34,16 @@ _rendered: dict[Statement, Rendered] = {}  # bounded: statements are declared at
 
 
 class JoinedPsycopg:
-    """Runs scripts on the user's connection with cursors of our own, so that row and cursor factories do not matter."""
+    """Runs scripts on the user's connection with cursors of our own, so that row and cursor factories do not matter.
+
+    In the user's pipeline a statement whose answer nobody needs travels with what the user sends next, as the user's own do.
+    """
 
     def __init__(self, raw: psycopg.Connection[Any]) -> None:
         self._raw = raw
         self._origin = Origin()
+        self._asks = False
+        """What the user has sent before is not answered yet."""
         _check(raw)
 
     def run(self, script: Script[T], *, single: bool = False) -> T:
@@ -47,8 +52,9 @@ class JoinedPsycopg:
     def run_noting(self, script: Script[T], topics: Topics, *, single: bool) -> T:
         """Like `run`, for whoever knows of the commit: `topics` gets what is to be woken then."""
         self._origin.check()
-        with self._round_trip():  # in pipeline mode: or the status is yesterday's, and an error of the user's ours
-            pass
+        self._asks = _pipelines(self._raw)
+        if self._raw.autocommit:
+            self._settle()
         _check(self._raw)
         return drive(inside(script, topics, single=single), self._execute)
 
@@ -56,16 +62,31 @@ class JoinedPsycopg:
         return self.run(health(), single=True)
 
     def _execute(self, step: Step) -> Answer:
-        answer = NOTHING
+        answer, is_sent = NOTHING, _pipelines(self._raw) and _is_deferred(step)
+        if not is_sent:
+            self._settle()
         for text, values in _commands(step):
             try:
                 cursor = psycopg.Cursor(self._raw, row_factory=tuple_row)
+                if is_sent:
+                    cursor.execute(text, values)
+                    continue
                 with self._round_trip():
                     cursor.execute(text, values)
                 answer = Answer(cursor.fetchall() if cursor.description else (), cursor.rowcount)
             except _REFUSED as error:
+                if is_sent and isinstance(error, psycopg.Error):  # of what was sent before
+                    raise
                 raise _problem(error) from error
         return answer
+
+    def _settle(self) -> None:
+        """In pipeline mode: or the status is yesterday's, and an error of the user's ours."""
+        if self._asks:
+            self._asks = False
+            with self._round_trip():
+                pass
+            _check(self._raw)
 
     def _round_trip(self) -> AbstractContextManager[Any]:
         """What is sent in it is answered when it ends, in pipeline mode too."""
@@ -78,12 +99,14 @@ class JoinedAsyncPsycopg:
     def __init__(self, raw: psycopg.AsyncConnection[Any]) -> None:
         self._raw = raw
         self._origin = Origin()
+        self._asks = False
         _check(raw)
 
     async def run(self, script: Script[T], *, single: bool = False) -> T:
         self._origin.check_loop()
-        async with self._round_trip():
-            pass
+        self._asks = _pipelines(self._raw)
+        if self._raw.autocommit:
+            await self._settle()
         _check(self._raw)
         return await drive_async(inside(script, {}, single=single), self._execute)
 
@@ -91,19 +114,37 @@ class JoinedAsyncPsycopg:
         return await self.run(health(), single=True)
 
     async def _execute(self, step: Step) -> Answer:
-        answer = NOTHING
+        answer, is_sent = NOTHING, _pipelines(self._raw) and _is_deferred(step)
+        if not is_sent:
+            await self._settle()
         for text, values in _commands(step):
             try:
                 cursor = psycopg.AsyncCursor(self._raw, row_factory=tuple_row)
+                if is_sent:
+                    await cursor.execute(text, values)
+                    continue
                 async with self._round_trip():
                     await cursor.execute(text, values)
                 answer = Answer(await cursor.fetchall() if cursor.description else (), cursor.rowcount)
             except _REFUSED as error:
+                if is_sent and isinstance(error, psycopg.Error):  # of what was sent before
+                    raise
                 raise _problem(error) from error
         return answer
 
+    async def _settle(self) -> None:
+        if self._asks:
+            self._asks = False
+            async with self._round_trip():
+                pass
+            _check(self._raw)
+
     def _round_trip(self) -> AbstractAsyncContextManager[Any]:
         return self._raw.pipeline() if _pipelines(self._raw) else nullcontext()
+
+
+def _is_deferred(step: Step) -> bool:
+    return isinstance(step, Call) and step.statement.deferred
 
 
 def _commands(step: Step) -> list[Command]:
