@@ -265,3 +265,18 @@ async def test_a_quicker_way_whose_outcome_is_unknown_is_not_followed_by_the_ord
     with pytest.raises(OutcomeUnknown):
         await within(commit.submit(1))
     assert journal.calls == []
+
+
+async def test_what_fails_in_the_quicker_way_fails_nobody_else(table: Database) -> None:
+    journal = Journal()
+    journal.special[3] = fails(ZeroDivisionError("the third"))
+
+    async def first(items: Sequence[int]) -> list[int] | None:
+        if len(items) > 1:
+            raise ZeroDivisionError("one of them")
+        return None
+
+    commit: GroupCommit[int, int] = GroupCommit(table, journal, first=first)
+    answers = await within(asyncio.gather(*map(commit.submit, range(6)), return_exceptions=True))
+    assert [type(answer) for answer in answers] == [int, int, int, ZeroDivisionError, int, int]
+    assert await written(table) == Counter({0, 1, 2, 4, 5})

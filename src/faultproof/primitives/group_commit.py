@@ -45,7 +45,9 @@ Apply = Callable[[Sequence[T], bool], Script[Sequence[Outcome[R]]]]
 lock is held elsewhere is `Busy` instead of holding the others up."""
 First = Callable[[Sequence[T]], Awaitable[Sequence[R] | None]]
 """`first(items)`: do all of them in some quicker way, and give their results once they are committed; or None, when nothing
-has happened."""
+has happened. An unexpected error means that too: then `apply` finds out whose it is."""
+_OF_THE_DATABASE = (OutcomeUnknown, TryAgain, Repair, Closed)
+"""About it, and not about any one item."""
 
 
 class GroupCommit(Generic[T, R]):
@@ -92,14 +94,21 @@ class GroupCommit(Generic[T, R]):
         await self._batcher.close()
 
     async def _run(self, items: Sequence[T]) -> Sequence[Result[R]]:
-        if self._first is not None and (results := await self._first(items)) is not None:
-            return results
+        if self._first is not None:
+            try:
+                results = await self._first(items)
+            except _OF_THE_DATABASE:
+                raise
+            except Exception:
+                results = None
+            if results is not None:
+                return results
         return await self._commit(items)
 
     async def _commit(self, items: Sequence[T]) -> list[Result[R]]:
         try:
             outcomes = await self._database.transact(lambda: self._counted(items, False))
-        except (OutcomeUnknown, TryAgain, Repair, Closed) as error:  # about the database, not about any one item
+        except _OF_THE_DATABASE as error:
             return [for_each_caller(error) for _ in items]
         except Exception as error:
             if len(items) == 1:

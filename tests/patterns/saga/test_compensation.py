@@ -273,3 +273,13 @@ async def test_a_result_that_cannot_be_kept_fails_the_step_and_undoes_it(engine:
     assert len([line for line in await saga.history("o-1") if line.what == "began"]) == 1, "to repeat it helps nobody"
     assert isinstance(there, fp.Compensated)
     assert "NUL" in there.reason
+
+
+async def test_words_that_no_database_keeps_are_no_obstacle(engine: Engine, db: Database) -> None:
+    """The name of a file that is no UTF-8 has halves of characters in it."""
+    shop = await opened(engine, db)
+    shop.on["charge"] = raising(Failed("no file x\udcff.pdf\0"))
+    async with running(shop.saga):
+        await shop.saga.start("o-1", Order("milk"))
+        outcome = await shop.saga.wait("o-1")
+    assert outcome == fp.Compensated("o-1", "charge: Failed: no file x?.pdf")

@@ -89,4 +89,9 @@ def words(error: BaseException) -> str:
         text = f"{type(error).__name__}: {error}"
     except Exception:  # whatever its class does there
         text = f"{type(error).__name__}: (an error that cannot be put into words)"
-    return text.replace("\0", "")[:ERROR_CHARACTERS_MAX]
+    return storable(text)
+
+
+def storable(text: str) -> str:
+    """What of it a database keeps: no NUL, no half of a character that is two (as files' names may have), and not too much."""
+    return text.replace("\0", "").encode(errors="replace").decode()[:ERROR_CHARACTERS_MAX]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from faultproof import bounds
-from faultproof.errors import ConstraintViolated, InvalidInput, LeaseLost, TransactionOpen
+from faultproof.errors import ConstraintViolated, InvalidInput, TransactionOpen
 from faultproof.patterns.saga import callbacks, operations, pictures, sql
-from faultproof.patterns.saga.calling import ERROR_CHARACTERS_MAX
+from faultproof.patterns.saga.calling import storable
 from faultproof.patterns.saga.definition import Definition, Stage, check_id
 from faultproof.patterns.saga.journal import Item, Journal, Start
 from faultproof.patterns.saga.operations import HistoryEntry
@@ -296,8 +296,6 @@ class Saga(Generic[I]):
         except ConstraintViolated:
             self._looking_until = monotonic() + LOOKING_S
             return None
-        except LeaseLost:  # of one, and the others go on
-            return None
         return [one.error if isinstance(one, Err) else getattr(one, "value", None) for one in made]
 
     def _commit_all(self, items: Sequence[Item], wait: bool) -> Script[list[Made[Any]]]:
@@ -330,4 +328,4 @@ class Saga(Generic[I]):
 
 def _short(text: object) -> str:
     """What somebody says of a saga, as the journal keeps it."""
-    return str(text).replace("\0", "")[:ERROR_CHARACTERS_MAX]
+    return storable(str(text))
