@@ -105,7 +105,7 @@ class OwnPool:
 
     def give_back_idle(self, raw: Raw) -> bool:
         now = _now()
-        if self._closed or self._has_unused(now) or not is_settled(raw):
+        if self._closed or self._has_unused(now, coming=1) or not is_settled(raw):
             return False
         self._idle.append((raw, now))
         self._free.release()
@@ -137,9 +137,10 @@ class OwnPool:
             raw, _ = self._idle.popleft()
             await raw.close()
 
-    def _has_unused(self, now: float) -> bool:
-        """One beyond the minimum has been idle for long."""
-        return len(self._idle) > self._options.pool_min and self._idle[0][1] < now - IDLE_S
+    def _has_unused(self, now: float, *, coming: int = 0) -> bool:
+        """One beyond the minimum, with those that come back just now, has been idle for long."""
+        too_many = len(self._idle) + coming > self._options.pool_min
+        return too_many and bool(self._idle) and self._idle[0][1] < now - IDLE_S
 
 
 class UsersPool:

@@ -79,7 +79,7 @@ class SqliteDatabase:
         self._wakeups = wakeups
         self._checkpointer = checkpointer
         self._telling = Telling(self._send)
-        self._gate = asyncio.Semaphore(1)  # first come, first served among this process's transactions
+        self._gate = asyncio.BoundedSemaphore(1)  # first come, first served among this process's transactions
         self._home = Home()
         self._closed = False
 
