@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 import faultproof
 from faultproof.errors import Closed, ConstraintViolated, InvalidInput, Misuse, NoTransaction
 from faultproof.ports.database import Database
+from faultproof.ports.script import Script, sql
 from tests.conformance.engines import Postgres
 from tests.joining.test_transactions import events, half, insert, items
 
@@ -114,6 +115,28 @@ async def test_in_the_users_pipeline_a_publication_travels_with_what_the_user_se
     order(1, publishes=False)
     assert _round_trips(raw, lambda: order(2, publishes=True)) == _round_trips(raw, lambda: order(3, publishes=False))
     assert (events(engine), items(engine)) == (2, ["apple"] * 3)
+
+
+@sql("INSERT INTO orders (id, item) VALUES (:id, :item)", deferred=True)
+def insert_later(id: int, item: str) -> None: ...
+
+
+def twice() -> Script[None]:
+    yield from insert_later(2, "two")
+    yield from insert_later(1, "again")
+
+
+async def test_in_the_users_pipeline_what_has_a_savepoint_is_undone_alone(
+    outbox: faultproof.Outbox, raw: psycopg.Connection[Any], engine: Postgres
+) -> None:
+    tx = faultproof.join(raw)
+    with raw.pipeline():
+        raw.execute("INSERT INTO orders VALUES (1, 'apple')")
+        with pytest.raises(ConstraintViolated):
+            tx.run(twice())
+        publish(outbox, raw)
+        raw.commit()
+    assert (events(engine), items(engine)) == (1, ["apple"])
 
 
 async def test_in_the_users_asynchronous_pipeline_too(outbox: faultproof.Outbox, place: str, engine: Postgres) -> None:

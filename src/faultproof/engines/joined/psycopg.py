@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -56,13 +57,13 @@ class JoinedPsycopg:
         if self._raw.autocommit:
             self._settle()
         _check(self._raw)
-        return drive(inside(script, topics, single=single), self._execute)
+        return drive(inside(script, topics, single=single), partial(self._execute, single))
 
     def health(self) -> Health:
         return self.run(health(), single=True)
 
-    def _execute(self, step: Step) -> Answer:
-        answer, is_sent = NOTHING, _pipelines(self._raw) and _is_deferred(step)
+    def _execute(self, single: bool, step: Step) -> Answer:
+        answer, is_sent = NOTHING, single and _travels(self._raw, step)
         if not is_sent:
             self._settle()
         for text, values in _commands(step):
@@ -75,7 +76,7 @@ class JoinedPsycopg:
                     cursor.execute(text, values)
                 answer = Answer(cursor.fetchall() if cursor.description else (), cursor.rowcount)
             except _REFUSED as error:
-                if is_sent and isinstance(error, psycopg.Error):  # of what was sent before
+                if self._asks and isinstance(error, psycopg.Error) and not self._raw.closed:  # of what was sent before
                     raise
                 raise _problem(error) from error
         return answer
@@ -108,13 +109,13 @@ class JoinedAsyncPsycopg:
         if self._raw.autocommit:
             await self._settle()
         _check(self._raw)
-        return await drive_async(inside(script, {}, single=single), self._execute)
+        return await drive_async(inside(script, {}, single=single), partial(self._execute, single))
 
     async def health(self) -> Health:
         return await self.run(health(), single=True)
 
-    async def _execute(self, step: Step) -> Answer:
-        answer, is_sent = NOTHING, _pipelines(self._raw) and _is_deferred(step)
+    async def _execute(self, single: bool, step: Step) -> Answer:
+        answer, is_sent = NOTHING, single and _travels(self._raw, step)
         if not is_sent:
             await self._settle()
         for text, values in _commands(step):
@@ -127,7 +128,7 @@ class JoinedAsyncPsycopg:
                     await cursor.execute(text, values)
                 answer = Answer(await cursor.fetchall() if cursor.description else (), cursor.rowcount)
             except _REFUSED as error:
-                if is_sent and isinstance(error, psycopg.Error):  # of what was sent before
+                if self._asks and isinstance(error, psycopg.Error) and not self._raw.closed:  # of what was sent before
                     raise
                 raise _problem(error) from error
         return answer
@@ -143,8 +144,10 @@ class JoinedAsyncPsycopg:
         return self._raw.pipeline() if _pipelines(self._raw) else nullcontext()
 
 
-def _is_deferred(step: Step) -> bool:
-    return isinstance(step, Call) and step.statement.deferred
+def _travels(raw: AnyConnection, step: Step) -> bool:
+    """Whether it is sent with what the user sends next. Not in autocommit mode, where nothing might hold it together with
+    that; and not behind a savepoint of ours, which is to undo it alone."""
+    return _pipelines(raw) and not raw.autocommit and isinstance(step, Call) and step.statement.deferred
 
 
 def _commands(step: Step) -> list[Command]:
