@@ -55,7 +55,7 @@ RECORDED = {
         "inserting_and_publishing": Counts(4, 2, 456),
         "sequencing": Counts(7, 2, 36640),
         "delivering": Counts(8, 3, 176),
-        "starting": Counts(4, 1, 800),
+        "starting": Counts(5, 1, 800),
         "reserving": Counts(5, 1, 416),
         "renewing": Counts(3, 2, 2176),
     },

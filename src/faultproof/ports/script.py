@@ -80,6 +80,8 @@ class Wake(NamedTuple):
     """A step without I/O: once the transaction has committed, wake who waits for `topic`."""
 
     topic: str
+    when: Callable[[], bool] | None = None
+    """Asked then whether there is news, because it hangs on an answer that came with the commit. None: there is."""
 
 
 class Patience(NamedTuple):
@@ -90,6 +92,14 @@ class Patience(NamedTuple):
     """
 
     seconds: float
+
+
+class ByIndexes(NamedTuple):
+    """From here to the end of the transaction, tables are looked into by their indexes: they may be nearly empty now, and full
+    in a moment, and a planner that has seen them empty would read all of them each time.
+
+    Like `Patience` it means nothing where there is no such planner, and nothing inside a user's transaction.
+    """
 
 
 class Begin(NamedTuple):
@@ -118,7 +128,9 @@ class RollbackTo(NamedTuple):
     """Undo the part since the last `Savepoint`. Like `Rollback`, it never fails visibly."""
 
 
-Step: TypeAlias = Call | Later | Wake | Patience | Begin | Commit | Rollback | Savepoint | Release | RollbackTo
+Step: TypeAlias = (
+    Call | Later | Wake | Patience | ByIndexes | Begin | Commit | Rollback | Savepoint | Release | RollbackTo
+)
 Script: TypeAlias = Generator[Step, Answer, T]
 Runnable: TypeAlias = Script[T] | Callable[[], Script[T]]
 """What a `Database` runs in a transaction of its own: a script, or a function that makes it. The function may be called

@@ -7,7 +7,7 @@ import os
 from typing import TypeVar
 
 from faultproof.errors import InvalidInput, Misuse, UsedAfterFork
-from faultproof.ports.script import Begin, Commit, Later, Patience, Rollback, Script, Wake, atomic
+from faultproof.ports.script import Begin, ByIndexes, Commit, Later, Patience, Rollback, Script, Wake, atomic
 from faultproof.ports.statement import NOTHING
 
 T = TypeVar("T")
@@ -32,9 +32,10 @@ def inside(script: Script[T], topics: Topics, *, single: bool) -> Script[T]:
                 if isinstance(step, (Begin, Commit, Rollback)):
                     raise InvalidInput("a script that ends transactions cannot be run inside the user's")
                 if isinstance(step, Wake):
-                    topics[step.topic] = None
+                    if step.when is None or step.when():  # every answer is waited for here
+                        topics[step.topic] = None
                     answer = NOTHING
-                elif isinstance(step, Patience):
+                elif isinstance(step, (Patience, ByIndexes)):
                     answer = NOTHING
                 elif isinstance(step, Later):
                     step.check((yield step.call))

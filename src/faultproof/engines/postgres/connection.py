@@ -12,6 +12,7 @@ from faultproof.engines.postgres.wire import Command, CommandFailed, Raw, is_idl
 from faultproof.errors import InvalidInput, NoTransaction, OutcomeUnknown
 from faultproof.ports.script import (
     Begin,
+    ByIndexes,
     Call,
     Commit,
     Later,
@@ -35,6 +36,8 @@ _BEGIN = {
     True: Command(b"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", prepare=True),
     False: Command(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=True),
 }
+# Before version 18 what is off merely costs very much, and that would have some statements compiled each time.
+_BY_INDEXES = Command(b"SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)", prepare=True)
 _COMMIT = Command(b"COMMIT", prepare=True)
 _ROLLBACK = Command(b"ROLLBACK", prepare=True)
 _rendered: dict[Statement, Numbered] = {}  # bounded: statements are declared at import, never made
@@ -56,7 +59,7 @@ class Connection:
         self._replace = replace
         self._prepare = prepare
         self._first = first
-        self._woken: dict[str, None] = {}  # bounded: topics of one transaction; a dict keeps their order
+        self._woken: dict[Wake, None] = {}  # bounded: topics of one transaction; a dict keeps their order
         self._queue: list[Command] = []
         self._savepoints: list[int | None] = []  # where in the queue each open one stands; None: it has been sent
         self._begun = False  # from the BEGIN, sent or not, to the COMMIT
@@ -87,9 +90,11 @@ class Connection:
             case Later():
                 return await self._later(step)
             case Wake():
-                self._woken[step.topic] = None
+                self._woken[step] = None
             case Patience():
                 self._queue.append(Command(b"SET LOCAL lock_timeout = %d" % max(1, int(step.seconds * 1_000))))
+            case ByIndexes():
+                self._queue.append(_BY_INDEXES)
             case Begin():
                 self._begin(step)
             case Commit():
@@ -161,7 +166,8 @@ class Connection:
                 await self._flush(self._queue.pop())
             await self._flush(_COMMIT)
         self._begun = self._sent = False
-        return Answer([(topic,) for topic in self._woken], 0)
+        topics = dict.fromkeys(wake.topic for wake in self._woken if wake.when is None or wake.when())
+        return Answer([(topic,) for topic in topics], 0)
 
     async def _rollback(self) -> None:
         self._queue.clear()

@@ -44,7 +44,8 @@ class Floor:
     def __init__(self) -> None:
         self.passed = 0
         """Up to here nothing is left, and nothing will come."""
-        self._decided = 0
+        self.decided = 0
+        """Up to here every id is committed or lost."""
         self._watched: _Watched | None = None
         self._looked = -LOOK_S
         self._transaction = ""
@@ -63,16 +64,16 @@ class Floor:
     def _found(self, last: int, holders: frozenset[str]) -> None:
         if self._watched is None or not self._watched.holders & holders:
             if self._watched is not None:
-                self._decided = max(self._decided, self._watched.last)
+                self.decided = max(self.decided, self._watched.last)
             self._watched = _Watched(last, holders)
         if not holders:
-            self._decided = max(self._decided, last)
+            self.decided = max(self.decided, last)
 
-    def saw(self, lowest: int | None, *, in_transaction: str) -> None:
-        """A snapshot after `look` had nothing between the floor and `lowest` (None: nothing at all)."""
+    def saw(self, lowest: int | None, *, decided: int, in_transaction: str) -> None:
+        """A snapshot had nothing between the floor and `lowest` (None: nothing at all). `decided`: as it was before that."""
         # A second time in one transaction it has not what this transaction itself has moved, and may yet roll back.
         if in_transaction != self._transaction:
-            self.passed = max(self.passed, min(self._decided, self._decided if lowest is None else lowest - 1))
+            self.passed = max(self.passed, min(decided, decided if lowest is None else lowest - 1))
         self._transaction = in_transaction
 
 

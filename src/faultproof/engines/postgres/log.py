@@ -315,8 +315,10 @@ class PostgresLog:
     ) -> Script[None]:
         floor = self.floors.of(log)
 
+        decided = floor.decided  # before its snapshot: another sequencer in this process may learn of more meanwhile
+
         def answered(one: Moved) -> None:
-            floor.saw(one.lowest, in_transaction=one.transaction)
+            floor.saw(one.lowest, decided=decided, in_transaction=one.transaction)
             moved(one.events)
 
         yield from floor.look()

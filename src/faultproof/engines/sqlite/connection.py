@@ -23,7 +23,19 @@ from faultproof.errors import (
     TryAgain,
     UsedAfterFork,
 )
-from faultproof.ports.script import Begin, Call, Commit, Later, Patience, Rollback, RollbackTo, Savepoint, Step, Wake
+from faultproof.ports.script import (
+    Begin,
+    ByIndexes,
+    Call,
+    Commit,
+    Later,
+    Patience,
+    Rollback,
+    RollbackTo,
+    Savepoint,
+    Step,
+    Wake,
+)
 from faultproof.ports.statement import NOTHING, Answer, Statement
 
 Synchronous = Literal["full", "normal"]
@@ -78,7 +90,8 @@ class Connection:
         if type(step) is Call:
             return self._call(step)
         if type(step) is Wake:
-            self._woken[step.topic] = None
+            if step.when is None or step.when():  # what it hangs on is known already
+                self._woken[step.topic] = None
             return NOTHING
         if type(step) is Begin:
             return self._begin(step)
@@ -88,7 +101,7 @@ class Connection:
             return self._commit()
         if type(step) is Rollback:
             return self._rollback()
-        if type(step) is Patience:
+        if type(step) is Patience or type(step) is ByIndexes:
             return NOTHING
         return self._part(step)
 

@@ -79,12 +79,11 @@ class Sequencer:
     def _sequence(self, claims: list[Claim], moved: Callable[[int], None]) -> Script[None]:
         yield from self._database.claims.guard(lease_kind(self._log), claims)
         partitions = [int(claim.id) for claim in claims]
-        known = list[int]()
+        events = list[int]()
 
-        def told(events: int) -> None:
-            known.append(events)
-            moved(events)
+        def told(count: int) -> None:
+            events.append(count)
+            moved(count)
 
         yield from self._database.logs.sequence(self._log, partitions, limit=self._batch, moved=told)
-        if known != [0]:  # something, or not known before the commit
-            yield Wake(log_topic(self._log))
+        yield Wake(log_topic(self._log), when=lambda: events != [0])

@@ -11,7 +11,7 @@ from faultproof.patterns.saga.definition import Definition
 from faultproof.patterns.saga.machine import OVER, Entry, Run
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database
-from faultproof.ports.script import Script, Wake, later
+from faultproof.ports.script import ByIndexes, Script, Wake, later
 from faultproof.primitives.group_commit import Err, Ok, Outcome
 
 
@@ -196,6 +196,7 @@ class Journal:
         for `start_new`."""
         writes = [item for item in items if isinstance(item, Write)]
         answered: frozenset[str] = frozenset()
+        yield ByIndexes()  # claims come and go
         if writes:
             asked = _asked(writes)
             # To finish a claim is a guard as well.

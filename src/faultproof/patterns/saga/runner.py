@@ -19,6 +19,7 @@ from faultproof.patterns.saga.outcomes import Waiting
 from faultproof.patterns.saga.planning import Planner
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database, News
+from faultproof.ports.script import ByIndexes, Script
 from faultproof.primitives.group_commit import GroupCommit
 from faultproof.signals import LOOP_LAG, LOOP_RESTART, STUCK
 
@@ -222,6 +223,10 @@ class Runner:
                 lambda: self._database.claims.release(self._kind, [active.claim], delay_us=int(GIVE_BACK_S * 1_000_000))
             )
 
+    def _renew(self, claims: Sequence[Claim]) -> Script[list[Claim]]:
+        yield ByIndexes()
+        return (yield from self._database.claims.renew(self._kind, claims, ttl_us=int(self._ttl * 1_000_000)))
+
     async def _keep(self) -> None:
         """Renew what is under way, three times in a lease."""
         now = self._database.env.clock.monotonic()
@@ -233,9 +238,7 @@ class Runner:
         if lapsed > 0:
             self._database.env.signals.emit(LOOP_LAG, lapsed, kind=self._kind)
         claims = [active.claim for active in wanted]
-        renewed = await self._database.transact(
-            lambda: self._database.claims.renew(self._kind, claims, ttl_us=int(self._ttl * 1_000_000))
-        )
+        renewed = await self._database.transact(lambda: self._renew(claims))
         ours = {claim.id: claim.token for claim in renewed}
         for active in wanted:
             if ours.get(active.id) == active.claim.token:
