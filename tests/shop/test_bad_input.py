@@ -58,6 +58,13 @@ def test_arguments_that_cannot_be_meant(args: list[str], said: str, refused: Ref
     assert said in refused("--orders", "5", *args)
 
 
+def test_postgresql_without_its_driver(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `make demo`, which installs no more than the demonstration needs."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    said = refused("--orders", "5", "--db", "postgresql://127.0.0.1:1/shop")
+    assert said == "PostgreSQL needs its driver: pip install faultproof[postgres]"
+
+
 @pytest.mark.parametrize("args", [["--workers", "two"], ["--break", "everything"], ["--synchronous", "off"]])
 def test_usage_errors(args: list[str]) -> None:
     got = faultproof("shop", *args, status=2)

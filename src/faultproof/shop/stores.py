@@ -98,9 +98,9 @@ class PostgresStore:
 
     def make(self) -> None:
         """Raises `InvalidInput` if the schema is there already, whoever made it."""
-        import psycopg
-
         with _connected(self.url) as connection:
+            import psycopg  # which is installed, or there would be no connection
+
             try:
                 connection.execute("CREATE SCHEMA faultproof_shop")
             except psycopg.errors.DuplicateSchema as error:
