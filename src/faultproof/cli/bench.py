@@ -25,7 +25,7 @@ _TERMINATED = 128 + signal.SIGTERM
 
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME…]", help="drain, drain-postgresql …; all (ten minutes).")
+        list[str] | None, typer.Argument(metavar="[NAME…]", help="drain, drain-postgresql …; all (16 minutes).")
     ] = None,
     engine: Annotated[
         str | None,
