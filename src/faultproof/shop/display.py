@@ -83,7 +83,7 @@ def words(verdict: Verdict) -> list[str]:
     planted = f"; planted bug: {verdict.planted}" if verdict.planted else ""
     return [
         "",
-        f"{verdict.accepted:,} orders in {verdict.seconds:.1f} s ({verdict.orders_per_second:.0f}/s); "
+        f"{verdict.accepted:,} orders answered, {verdict.orders_per_second:.0f}/s; {verdict.seconds:.1f} s in all; "
         f"{verdict.retries:,} retries; seed {verdict.seed}{planted}",
         f"{verdict.fulfilled:,} orders fulfilled, {verdict.compensated:,} undone; of the provider's {verdict.answers:,} "
         f"answers {verdict.answers_lost:,} were lost",

@@ -69,6 +69,7 @@ async def test_resolve_ends_it_by_hand_and_calls_nobody(engine: Engine, db: Data
     assert await shop.saga.stuck(older=0) == []
     last = (await shop.saga.history("o-1"))[-1]
     assert (last.what, last.data) == ("compensated", "refunded in the bank's own form")
+    assert (await shop.saga.picture("o-1")).startswith("fulfil o-1: compensated (refunded in the bank's own form)\n")
 
 
 @pytest.mark.parametrize("decision", ["retry", "skip", "resolve", "adopt"])
@@ -147,8 +148,9 @@ async def test_a_pivot_that_refuses_is_undone_before_it_and_one_that_stays_unkno
         assert isinstance(outcome, fp.Compensated)
         assert undone == ["charge"]
     else:
-        assert isinstance(outcome, fp.NeedsAttention)
+        assert outcome == fp.NeedsAttention("o-1", "nobody knows whether it happened: ConnectionError: cut")
         assert undone == []
+        assert "? ship    uncertain" in await saga.picture("o-1")
 
 
 async def test_what_has_been_quiet_for_long_is_stuck_and_what_is_young_is_not(engine: Engine, db: Database) -> None:

@@ -146,9 +146,11 @@ def evolve(shape: Shape, run: Run, entry: Entry) -> Run:
         case "resumed":
             return run._replace(phase=run.before, reason=run.turned)
         case "completed":
-            return run._replace(phase="completed")
+            return run._replace(
+                phase="completed", reason=entry.data or run.reason
+            )  # a person's, who has ended it by hand
         case "compensated":
-            return run._replace(phase="compensated")
+            return run._replace(phase="compensated", reason=entry.data or run.reason)
         case _:
             return run
 
@@ -298,7 +300,8 @@ def _forward(planner: _Planner, now_us: int) -> Plan | None:
         if _may_turn(shape, run):
             planner.add(Entry("", "turned", data=f"{step.name}: {state.error}"))
             return None
-        planner.add(Entry(step.name, "attention", data=state.error))
+        unsure = "nobody knows whether it happened: " if state.maybe else ""
+        planner.add(Entry(step.name, "attention", data=f"{unsure}{state.error}"))
         return planner.plan([], None)
     if failed is not None or late:  # only their ends bring it on
         return planner.plan(work, None)

@@ -57,6 +57,8 @@ def of_one(saga: str, id: str) -> Script[str]:
             tries = f"attempt {state.attempt}" if state.attempt > 1 else ""
             pivot = "pivot" if step.name == found.shape.pivot else ""
             error = state.error or ""
-            facts = "  ".join(fact for fact in (state.status, tries, took, pivot, error) if fact)
-            lines.append(f"  {number} {_MARKS[state.status]} {step.name:<{width}}  {facts}".rstrip())
+            # Given up, and perhaps it has happened: that is another thing to see to than one that has not.
+            status = "uncertain" if state.status == "failed" and state.maybe else state.status
+            facts = "  ".join(fact for fact in (status, tries, took, pivot, error) if fact)
+            lines.append(f"  {number} {_MARKS[status]} {step.name:<{width}}  {facts}".rstrip())
     return "\n".join(lines)
