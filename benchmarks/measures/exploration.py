@@ -12,9 +12,9 @@ from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
 from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
-from faultproof.prove.explore import explore
-from faultproof.prove.faults import CRASH
 from faultproof.prove.proof import Proof
+from faultproof.prove.simulated.explore import explore
+from faultproof.prove.simulated.faults import CRASH
 
 ONCE, TWICE, SCHEDULES, RATE = "one fault", "two crashes", "schedules, two crashes", "schedules/s, two crashes"
 PLACES, DISTINCT = "places x faults", "not equivalent"

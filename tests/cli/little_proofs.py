@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
-from faultproof.prove.process import Process
 from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.world import World
+from faultproof.prove.simulated.process import Process
+from faultproof.prove.simulated.world import World
 
 NAME = "tests.cli.little_proofs:"
 

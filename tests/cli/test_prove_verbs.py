@@ -16,8 +16,8 @@ import pytest
 from faultproof.cli import prove
 from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import again
-from faultproof.prove.lanes import FileStore, MemoryStore
 from faultproof.prove.saved import load, save
+from faultproof.prove.simulated.lanes import FileStore, MemoryStore
 from tests.cli.executable import EXECUTABLE, faultproof, refusals
 from tests.cli.little_proofs import HELD
 from tests.fakes import WAIT_S

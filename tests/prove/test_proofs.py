@@ -13,12 +13,12 @@ from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
 from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
-from faultproof.prove.escapes import no_escapes
-from faultproof.prove.explore import Explorer, explore
-from faultproof.prove.faults import CRASH, FREEZE
 from faultproof.prove.proof import Proof
 from faultproof.prove.saved import load, save
-from faultproof.prove.tape import Tape
+from faultproof.prove.simulated.escapes import no_escapes
+from faultproof.prove.simulated.explore import Explorer, explore
+from faultproof.prove.simulated.faults import CRASH, FREEZE
+from faultproof.prove.simulated.tape import Tape
 
 PROOFS = {
     "batch": BATCH,
@@ -37,8 +37,8 @@ behind it every second one."""
 HASHES = """
 import sys
 from faultproof.patterns.outbox.proof import OUTBOX
-from faultproof.prove.explore import Explorer
-from faultproof.prove.tape import Tape
+from faultproof.prove.simulated.explore import Explorer
+from faultproof.prove.simulated.tape import Tape
 explorer = Explorer(OUTBOX)
 for seed in (1, 2):
     import random

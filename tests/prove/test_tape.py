@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from faultproof.prove.tape import Tape, shrink
+from faultproof.prove.simulated.tape import Tape, shrink
 
 
 def test_an_empty_tape_gives_the_dull_answer_for_ever():

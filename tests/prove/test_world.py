@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from faultproof.ports.script import Script, sql
-from faultproof.prove.escapes import no_escapes
-from faultproof.prove.faults import CRASH, FREEZE
-from faultproof.prove.lanes import MemoryStore
-from faultproof.prove.loop import Escape, StepLimit
-from faultproof.prove.process import Main, Process
-from faultproof.prove.tape import Tape
-from faultproof.prove.world import Granularity, Limits, World
+from faultproof.prove.simulated.escapes import no_escapes
+from faultproof.prove.simulated.faults import CRASH, FREEZE
+from faultproof.prove.simulated.lanes import MemoryStore
+from faultproof.prove.simulated.loop import Escape, StepLimit
+from faultproof.prove.simulated.process import Main, Process
+from faultproof.prove.simulated.tape import Tape
+from faultproof.prove.simulated.world import Granularity, Limits, World
 
 
 @sql("INSERT INTO seen (what) VALUES (:what)")

@@ -12,10 +12,10 @@ from faultproof.cli.output import JsonOption, console, print_json
 from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import kept, writable
 from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, document, print_outcome
-from faultproof.prove.escapes import no_escapes
-from faultproof.prove.explore import Explorer, explore
 from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Proof
+from faultproof.prove.simulated.escapes import no_escapes
+from faultproof.prove.simulated.explore import Explorer, explore
 
 
 def prove(

@@ -14,13 +14,13 @@ from rich.text import Text
 from faultproof.cli.output import JsonOption, console, one_line, print_json
 from faultproof.cli.proofs import plant_called, proof_called
 from faultproof.errors import InvalidInput
-from faultproof.prove.escapes import no_escapes
-from faultproof.prove.explore import Explorer, Violation
 from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Proof
 from faultproof.prove.saved import SavedRun, load, save
-from faultproof.prove.tape import Tape
-from faultproof.prove.world import World
+from faultproof.prove.simulated.escapes import no_escapes
+from faultproof.prove.simulated.explore import Explorer, Violation
+from faultproof.prove.simulated.tape import Tape
+from faultproof.prove.simulated.world import World
 
 _WIDTH_PIPED = 200
 _TRACE_LINES = 15

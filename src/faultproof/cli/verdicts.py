@@ -11,8 +11,8 @@ from rich.text import Text
 from faultproof.cli.output import one_line
 from faultproof.cli.tapes import replay_command
 from faultproof.errors import InvalidInput
-from faultproof.prove.explore import Report, Violation
 from faultproof.prove.proof import Proof
+from faultproof.prove.simulated.explore import Report, Violation
 
 WIDTH_PIPED = 120
 """A claim is prose; narrower, a proof would take more than 25 lines."""

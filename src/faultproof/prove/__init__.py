@@ -1,1 +1,1 @@
-"""The prover. For now its simulated world: see `faultproof.prove.world` for how it works."""
+"""The prover: one proof, tried in several worlds; `proof.py` says what a proof is."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from faultproof.ports.database import Database
-from faultproof.prove.world import World
+from faultproof.prove.simulated.world import World
 
 
 class Scenario(Protocol):

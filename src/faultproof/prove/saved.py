@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from faultproof.errors import InvalidInput
-from faultproof.prove.world import Granularity
+from faultproof.prove.simulated.world import Granularity
 
 FORMAT = "faultproof-tape-2"
 

@@ -12,9 +12,9 @@ from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
 from faultproof.primitives.batcher import BatchLimits, Result
 from faultproof.primitives.group_commit import Busy, Err, GroupCommit, Ok, Outcome
-from faultproof.prove.process import Process
 from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.world import World
+from faultproof.prove.simulated.process import Process
+from faultproof.prove.simulated.world import World
 
 CALLERS = 4
 ROUNDS = 2

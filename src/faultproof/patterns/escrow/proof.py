@@ -20,9 +20,9 @@ from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
 from faultproof.primitives.group_commit import Err
 from faultproof.primitives.worker import Worker
-from faultproof.prove.process import Process
 from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.world import World
+from faultproof.prove.simulated.process import Process
+from faultproof.prove.simulated.world import World
 
 STOCK = {"milk": 4, "bread": 3}
 TTL_S = 0.4

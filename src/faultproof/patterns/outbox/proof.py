@@ -21,9 +21,9 @@ from faultproof.ports.database import Database, Transaction
 from faultproof.ports.log import Record
 from faultproof.ports.script import Inline, Script, sql
 from faultproof.primitives.worker import Worker
-from faultproof.prove.process import Main, Process
 from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.world import World
+from faultproof.prove.simulated.process import Main, Process
+from faultproof.prove.simulated.world import World
 
 TTL_S = 0.5
 ORDERS = {"api-1": ("a", "b", "a"), "api-2": ("a", "b", "b"), "api-3": ("a", "c", "b", "a")}

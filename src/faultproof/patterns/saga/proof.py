@@ -26,9 +26,9 @@ from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database, Transaction
 from faultproof.ports.script import Script, sql
 from faultproof.primitives.worker import Worker
-from faultproof.prove.process import Process
 from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.world import World
+from faultproof.prove.simulated.process import Process
+from faultproof.prove.simulated.world import World
 
 __all__ = ["CALLBACKS", "DECISIONS", "SAGA"]
 

@@ -15,9 +15,9 @@ from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepContext, S
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, Wake
 from faultproof.primitives.worker import Worker
-from faultproof.prove.process import Process
 from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.world import World
+from faultproof.prove.simulated.process import Process
+from faultproof.prove.simulated.world import World
 
 NAME = "undoing"
 TTL_S = 0.5

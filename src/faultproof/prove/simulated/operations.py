@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from faultproof.prove.process import Process
-from faultproof.prove.tape import Tape
+from faultproof.prove.simulated.process import Process
+from faultproof.prove.simulated.tape import Tape
 
 
 class Operation:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from faultproof.prove.loop import Escape
+from faultproof.prove.simulated.loop import Escape
 
 FORBIDDEN: tuple[tuple[Any, str], ...] = (
     (time, "time"),

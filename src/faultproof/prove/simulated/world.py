@@ -22,12 +22,12 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from faultproof.prove.faults import CRASH, FAULTS, NO_FAULT, Faults, Point
-from faultproof.prove.lanes import Store
-from faultproof.prove.loop import STRAND, Escape, SimLoop, StepLimit, Strand
-from faultproof.prove.operations import Operation, Operations
-from faultproof.prove.process import Main, Process
-from faultproof.prove.tape import Tape
+from faultproof.prove.simulated.faults import CRASH, FAULTS, NO_FAULT, Faults, Point
+from faultproof.prove.simulated.lanes import Store
+from faultproof.prove.simulated.loop import STRAND, Escape, SimLoop, StepLimit, Strand
+from faultproof.prove.simulated.operations import Operation, Operations
+from faultproof.prove.simulated.process import Main, Process
+from faultproof.prove.simulated.tape import Tape
 from faultproof.signals import Signals
 
 Granularity = Literal["commit", "statement"]

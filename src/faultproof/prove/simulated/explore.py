@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from faultproof.prove.escapes import no_escapes
-from faultproof.prove.faults import CRASH, FREEZE, Point
 from faultproof.prove.harness import Tell, in_processes
-from faultproof.prove.lanes import FileStore, MemoryStore, Store
-from faultproof.prove.loop import StepLimit
-from faultproof.prove.process import Process
 from faultproof.prove.proof import Proof
-from faultproof.prove.tape import Tape, shrink
-from faultproof.prove.world import Granularity, World
+from faultproof.prove.simulated.escapes import no_escapes
+from faultproof.prove.simulated.faults import CRASH, FREEZE, Point
+from faultproof.prove.simulated.lanes import FileStore, MemoryStore, Store
+from faultproof.prove.simulated.loop import StepLimit
+from faultproof.prove.simulated.process import Process
+from faultproof.prove.simulated.tape import Tape, shrink
+from faultproof.prove.simulated.world import Granularity, World
 
 
 class Violation(NamedTuple):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from faultproof.clock import Env
 from faultproof.engines.sqlite.database import SqliteDatabase
-from faultproof.prove.lanes import SimLane
-from faultproof.prove.loop import Strand
-from faultproof.prove.senses import SimClock, SimIds, SimRng, SimWakeups
+from faultproof.prove.simulated.lanes import SimLane
+from faultproof.prove.simulated.loop import Strand
+from faultproof.prove.simulated.senses import SimClock, SimIds, SimRng, SimWakeups
 
 if TYPE_CHECKING:
-    from faultproof.prove.world import World
+    from faultproof.prove.simulated.world import World
 
 Main = Callable[["Process"], Coroutine[Any, Any, None]]
 

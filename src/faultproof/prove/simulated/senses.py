@@ -13,8 +13,8 @@ from faultproof.engines.bells import Bells
 from faultproof.ports.database import News
 
 if TYPE_CHECKING:
-    from faultproof.prove.process import Process
-    from faultproof.prove.world import World
+    from faultproof.prove.simulated.process import Process
+    from faultproof.prove.simulated.world import World
 
 _GRAIN = 8
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from faultproof.prove.tape import Tape
+from faultproof.prove.simulated.tape import Tape
 
 NO_FAULT, CRASH, FREEZE = 0, 1, 2
 FAULTS = ("none", "crash", "freeze")

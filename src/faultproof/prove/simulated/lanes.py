@@ -13,7 +13,7 @@ from faultproof.ports.script import Begin, Call, Commit, Rollback, Script, Step,
 from faultproof.ports.statement import NOTHING, Answer
 
 if TYPE_CHECKING:
-    from faultproof.prove.process import Process
+    from faultproof.prove.simulated.process import Process
 
 T = TypeVar("T")
 

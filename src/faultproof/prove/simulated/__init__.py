@@ -1,0 +1,1 @@
+"""The simulated world: see `faultproof.prove.simulated.world` for how it works."""
