@@ -10,9 +10,7 @@ from dataclasses import replace
 
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
-from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.simulated.process import Process
-from faultproof.prove.simulated.world import World
+from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 NAME = "tests.cli.little_proofs:"
 
@@ -30,52 +28,35 @@ async def _prepare(database: Database) -> None:
         await tx.execute("CREATE TABLE mark (n INTEGER)")
 
 
-class _Marks:
+def _processes(plant: str | None) -> dict[str, Main]:
     """One process makes two marks, in a transaction each, and begins again when it is started again."""
+    mark: Callable[[int], Script[None]] = _mark if plant == "marks blindly" else _mark_once
 
-    def __init__(self, world: World, plant: str | None) -> None:
-        self._world = world
-        self._mark: Callable[[int], Script[None]] = _mark if plant == "marks blindly" else _mark_once
-        self._done = False
-        world.spawn("marker", self._main)
-
-    async def _main(self, process: Process) -> None:
+    async def main(process: Process) -> None:
         database = process.database()
         for n in (1, 2):
-            await database.transact(self._mark(n))
-        self._done = True
+            await database.transact(mark(n))
+        process.note("finished", process.name)
 
-    def done(self) -> bool:
-        return self._done
-
-    def violations(self) -> list[str]:
-        marks = [n for (n,) in self._world.store.fetch("SELECT n FROM mark ORDER BY n")]
-        return [] if marks == [1, 2] else [f"the marks are {marks}, not [1, 2]"]
+    return {"marker": main}
 
 
-class _Nothing(_Marks):
-    """Nothing runs, so that nothing can be struck."""
-
-    def __init__(self, world: World, plant: str | None) -> None: ...
-
-    def done(self) -> bool:
-        return True
-
-    def violations(self) -> list[str]:
-        return []
+def _wrong_marks(evidence: Evidence) -> list[str]:
+    marks = [n for (n,) in evidence.fetch("SELECT n FROM mark ORDER BY n")]
+    return [] if marks == [1, 2] else [f"the marks are {marks}, not [1, 2]"]
 
 
-def _looks_at_the_clock(world: World, plant: str | None) -> _Marks:
+def _looks_at_the_clock(plant: str | None) -> dict[str, Main]:
     time.time()
-    return _Marks(world, plant)
+    return {}
 
 
-def _dies(world: World, plant: str | None) -> _Marks:
+def _dies(plant: str | None) -> dict[str, Main]:
     os.kill(os.getpid(), signal.SIGKILL)
-    return _Marks(world, plant)
+    return {}
 
 
-def _hangs(world: World, plant: str | None) -> _Marks:
+def _hangs(plant: str | None) -> dict[str, Main]:
     os.write(int(os.environ["HANGING"]), b"!")
     while True:
         signal.pause()
@@ -92,14 +73,30 @@ HELD = Proof(
     assumptions=("what was committed stays",),
     not_tested=("more than two marks",),
     prepare=_prepare,
-    start=_Marks,
+    processes=_processes,
+    done=lambda evidence: bool(noted(evidence, "finished")),
+    eventually=(Eventually(claim="there are two marks", wrong=_wrong_marks),),
+    sometimes=(Sometimes(claim="the marker finishes", happened=lambda evidence: bool(noted(evidence, "finished"))),),
     plants=(Plant(name="marks blindly", breaks="a mark whose answer was lost is made again"),),
 )
-VIOLATED = replace(HELD, name=NAME + "VIOLATED", start=lambda world, plant: _Marks(world, "marks blindly"))
+VIOLATED = replace(HELD, name=NAME + "VIOLATED", processes=lambda plant: _processes("marks blindly"))
 BLIND = replace(HELD, name=NAME + "BLIND", plants=(Plant(name="harmless", breaks="nothing that anybody looks at"),))
-VACUOUS = replace(HELD, name=NAME + "VACUOUS", start=_Nothing, plants=())
+VACUOUS = replace(
+    HELD,
+    name=NAME + "VACUOUS",
+    processes=lambda plant: {},
+    done=lambda evidence: True,
+    eventually=(),
+    sometimes=(),
+    plants=(),
+)
+"""Nothing runs, so that nothing can be struck."""
+DULL = replace(
+    HELD, name=NAME + "DULL", sometimes=(Sometimes(claim="pigs fly", happened=lambda evidence: False),), plants=()
+)
+"""What was to be interesting never happens."""
 FAILING = replace(HELD, name=NAME + "FAILING", prepare=_fails)
-ESCAPING = replace(HELD, name=NAME + "ESCAPING", start=_looks_at_the_clock)
-DYING = replace(HELD, name=NAME + "DYING", start=_dies)
-HANGING = replace(HELD, name=NAME + "HANGING", start=_hangs)
+ESCAPING = replace(HELD, name=NAME + "ESCAPING", processes=_looks_at_the_clock)
+DYING = replace(HELD, name=NAME + "DYING", processes=_dies)
+HANGING = replace(HELD, name=NAME + "HANGING", processes=_hangs)
 MISNAMED = replace(HELD, name="elsewhere:HELD")

@@ -156,6 +156,12 @@ def test_nothing_that_could_strike_is_inconclusive() -> None:
     assert "no fault could strike anywhere, so nothing was shown" in proved("VACUOUS", status=3).stdout
 
 
+def test_what_was_to_happen_and_never_did_is_inconclusive() -> None:
+    assert "never happened: pigs fly; so this shows little" in proved("DULL", status=3).stdout
+    (got,) = json.loads(proved("DULL", "--json", status=3).stdout)
+    assert got["sometimes"] == [{"claim": "pigs fly", "happened": False}]
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from faultproof.ports.script import Script, sql
+from faultproof.prove.proof import Main
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.faults import CRASH, FREEZE
 from faultproof.prove.simulated.lanes import MemoryStore
 from faultproof.prove.simulated.loop import Escape, StepLimit
-from faultproof.prove.simulated.process import Main, Process
+from faultproof.prove.simulated.process import Process
 from faultproof.prove.simulated.tape import Tape
 from faultproof.prove.simulated.world import Granularity, Limits, World
 

@@ -76,8 +76,14 @@ class Outcome:
         # Held, but not all is there that was asked for: whoever looks for the tapes must be told.
         if any(plant.is_unsaved for plant in self.plants):
             return Status.ERROR
-        # If nothing could strike, nothing has been shown.
-        return Status.HELD if self.exhaustive.distinct else Status.INCONCLUSIVE
+        # If nothing could strike, or what makes the runs interesting never happened, nothing has been shown.
+        return Status.INCONCLUSIVE if not self.exhaustive.distinct or self.never else Status.HELD
+
+    @property
+    def never(self) -> list[str]:
+        """What was to happen in one run at least, and did not."""
+        seen = self.exhaustive.seen | self.sampled.seen
+        return [each.claim for each in self.proof.sometimes if each.claim not in seen]
 
 
 def print_outcome(outcome: Outcome, options: Options, out: Console) -> None:
@@ -125,6 +131,7 @@ def _results(outcome: Outcome, options: Options) -> list[str]:
         sentences[0] += ", held"
     else:
         sentences[0] += ": VIOLATED"
+    sentences += [f"never happened: {claim}; so this shows little" for claim in outcome.never]
     if sampled.schedules:
         verdict = ": VIOLATED" if sampled.violations else ", held"
         seeds = f"random from seed {options.seed}, {sampled.distinct:,} faults struck"
@@ -158,6 +165,7 @@ def document(outcome: Outcome, options: Options) -> dict[str, object]:
         "exhaustive": _numbers(outcome.exhaustive),
         "random": {"seed": options.seed, **_numbers(outcome.sampled)} if outcome.sampled.schedules else None,
         "violation": _violation(outcome),
+        "sometimes": [{"claim": each.claim, "happened": each.claim not in outcome.never} for each in proof.sometimes],
         "plants": [
             {"plant": plant.plant, "caught": plant.violation is not None, "violation": _violation(plant)}
             for plant in outcome.plants

@@ -1,30 +1,108 @@
-"""A proof: a claim, a workload, the faults it holds under, and planted bugs that show it can fail."""
+"""A proof: a claim, a workload, the faults it holds under, properties to judge, and planted bugs that show it can fail.
+
+One proof runs in several worlds, so it says nothing about how it is run: its processes get what they need from the
+`Process` they are given, and its properties are pure functions of the `Evidence` that a run leaves behind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypeVar
 
+from faultproof.clock import Env
 from faultproof.ports.database import Database
-from faultproof.prove.simulated.world import World
+
+T = TypeVar("T")
 
 
-class Scenario(Protocol):
-    """One run's workload, after its processes have been spawned."""
+class Process(Protocol):
+    """What a process's main function is given, in every world.
 
-    def done(self) -> bool:
-        """Everything that was asked for has happened."""
+    A process that dies, of a fault or of its own error, is started again from the beginning of its main function, as a
+    supervisor would: so what it asks for must be idempotent.
+    """
+
+    @property
+    def name(self) -> str:
+        """The same after each death; `env.process` tells one life from the next."""
         ...
 
-    def violations(self) -> list[str]:
-        """What is wrong with the outcome, judged from the rows and from what the outside world was told."""
+    @property
+    def incarnation(self) -> int:
+        """Lives of this name before this one."""
         ...
+
+    @property
+    def env(self) -> Env:
+        """Clock, randomness and ids: the only ones it may use."""
+        ...
+
+    def database(self) -> Database:
+        """The world's database."""
+        ...
+
+    def note(self, kind: str, *facts: Any) -> None:
+        """Tell the outside something that cannot be taken back: an answer to a client, an e-mail sent. Facts are what JSON
+        can carry."""
+        ...
+
+    async def outside(self, what: str, act: Callable[[dict[str, Any]], T]) -> T:
+        """A request to a service outside, named for the report: `act` reads and changes that service's own state at once
+        (what JSON can carry). Who asks may die before it arrives, or before its answer does; in some runs the answer is lost
+        (`OutcomeUnknown`) or the request arrives twice."""
+        ...
+
+
+class Evidence(Protocol):
+    """What a run leaves behind, to be judged."""
+
+    @property
+    def notes(self) -> Sequence[tuple[Any, ...]]:
+        """Everything that was told to the outside, in order: kind and facts."""
+        ...
+
+    @property
+    def outside(self) -> Mapping[str, Any]:
+        """The state of the services outside."""
+        ...
+
+    def fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        """A query on what is committed."""
+        ...
+
+
+Main: TypeAlias = Callable[[Process], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Always:
+    """What must hold after every commit (in simulation; between commits, again and again, elsewhere)."""
+
+    claim: str
+    wrong: Callable[[Evidence], list[str]]
+    """A sentence for whatever is not as claimed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eventually:
+    """What must hold once no fault strikes any more and all work is done, within the limits of the run."""
+
+    claim: str
+    wrong: Callable[[Evidence], list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sometimes:
+    """What must have happened in one run at least, or the proof has not shown what it seems to."""
+
+    claim: str
+    happened: Callable[[Evidence], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plant:
-    """A bug planted by hand. `variant` is handed to the workload, which breaks itself accordingly."""
+    """A bug planted by hand. Its name is handed to the workload, which breaks itself accordingly."""
 
     name: str
     breaks: str
@@ -36,12 +114,23 @@ class Proof:
     """What is claimed, how it is tried, and what was not tried."""
 
     name: str
+    """`pkg.module:NAME`, where it can be imported from."""
     claim: str
     faults: tuple[str, ...]
     assumptions: tuple[str, ...]
     not_tested: tuple[str, ...]
     prepare: Callable[[Database], Awaitable[None]]
     """Makes the tables, once; every run begins from a copy."""
-    start: Callable[[World, str | None], Scenario]
-    """Spawns the processes; the second argument names a planted bug, or none."""
-    plants: tuple[Plant, ...] = field(default=())
+    processes: Callable[[str | None], Mapping[str, Main]]
+    """Each process's main function by its name, broken by the planted bug that is named, if any."""
+    done: Callable[[Evidence], bool]
+    """Whether everything that was asked for has happened. It must come, whatever faults have struck."""
+    always: tuple[Always, ...] = ()
+    eventually: tuple[Eventually, ...]
+    sometimes: tuple[Sometimes, ...]
+    plants: tuple[Plant, ...] = ()
+
+
+def noted(evidence: Evidence, kind: str) -> set[Any]:
+    """The first fact of every note of a kind."""
+    return {note[1] for note in evidence.notes if note[0] == kind}

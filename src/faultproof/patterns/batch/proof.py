@@ -7,14 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from faultproof.errors import FaultproofError
+from faultproof.errors import FaultproofError, OutcomeUnknown
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
 from faultproof.primitives.batcher import BatchLimits, Result
 from faultproof.primitives.group_commit import Busy, Err, GroupCommit, Ok, Outcome
-from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.simulated.process import Process
-from faultproof.prove.simulated.world import World
+from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 CALLERS = 4
 ROUNDS = 2
@@ -49,7 +47,7 @@ def _outcome(item: Item, wait: bool) -> Outcome[str]:
 
 async def _prepare(database: Database) -> None:
     async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE item (n INTEGER PRIMARY KEY, id TEXT, kind TEXT CHECK (kind <> 'poison'))")
+        await tx.execute("CREATE TABLE item (id TEXT, kind TEXT CHECK (kind <> 'poison'))")
 
 
 class _AnswersEarly(GroupCommit[Item, str]):
@@ -111,49 +109,51 @@ _BROKEN: dict[str, type[GroupCommit[Item, str]]] = {
 }
 
 
-class _Run:
+SERVICES = ("service-1", "service-2")
+
+
+def _processes(plant: str | None) -> dict[str, Main]:
     """Callers that each submit a few operations, one after the other."""
+    kind_of_commit = _BROKEN.get(plant or "", GroupCommit[Item, str])
 
-    def __init__(self, world: World, plant: str | None) -> None:
-        self._world = world
-        self._group_commit = _BROKEN.get(plant or "", GroupCommit[Item, str])
-        self._finished: set[str] = set()
-        for name in ("service-1", "service-2"):
-            world.spawn(name, self._service)
-
-    async def _service(self, process: Process) -> None:
-        limits = BatchLimits(items=5)
-        group_commit = self._group_commit(process.database(), _apply, limits=limits)
-
-        async def caller(number: int) -> None:
-            for turn in range(ROUNDS):
-                kind = {(1, 0): POISON, (2, 1): REFUSED, (3, 0): BUSY}.get((number, turn), "plain")
-                item = Item(f"{process.strand.name}/{number}/{turn}", kind)
-                try:
-                    process.note("done", await group_commit.submit(item))
-                except (FaultproofError, ValueError):
-                    process.note("refused", item.id, item.kind)
-
+    async def service(process: Process) -> None:
+        group_commit = kind_of_commit(process.database(), _apply, limits=BatchLimits(items=5))
         async with asyncio.TaskGroup() as group:
             for number in range(CALLERS):
-                group.create_task(caller(number))
-        self._finished.add(process.name)
+                group.create_task(_caller(process, group_commit, number))
+        process.note("finished", process.name)
 
-    def done(self) -> bool:
-        return len(self._finished) == 2
+    return dict.fromkeys(SERVICES, service)
 
-    def violations(self) -> list[str]:
-        wrong = [f"{name} died of {error!r}" for name, error in self._world.deaths]
-        rows = Counter(id for (id,) in self._world.store.fetch("SELECT id FROM item"))
-        wrong += [f"operation {id} was committed {count} times" for id, count in rows.items() if count > 1]
-        for note in self._world.notes:
-            if note[0] == "done" and note[1] not in rows:
-                wrong.append(f"operation {note[1]} was answered and is not there")
-            if note[0] == "refused" and note[1] in rows:
-                wrong.append(f"operation {note[1]} was refused and is there")
-            if note[0] == "refused" and note[2] not in (POISON, REFUSED):
-                wrong.append(f"operation {note[1]} was refused for another's fault")
-        return wrong
+
+async def _caller(process: Process, group_commit: GroupCommit[Item, str], number: int) -> None:
+    for turn in range(ROUNDS):
+        kind = {(1, 0): POISON, (2, 1): REFUSED, (3, 0): BUSY}.get((number, turn), "plain")
+        item = Item(f"{process.env.process}/{number}/{turn}", kind)
+        try:
+            process.note("done", await group_commit.submit(item))
+        except OutcomeUnknown:
+            process.note("unknown", item.id)
+        except (FaultproofError, ValueError):
+            process.note("refused", item.id, item.kind)
+
+
+def _wrong_answers(evidence: Evidence) -> list[str]:
+    rows = Counter(id for (id,) in evidence.fetch("SELECT id FROM item"))
+    wrong = [f"operation {id} was committed {count} times" for id, count in rows.items() if count > 1]
+    for kind, id, *facts in evidence.notes:
+        if kind == "done" and id not in rows:
+            wrong.append(f"operation {id} was answered and is not there")
+        if kind == "refused" and id in rows:
+            wrong.append(f"operation {id} was refused and is there")
+        if kind == "refused" and facts[0] not in (POISON, REFUSED):
+            wrong.append(f"operation {id} was refused for another's fault")
+    return wrong
+
+
+def _shared(evidence: Evidence) -> bool:
+    """Somebody was told the truth while others of the batch were refused."""
+    return {"done", "refused"} <= {note[0] for note in evidence.notes}
 
 
 BATCH = Proof(
@@ -172,7 +172,10 @@ BATCH = Proof(
         "two writers at the same time: simulated SQLite has one",
     ),
     prepare=_prepare,
-    start=_Run,
+    processes=_processes,
+    done=lambda evidence: noted(evidence, "finished") == set(SERVICES),
+    eventually=(Eventually(claim="who was given a result, or an error, was told the truth", wrong=_wrong_answers),),
+    sometimes=(Sometimes(claim="operations succeed beside others that are refused", happened=_shared),),
     plants=(
         Plant(name="answers early", breaks="callers are answered before the commit: a crash between loses operations"),
         Plant(name="no rollback", breaks="what was written before an error stays: operations are there twice"),

@@ -3,53 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
-from faultproof.errors import Failed, HoldExpired, TryAgain
+from faultproof.errors import Failed, HoldExpired, OutcomeUnknown, TryAgain
 from faultproof.patterns.escrow.books import Books
 from faultproof.patterns.escrow.escrow import Escrow
 from faultproof.patterns.escrow.expiry import Expiry
 from faultproof.patterns.escrow.lanes import Lanes
 from faultproof.patterns.escrow.operations import opened, write_holds, write_items, written
 from faultproof.patterns.escrow.options import EscrowOptions
+from faultproof.patterns.escrow.proof_orders import (
+    ORDERS,
+    Order,
+    broken_words,
+    done,
+    happens,
+    wrong_expiries,
+    wrong_holds,
+    wrong_sums,
+)
 from faultproof.patterns.escrow.requests import Confirm, Expire, Hold, Request, Reserve
 from faultproof.patterns.escrow.sql import StockRow
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
 from faultproof.primitives.group_commit import Err
 from faultproof.primitives.worker import Worker
-from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.simulated.process import Process
-from faultproof.prove.simulated.world import World
+from faultproof.prove.proof import Always, Eventually, Main, Plant, Process, Proof, Sometimes
+
+T = TypeVar("T")
 
 STOCK = {"milk": 4, "bread": 3}
 TTL_S = 0.4
 OPTIONS = EscrowOptions(ttl=TTL_S, lock_timeout=0.1)
-
-
-class Order(NamedTuple):
-    """What one customer wants, and does then: "confirm", "release", or "dawdle" until it is too late to confirm."""
-
-    key: str
-    items: dict[str, int]
-    then: str
-
-
-ORDERS = {
-    "service-1": (
-        Order("o-1", {"milk": 1, "bread": 1}, "confirm"),
-        Order("o-2", {"milk": 2}, "release"),
-        Order("o-3", {"bread": 1, "milk": 1}, "dawdle"),
-    ),
-    "service-2": (
-        Order("o-4", {"milk": 1, "bread": 2}, "dawdle"),
-        Order("o-5", {"milk": 1}, "confirm"),
-        Order("o-6", {"bread": 1}, "confirm"),
-    ),
-}
-WANTED = {order.key: order.items for orders in ORDERS.values() for order in orders}
 
 
 @sql("INSERT INTO told (key) VALUES (:key)")
@@ -69,129 +55,64 @@ async def _prepare(database: Database) -> None:
         await escrow.restock(item, 5, key=f"more {item}")
         await escrow.reserve({item: 5}, key=f"kept-{item}", ttl=86_400.0)
     async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE told (n INTEGER PRIMARY KEY, key TEXT NOT NULL)")
+        await tx.execute("CREATE TABLE told (key TEXT NOT NULL)")
 
 
-class _Run:
-    """One run: customers of two services, and a loop that expires their holds."""
+class _Workload:
+    """Customers of two services, and a loop that expires their holds."""
 
-    def __init__(self, world: World, plant: str | None) -> None:
-        self._world = world
+    def __init__(self, plant: str | None) -> None:
         self._plant = plant
-        self._finished: set[str] = set()
-        self._wrong_sums: list[str] = []
-        world.watchers.append(self._watch)
-        for name, orders in ORDERS.items():
-            world.spawn(name, lambda process, orders=orders: self._service(process, orders))  # type: ignore[misc]
-        world.spawn("expiry", self._expiry)
 
-    # -- the processes ------------------------------------------------------------------------------------------------
+    def processes(self) -> dict[str, Main]:
+        """By name."""
+        return {**dict.fromkeys(ORDERS, self._service), "expiry": self._expiry}
 
     def _escrow(self, process: Process) -> Escrow:
         escrow = Escrow(process.database(), options=OPTIONS, on_expired=_on_expired)
         escrow._lanes.__class__ = _LANES.get(self._plant or "", Lanes)
         return escrow
 
-    async def _service(self, process: Process, orders: Sequence[Order]) -> None:
+    async def _service(self, process: Process) -> None:
         escrow = self._escrow(process)
         async with asyncio.TaskGroup() as group:
-            for order in orders:
-                group.create_task(self._customer(process, escrow, order))
-        self._finished.add(process.name)
-
-    async def _customer(self, process: Process, escrow: Escrow, order: Order) -> None:
-        """Asks again until there is an answer, as a client does; after a crash with the same key."""
-        try:
-            hold = await _answered(process, lambda: escrow.reserve(order.items, key=order.key))
-            process.note("held", order.key, hold.until_us)
-            if order.then == "release":
-                await _answered(process, lambda: escrow.release(hold.key))
-                process.note("released", order.key)
-                return
-            if order.then == "dawdle":
-                await process.env.clock.sleep(TTL_S + 0.5)
-            await _answered(process, lambda: escrow.confirm(hold.key))
-            process.note("confirmed", order.key)
-        except HoldExpired:
-            process.note("expired", order.key)
-        except Failed as refusal:
-            process.note("refused", order.key, str(refusal))
+            for order in ORDERS[process.name]:
+                group.create_task(_customer(process, escrow, order))
+        process.note("finished", process.name)
 
     async def _expiry(self, process: Process) -> None:
         loop = self._escrow(process).expiry(every=0.2, keep=1_000_000.0)
         loop.__class__ = _LOOPS.get(self._plant or "", Expiry)
         await Worker(process.env, loop).run()
 
-    # -- the verdict --------------------------------------------------------------------------------------------------
 
-    def done(self) -> bool:
-        if len(self._finished) < len(ORDERS):
-            return False
-        return not self._world.store.fetch(
-            "SELECT 1 FROM faultproof_escrow_hold WHERE state = 'held' AND key NOT LIKE 'kept-%' LIMIT 1"
-        )
-
-    def _watch(self) -> None:
-        """After every commit."""
-        if self._wrong_sums:
+async def _customer(process: Process, escrow: Escrow, order: Order) -> None:
+    """Asks again until there is an answer, as a client does; after a crash with the same key."""
+    try:
+        hold = await _answered(process, lambda: escrow.reserve(order.items, key=order.key))
+        process.note("held", order.key, hold.until_us)
+        if order.then == "release":
+            await _answered(process, lambda: escrow.release(hold.key))
+            process.note("released", order.key)
             return
-        for item, total, available, reserved, sold, held, confirmed in self._world.store.fetch(
-            """SELECT i.item, i.total, i.available, i.reserved, i.sold,
-                 sum(CASE WHEN h.state = 'held' THEN h.quantity ELSE 0 END),
-                 sum(CASE WHEN h.state = 'confirmed' THEN h.quantity ELSE 0 END)
-               FROM faultproof_escrow_item i LEFT JOIN faultproof_escrow_hold h ON h.item = i.item GROUP BY i.item"""
-        ):
-            if available + reserved + sold != total or min(available, reserved, sold) < 0:
-                self._wrong_sums.append(f"{item}: {available} available, {reserved} held, {sold} sold of {total}")
-            if (reserved, sold) != (held, confirmed):
-                self._wrong_sums.append(
-                    f"{item}: {reserved} held and {sold} sold by its numbers, {held} and {confirmed} by the holds"
-                )
-
-    def violations(self) -> list[str]:
-        fetch = self._world.store.fetch
-        wrong = [f"{name} died of {error!r}" for name, error in self._world.deaths]
-        wrong += self._wrong_sums
-        states: dict[str, str] = {}
-        items: dict[str, dict[str, int]] = defaultdict(dict)
-        for key, item, quantity, state in fetch(
-            "SELECT key, item, quantity, state FROM faultproof_escrow_hold WHERE key LIKE 'o-%' ORDER BY key, line"
-        ):
-            order = key.partition("#")[0]
-            if items[order].get(item):
-                wrong.append(f"{order} has more than one hold of {item}")
-            items[order][item] = quantity
-            if states.setdefault(order, state) != state:
-                wrong.append(f"the lines of {order} do not stand together")
-        wrong += [
-            f"{order} holds {held}, not {WANTED[order]}" for order, held in items.items() if held != WANTED[order]
-        ]
-        told = [key.partition("#")[0] for (key,) in fetch("SELECT key FROM told")]
-        expired = sorted(order for order, state in states.items() if state == "expired")
-        if sorted(told) != expired:
-            wrong.append(f"{expired} have expired, and it was told of {sorted(told)}")
-        return wrong + self._broken_words(states)
-
-    def _broken_words(self, states: dict[str, str]) -> list[str]:
-        """What a customer was told, and is not so."""
-        wrong: list[str] = []
-        until: dict[str, object] = {}
-        for kind, order, *facts in self._world.notes:
-            if order not in states:
-                wrong += [f"{order} was told {kind!r}, and there is no hold"] * (kind != "refused")
-            elif kind in ("confirmed", "released", "expired") and states[order] != kind:
-                wrong.append(f"{order} was told {kind!r}, and is {states[order]}")
-            elif kind == "held" and until.setdefault(order, facts) != facts:
-                wrong.append(f"{order} was told of two holds")
-        return wrong
+        if order.then == "dawdle":
+            await process.env.clock.sleep(TTL_S + 0.5)
+        await _answered(process, lambda: escrow.confirm(hold.key))
+        process.note("confirmed", order.key)
+    except HoldExpired:
+        process.note("expired", order.key)
+    except Failed as refusal:
+        process.note("refused", order.key, str(refusal))
 
 
-async def _answered(process: Process, ask: Any) -> Any:
-    """The answer of somebody who was busy comes later."""
+async def _answered(process: Process, ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer of somebody who was busy comes later, and who got none asks again."""
     while True:
         try:
             return await ask()
         except TryAgain:
+            await process.env.clock.sleep(0.05)
+        except OutcomeUnknown:
             await process.env.clock.sleep(0.05)
 
 
@@ -361,7 +282,19 @@ ESCROW = Proof(
         "clocks that jump: in simulation all processes share one",
     ),
     prepare=_prepare,
-    start=_Run,
+    processes=lambda plant: _Workload(plant).processes(),
+    done=done,
+    always=(Always(claim="each item's numbers are those of its holds, and sum up to its total", wrong=wrong_sums),),
+    eventually=(
+        Eventually(claim="a hold is of all its items or of none, once", wrong=wrong_holds),
+        Eventually(claim="each expiry is told of once", wrong=wrong_expiries),
+        Eventually(claim="what a customer was told is so", wrong=broken_words),
+    ),
+    sometimes=(
+        Sometimes(claim="a hold is confirmed", happened=happens("confirmed")),
+        Sometimes(claim="a hold expires", happened=happens("expired")),
+        Sometimes(claim="somebody finds too little left", happened=happens("refused")),
+    ),
     plants=(
         Plant(name="no lock", breaks="what was read is written back later: sales in between are undone"),
         Plant(name="split transaction", breaks="numbers and hold commit apart: a crash between loses stock"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -21,9 +21,7 @@ from faultproof.ports.database import Database, Transaction
 from faultproof.ports.log import Record
 from faultproof.ports.script import Inline, Script, sql
 from faultproof.primitives.worker import Worker
-from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.simulated.process import Main, Process
-from faultproof.prove.simulated.world import World
+from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 TTL_S = 0.5
 ORDERS = {"api-1": ("a", "b", "a"), "api-2": ("a", "b", "b"), "api-3": ("a", "c", "b", "a")}
@@ -61,25 +59,28 @@ async def _prepare(database: Database) -> None:
     async with database.transaction() as tx:
         await tx.execute("CREATE TABLE orders (id TEXT PRIMARY KEY, item TEXT NOT NULL)")
         await tx.execute("CREATE TABLE item (name TEXT PRIMARY KEY, version INTEGER NOT NULL)")
-        await tx.execute("CREATE TABLE effect (n INTEGER PRIMARY KEY, item TEXT NOT NULL, version INTEGER NOT NULL)")
+        await tx.execute("CREATE TABLE effect (item TEXT NOT NULL, version INTEGER NOT NULL, n INTEGER NOT NULL)")
 
 
-class _Run:
-    """One run: producers place orders, the consumer writes each event's effect."""
+@sql(
+    """INSERT INTO effect (item, version, n)
+       SELECT :item, :version, (SELECT count(*) FROM effect WHERE item = :item)"""
+)
+def _insert_effect(item: str, version: int) -> None: ...
 
-    def __init__(self, world: World, plant: str | None, *, orders: dict[str, Sequence[str]], poison: bool) -> None:
-        self._world = world
+
+class _Workload:
+    """Producers place orders, a sequencer moves their events, the consumer writes each event's effect."""
+
+    def __init__(self, plant: str | None, orders: Mapping[str, Sequence[str]], *, poison: bool = False) -> None:
         self._plant = plant
-        self._poison = poison
-        self._accepted: list[str] = []
-        self._finished: set[str] = set()
         self._orders = orders
-        for name, items in orders.items():
-            world.spawn(name, self._producer(items))
-        world.spawn("sequencer", self._sequencer)
-        world.spawn("consumer", self._consumer)
+        self._failures = FAILURES if poison else {}
 
-    # -- the processes ----------------------------------------------------------------------------------------------
+    def processes(self) -> dict[str, Main]:
+        """By name."""
+        producers: dict[str, Main] = {name: self._producer(items) for name, items in self._orders.items()}
+        return {**producers, "sequencer": self._sequencer, "consumer": self._consumer}
 
     def _producer(self, items: Sequence[str]) -> Main:
         async def main(process: Process) -> None:
@@ -88,25 +89,18 @@ class _Run:
             for number, item in enumerate(items):
                 id = f"{process.name}/{number}"
                 if self._plant == "split transaction":
-                    version = await database.transact(self._business(id, item))
+                    version = await database.transact(_business(id, item))
                     if version is not None:
                         await outbox.publish(Ordered(id, item, version), key=item)
                 else:
                     await database.transact(self._place(outbox, id, item))
                 process.note("accepted", id)
-                self._accepted.append(id)
-            self._finished.add(process.name)
+            process.note("finished", process.name)
 
         return main
 
-    def _business(self, id: str, item: str) -> Script[int | None]:
-        """Placing an order again changes nothing: a client that got no answer asks again."""
-        if (yield from _insert_order(id, item)) is None:
-            return None
-        return (yield from _bump(item))
-
     def _place(self, outbox: Outbox, id: str, item: str) -> Script[None]:
-        version = yield from self._business(id, item)
+        version = yield from _business(id, item)
         if version is not None:
             key = None if self._plant == "no key" else item
             yield from outbox.publish(Ordered(id, item, version), key=key, tx=Inline())
@@ -115,56 +109,86 @@ class _Run:
         await Worker(process.env, _outbox(process.database()).sequencer(ttl=TTL_S)).run()
 
     async def _consumer(self, process: Process) -> None:
-        failures = dict(FAILURES) if self._poison else {}
+        failures = dict(self._failures)
 
         async def effect(event: Event[Ordered], tx: Transaction) -> None:
             body = event.body
             if failures.get((body.item, body.version)):
                 failures[body.item, body.version] -= 1
+                process.note("failed", body.item, body.version)
                 raise ValueError("not yet")
-            await tx.execute("INSERT INTO effect (item, version) VALUES (?, ?)", body.item, body.version)
+            await tx.run(_insert_effect(body.item, body.version))
 
         outbox = _outbox(process.database())
         consumer = outbox.consumer("summary", effect, ConsumerOptions(ttl=TTL_S, backoff=0.1, timeout=0.5, attempts=20))
         _plant(self._plant, consumer)
         await Worker(process.env, consumer).run()
 
-    # -- the verdict ------------------------------------------------------------------------------------------------
 
-    def done(self) -> bool:
-        if len(self._finished) < len(self._orders):
+def _business(id: str, item: str) -> Script[int | None]:
+    """Placing an order again changes nothing: a client that got no answer asks again."""
+    if (yield from _insert_order(id, item)) is None:
+        return None
+    return (yield from _bump(item))
+
+
+# -- the verdict ----------------------------------------------------------------------------------------------------
+
+
+def _done(orders: Mapping[str, Sequence[str]]) -> Callable[[Evidence], bool]:
+    def done(evidence: Evidence) -> bool:
+        """Nothing is under way, and everybody has said so."""
+        if noted(evidence, "finished") < orders.keys():
             return False
-        left = self._world.store.fetch(
+        return not evidence.fetch(
             """SELECT 1 FROM faultproof_intake UNION ALL SELECT 1 FROM faultproof_parked UNION ALL
                SELECT 1 FROM faultproof_log_partition p LEFT JOIN faultproof_inbox i
                  ON i.log = p.log AND i."partition" = p."partition"
                WHERE p.next_offset > coalesce(i.next_offset, 0) LIMIT 1"""
         )
-        return not left
 
-    def violations(self) -> list[str]:
-        fetch = self._world.store.fetch
-        wrong = [f"{name} died of {error!r}" for name, error in self._world.deaths]
-        orders = dict(fetch("SELECT id, item FROM orders"))
-        wrong += [f"order {id} was accepted and is not there" for id in self._accepted if id not in orders]
-        stream: dict[str, list[int]] = defaultdict(list)
-        published: list[str] = []
-        for (payload,) in fetch('SELECT payload FROM faultproof_log ORDER BY "partition", "offset"'):
-            event = msgspec.json.decode(payload, type=Ordered)
-            stream[event.item].append(event.version)
-            published.append(event.order)
-        if sorted(published) != sorted(orders):
-            wrong.append(f"the stream has {sorted(published)}, committed were {sorted(orders)}")
-        effects: dict[str, list[int]] = defaultdict(list)
-        for item, version in fetch("SELECT item, version FROM effect ORDER BY n"):
-            effects[item].append(version)
-        for item, last in fetch("SELECT name, version FROM item"):
-            expected = list(range(1, last + 1))
-            if stream[item] != expected:
-                wrong.append(f"the stream of {item} has the versions {stream[item]}, not {expected}")
-            if effects[item] != expected:
-                wrong.append(f"the effects on {item} have the versions {effects[item]}, not {expected}")
-        return wrong
+    return done
+
+
+def _stream(evidence: Evidence) -> list[Ordered]:
+    payloads = evidence.fetch('SELECT payload FROM faultproof_log ORDER BY "partition", "offset"')
+    return [msgspec.json.decode(payload, type=Ordered) for (payload,) in payloads]
+
+
+def _wrong_stream(evidence: Evidence) -> list[str]:
+    orders = {id for (id,) in evidence.fetch("SELECT id FROM orders")}
+    wrong = [f"order {id} was accepted and is not there" for id in sorted(noted(evidence, "accepted") - orders)]
+    published = sorted(event.order for event in _stream(evidence))
+    if published != sorted(orders):
+        wrong.append(f"the stream has {published}, committed were {sorted(orders)}")
+    return wrong
+
+
+def _wrong_versions(evidence: Evidence) -> list[str]:
+    stream: dict[str, list[int]] = defaultdict(list)
+    for event in _stream(evidence):
+        stream[event.item].append(event.version)
+    effects: dict[str, list[int]] = defaultdict(list)
+    for item, version in evidence.fetch("SELECT item, version FROM effect ORDER BY item, n"):
+        effects[item].append(version)
+    wrong = []
+    for item, last in evidence.fetch("SELECT name, version FROM item"):
+        expected = list(range(1, last + 1))
+        if stream[item] != expected:
+            wrong.append(f"the stream of {item} has the versions {stream[item]}, not {expected}")
+        if effects[item] != expected:
+            wrong.append(f"the effects on {item} have the versions {effects[item]}, not {expected}")
+    return wrong
+
+
+EVENTUALLY = (
+    Eventually(claim="the stream has the event of every committed order, once, and no other", wrong=_wrong_stream),
+    Eventually(claim="stream and effects follow the versions of each item's row", wrong=_wrong_versions),
+)
+
+
+def _taken_over(evidence: Evidence) -> bool:
+    return bool(evidence.fetch("SELECT 1 FROM faultproof_claim WHERE token > 1 LIMIT 1"))
 
 
 # -- planted bugs: what a consumer looks like that somebody simplified ------------------------------------------------
@@ -251,13 +275,7 @@ def _plant(plant: str | None, consumer: Consumer) -> None:
         consumer._delivery.__class__ = _BROKEN[plant]
 
 
-def _start(world: World, plant: str | None) -> _Run:
-    return _Run(world, plant, orders=dict(ORDERS), poison=False)
-
-
-def _start_poisoned(world: World, plant: str | None) -> _Run:
-    return _Run(world, plant, orders={"api-1": ("a", "b"), "api-2": ("a",), "api-3": ("a", "a")}, poison=True)
-
+POISONED = {"api-1": ("a", "b"), "api-2": ("a",), "api-3": ("a", "a")}
 
 OUTBOX = Proof(
     name="faultproof.patterns.outbox.proof:OUTBOX",
@@ -281,7 +299,10 @@ OUTBOX = Proof(
         "clocks that jump: in simulation all processes share one",
     ),
     prepare=_prepare,
-    start=_start,
+    processes=lambda plant: _Workload(plant, ORDERS).processes(),
+    done=_done(ORDERS),
+    eventually=EVENTUALLY,
+    sometimes=(Sometimes(claim="another process takes a dead one's partition over", happened=_taken_over),),
     plants=(
         Plant(name="split transaction", breaks="order and event commit apart: a crash between loses the event"),
         Plant(
@@ -303,7 +324,13 @@ POISON = Proof(
     assumptions=(*OUTBOX.assumptions, "the handler succeeds before its attempts are used up"),
     not_tested=OUTBOX.not_tested,
     prepare=_prepare,
-    start=_start_poisoned,
+    processes=lambda plant: _Workload(plant, POISONED, poison=True).processes(),
+    done=_done(POISONED),
+    eventually=EVENTUALLY,
+    sometimes=(
+        *OUTBOX.sometimes,
+        Sometimes(claim="an event's handler fails", happened=lambda evidence: bool(noted(evidence, "failed"))),
+    ),
     plants=(
         Plant(name="overtaking", breaks="a later event of the key is delivered while the failed one waits"),
         Plant(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from faultproof.errors import OutcomeUnknown
 from faultproof.patterns.saga import callbacks, operations, sql
@@ -15,9 +15,7 @@ from faultproof.patterns.saga.steps import Pending, Step, StepContext, StepRetry
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, Wake
 from faultproof.primitives.worker import Worker
-from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.simulated.process import Process
-from faultproof.prove.simulated.world import World
+from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 NAME = "delivery"
 TTL_S = 0.5
@@ -41,113 +39,127 @@ class _Answer(NamedTuple):
 class _Service:
     """The other side. It calls back about each question, and about a key no more once an answer has counted."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.tokens: dict[str, list[str]] = {id: [] for id in KINDS}
+    def __init__(self, record: dict[str, Any]) -> None:
+        self.tokens: dict[str, list[str]] = record.setdefault("tokens", {id: [] for id in KINDS})
         """As they were handed to it."""
-        self.counted: dict[str, str] = {}
+        self.counted: dict[str, str] = record.setdefault("counted", {})
         """Id -> the token whose answer it was told to count."""
-        self.to_tell: list[_Answer] = []
-        self.undone: list[str] = []
+        self.to_tell: list[list[str]] = record.setdefault("to_tell", [])
+        """Answers, as lists."""
+        self.undone: list[str] = record.setdefault("undone", [])
 
     def told(self, answer: _Answer, counts: bool) -> None:
         """Who was frozen meanwhile may say so once more."""
-        self.to_tell = [other for other in self.to_tell if other != answer]
+        self.to_tell[:] = [other for other in self.to_tell if other != list(answer)]
         if counts:
             self.counted[answer.id] = answer.token
 
-    async def ask(self, process: Process, id: str, token: str) -> None:
-        """A request that arrives, and is answered; its sender may die or freeze before and after."""
-        await self._world.operate(process, object(), f"ask {id}", lambda: self._asked(process, id, token))
-
-    def _asked(self, process: Process, id: str, token: str) -> None:
-        process.note("service", "ask", id)
+    def asked(self, id: str, token: str) -> None:
+        """A question arrives."""
         self.tokens[id].append(token)
         if id in self.counted:
             return
         older = [other for other in self.tokens[id] if _attempt(other) < _attempt(token)]
         if id != LATE:
-            self.to_tell.append(_Answer(id, token, FRESH))
+            self.to_tell.append([id, token, FRESH])
         elif older:
-            self.to_tell += [_Answer(id, older[0], STALE), _Answer(id, token, FRESH)]
+            self.to_tell += [[id, older[0], STALE], [id, token, FRESH]]
 
 
 Answerer = Callable[[Database, str, str, str, str, "What", str | None], Script[bool]]
 
 
-class _Run:
-    """One run: a client starts the sagas, a runner goes on with them, and the service calls back."""
+class _Workload:
+    """A client starts the sagas, a runner goes on with them, and the service calls back."""
 
-    def __init__(self, world: World, plant: str | None) -> None:
-        self._world = world
+    def __init__(self, plant: str | None) -> None:
         self._plant = plant
-        self._service = _Service(world)
-        self._started: set[str] = set()
-        for name, main in (("client", self._client), ("runner", self._runner), ("service", self._calls_back)):
-            world.spawn(name, main)
+
+    def processes(self) -> dict[str, Main]:
+        """By name."""
+        return {"client": self._client, "runner": self._runner, "service": self._calls_back}
 
     async def _client(self, process: Process) -> None:
-        saga = _saga(process.database(), self._service, process, self._plant)
+        saga = _saga(process, self._plant)
         await asyncio.gather(*(saga.start(id, id) for id in KINDS))
-        process.note("started")
-        self._started.update(KINDS)
+        process.note("started", len(KINDS))
 
     async def _runner(self, process: Process) -> None:
-        saga = _saga(process.database(), self._service, process, self._plant)
+        saga = _saga(process, self._plant)
         runner = saga.runner(ttl=TTL_S)
         if self._plant == "asks again":
             saga._journal.__class__ = _AsksAgain
         await Worker(process.env, runner).run()
 
     async def _calls_back(self, process: Process) -> None:
-        database, service = process.database(), self._service
+        """It looks into its own record; nobody can come between that and whoever wrote there."""
+        database = process.database()
         answer = _ANSWERERS.get(self._plant, callbacks.answer)
         while True:
-            for each in list(service.to_tell):
+            to_tell = await process.outside(
+                "look", lambda record: [_Answer(*each) for each in _Service(record).to_tell]
+            )
+            for each in to_tell:
                 counts = await database.transact(
                     answer(database, NAME, each.id, "deliver", each.token, "done", each.data)
                 )
                 process.note("answered", each.id, counts)
-                service.told(each, counts)
+                await process.outside("told", lambda record: _Service(record).told(each, counts))  # noqa: B023
             await process.env.clock.sleep(LOOK_S)
 
-    def done(self) -> bool:
-        over = "SELECT count(*) FROM faultproof_saga WHERE ended_us IS NOT NULL OR state = 'attention'"
-        return len(self._started) == len(KINDS) and self._world.store.fetch(over) == [(len(KINDS),)]
 
-    def violations(self) -> list[str]:
-        fetch, service = self._world.store.fetch, self._service
-        wrong = [f"{name} died of {error!r}" for name, error in self._world.deaths]
-        done = {
-            id: (attempt, data)
-            for id, attempt, data in fetch("SELECT id, attempt, data FROM faultproof_saga_entry WHERE what = 'done'")
-        }
-        for id, state, reason in fetch("SELECT id, state, reason FROM faultproof_saga"):
-            if state != "completed":
-                wrong.append(f"{id} was answered, and is {state}: {reason}")
-            elif done[id][1] != FRESH:
-                wrong.append(f"{id} is completed with the answer {done[id][1]} to an attempt that was over")
-        for id, token in service.counted.items():
-            if id in done and done[id][0] != _attempt(token):
-                wrong.append(
-                    f"{id} was told that the answer to attempt {_attempt(token)} counts: the journal has {done[id]}"
-                )
-            if _attempt(service.tokens[id][-1]) > _attempt(token):
-                wrong.append(f"{id} was asked again after its answer had counted")
-        return wrong + [f"{id} was undone" for id in service.undone]
+# -- the verdict ------------------------------------------------------------------------------------------------------
+
+
+def _done(evidence: Evidence) -> bool:
+    over = "SELECT count(*) FROM faultproof_saga WHERE ended_us IS NOT NULL OR state = 'attention'"
+    return bool(noted(evidence, "started")) and evidence.fetch(over) == [(len(KINDS),)]
+
+
+def _journaled(evidence: Evidence) -> dict[str, tuple[int, str]]:
+    """Id -> attempt and data that the step ended with."""
+    rows = evidence.fetch("SELECT id, attempt, data FROM faultproof_saga_entry WHERE what = 'done'")
+    return {id: (attempt, data) for id, attempt, data in rows}
+
+
+def _wrong_ends(evidence: Evidence) -> list[str]:
+    done, wrong = _journaled(evidence), []
+    for id, state, reason in evidence.fetch("SELECT id, state, reason FROM faultproof_saga"):
+        if state != "completed":
+            wrong.append(f"{id} was answered, and is {state}: {reason}")
+        elif done[id][1] != FRESH:
+            wrong.append(f"{id} is completed with the answer {done[id][1]} to an attempt that was over")
+    return wrong + [f"{id} was undone" for id in _Service(dict(evidence.outside)).undone]
+
+
+def _broken_words(evidence: Evidence) -> list[str]:
+    done, wrong, service = _journaled(evidence), [], _Service(dict(evidence.outside))
+    for id, token in service.counted.items():
+        if id in done and done[id][0] != _attempt(token):
+            wrong.append(
+                f"{id} was told that the answer to attempt {_attempt(token)} counts: the journal has {done[id]}"
+            )
+        if _attempt(service.tokens[id][-1]) > _attempt(token):
+            wrong.append(f"{id} was asked again after its answer had counted")
+    return wrong
+
+
+def _refuses_late(evidence: Evidence) -> bool:
+    return any(note[0] == "answered" and not note[2] for note in evidence.notes)
 
 
 def _attempt(token: str) -> int:
     return int(token.partition(".")[0])
 
 
-def _saga(database: Database, service: _Service, process: Process, plant: str | None) -> Saga[str]:
+def _saga(process: Process, plant: str | None) -> Saga[str]:
     async def deliver(context: StepContext[str]) -> Pending:
-        assert context.token is not None
-        await service.ask(process, context.id, context.token)
-        if context.id in (EARLY, LOST):
+        id, token = context.id, context.token
+        assert token is not None
+        await process.outside(f"ask {id}", lambda record: _Service(record).asked(id, token))
+        if id in (EARLY, LOST):
             for _ in range(LOOKS):
-                if context.id in service.counted:
+                if await process.outside(f"wait for {id}", lambda record: id in _Service(record).counted):
                     break
                 await process.env.clock.sleep(LOOK_S)
         if context.id == LOST:
@@ -155,11 +167,11 @@ def _saga(database: Database, service: _Service, process: Process, plant: str | 
         return Pending()
 
     async def call_off(context: StepContext[str], result: str | None) -> None:
-        service.undone.append(context.id)
+        await process.outside(f"call {context.id} off", lambda record: _Service(record).undone.append(context.id))
 
     retry = RETRY if plant is None else StepRetry(attempts=2, base=0.05, cap=0.1)  # where nothing helps, be quick
     asked = Step.asynchronous(deliver, result=str, undo=call_off, retry=retry, answer_within=ANSWER_WITHIN_S)
-    return Saga(database, NAME, input=str, steps=[asked])
+    return Saga(process.database(), NAME, input=str, steps=[asked])
 
 
 async def _prepare(database: Database) -> None:
@@ -221,7 +233,13 @@ CALLBACKS = Proof(
         "power loss: a killed process does not test what the disk keeps",
     ),
     prepare=_prepare,
-    start=_Run,
+    processes=lambda plant: _Workload(plant).processes(),
+    done=_done,
+    eventually=(
+        Eventually(claim="every saga is completed, with an answer to its last question", wrong=_wrong_ends),
+        Eventually(claim="an answer that was told that it counts does, and ends the asking", wrong=_broken_words),
+    ),
+    sometimes=(Sometimes(claim="an answer is told that it comes too late", happened=_refuses_late),),
     plants=(
         Plant(
             name="accepts late answers", breaks="an answer to an attempt that was given up is taken for the next one's"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from faultproof.errors import Failed, InvalidInput
 from faultproof.patterns.saga import operations, sql
@@ -15,9 +15,7 @@ from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepContext, S
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, Wake
 from faultproof.primitives.worker import Worker
-from faultproof.prove.proof import Plant, Proof
-from faultproof.prove.simulated.process import Process
-from faultproof.prove.simulated.world import World
+from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 NAME = "undoing"
 TTL_S = 0.5
@@ -31,55 +29,56 @@ KINDS = (RETRIED, SKIPPED, RESOLVED)
 class _Bank:
     """The other side: charges and refunds by key, and refuses refunds until it is mended."""
 
-    def __init__(self) -> None:
-        self.charged: set[str] = set()
-        self.refunds: Counter[str] = Counter()
-        """Those that took effect."""
-        self.mended: set[str] = set()
+    def __init__(self, record: dict[str, Any]) -> None:
+        self.charged: list[str] = record.setdefault("charged", [])
+        self.refunds: dict[str, int] = record.setdefault("refunds", {})
+        """Id -> how many took effect."""
+        self.mended: list[str] = record.setdefault("mended", [])
 
     def charge(self, id: str) -> None:
-        self.charged.add(id)
+        if id not in self.charged:
+            self.charged.append(id)
 
-    def refund(self, id: str) -> None:
+    def refund(self, id: str) -> bool:
+        """False while the form is out of order."""
         if id not in self.mended:
-            raise Failed("the form is out of order")
+            return False
         self.refund_by_hand(id)
+        return True
+
+    def mend(self, id: str) -> None:
+        if id not in self.mended:
+            self.mended.append(id)
 
     def refund_by_hand(self, id: str) -> None:
         """Whoever asks again finds that it has been done."""
-        if not self.refunds[id]:
-            self.refunds[id] += 1
+        self.refunds.setdefault(id, 1)
 
 
-class _Run:
-    """One run: a client starts the sagas, a runner goes on with them, and an operator decides what it cannot."""
+class _Workload:
+    """A client starts the sagas, a runner goes on with them, and an operator decides what it cannot."""
 
-    def __init__(self, world: World, plant: str | None) -> None:
-        self._world = world
-        self._bank = _Bank()
-        self._started: set[str] = set()
+    def __init__(self, plant: str | None) -> None:
         self._decide = _DECIDERS.get(plant, _decided)
-        for name, main in (("client", self._client), ("runner", self._runner), ("operator", self._operator)):
-            world.spawn(name, main)
+
+    def processes(self) -> dict[str, Main]:
+        """By name."""
+        return {"client": self._client, "runner": self._runner, "operator": self._operator}
 
     async def _client(self, process: Process) -> None:
-        saga = self._saga(process)
+        saga = _saga(process)
         await asyncio.gather(*(saga.start(id, id) for id in KINDS))
-        process.note("started")
-        self._started.update(KINDS)
+        process.note("started", len(KINDS))
 
     async def _runner(self, process: Process) -> None:
-        await Worker(process.env, self._saga(process).runner(ttl=TTL_S)).run()
+        await Worker(process.env, _saga(process).runner(ttl=TTL_S)).run()
 
     async def _operator(self, process: Process) -> None:
         """Who looks, sees to it, and says so; and did all of that before, if the answer was lost."""
         database = process.database()
         while True:
             for row in await database.read(operations.listed(NAME, "attention", 10)):
-                if row.id == RETRIED:
-                    self._bank.mended.add(row.id)
-                else:
-                    await self._call(process, f"by hand {row.id}", lambda id=row.id: self._bank.refund_by_hand(id))  # type: ignore[misc]
+                await process.outside(f"by hand {row.id}", lambda record: _seen_to(_Bank(record), row.id))  # noqa: B023
                 try:
                     await database.transact(self._decide(database, row.id))
                 except InvalidInput:  # who was here before has decided
@@ -88,52 +87,70 @@ class _Run:
                     process.note("decided", row.id)
             await process.env.clock.sleep(LOOK_S)
 
-    async def _call(self, process: Process, what: str, work: Callable[[], None]) -> None:
-        """A request that arrives, and is answered; its sender may die or freeze before and after."""
-        await self._world.operate(process, object(), what, work)
 
-    def _saga(self, process: Process) -> Saga[str]:
-        async def charge(context: StepContext[str]) -> None:
-            await self._call(process, f"charge {context.id}", lambda: self._bank.charge(context.id))
+def _seen_to(bank: _Bank, id: str) -> None:
+    if id == RETRIED:
+        bank.mend(id)
+    else:
+        bank.refund_by_hand(id)
 
-        async def refund(context: StepContext[str], result: None) -> None:
-            await self._call(process, f"refund {context.id}", lambda: self._bank.refund(context.id))
 
-        async def refuse(context: StepContext[str]) -> None:
-            raise Failed("nobody ships there")
+def _saga(process: Process) -> Saga[str]:
+    async def charge(context: StepContext[str]) -> None:
+        await process.outside(f"charge {context.id}", lambda record: _Bank(record).charge(context.id))
 
-        charged = Step.remote(charge, undo=refund, retry=RETRY, undo_retry=RETRY)
-        refused = Step.remote(refuse, undo=NOTHING_TO_UNDO, retry=RETRY)
-        return Saga(process.database(), NAME, input=str, steps=[charged, refused])
+    async def refund(context: StepContext[str], result: None) -> None:
+        if not await process.outside(f"refund {context.id}", lambda record: _Bank(record).refund(context.id)):
+            raise Failed("the form is out of order")
 
-    def done(self) -> bool:
-        over = "SELECT count(*) FROM faultproof_saga WHERE ended_us IS NOT NULL"
-        if len(self._started) < len(KINDS) or self._world.store.fetch(over) != [(len(KINDS),)]:
-            return False
-        # Whoever was frozen while he decided wakes up, and must find that it has been decided.
-        return not any(process.strand.frozen for process in self._world.processes)
+    async def refuse(context: StepContext[str]) -> None:
+        raise Failed("nobody ships there")
 
-    def violations(self) -> list[str]:
-        fetch, bank = self._world.store.fetch, self._bank
-        wrong = [f"{name} died of {error!r}" for name, error in self._world.deaths]
-        journals: dict[str, list[str]] = {id: [] for id in KINDS}
-        for id, what in fetch("SELECT id, what FROM faultproof_saga_entry ORDER BY id, seq"):
-            journals[id].append(what)
-        for id, state, reason in fetch("SELECT id, state, reason FROM faultproof_saga"):
-            whats = journals[id]
-            decisions = sum(what in ("retried", "skipped") for what in whats)
-            if state != "compensated":
-                wrong.append(f"{id} is {state}: {reason}")
-            elif whats.count("compensated") != 1 or whats[-1] != "compensated":
-                wrong.append(f"{id} has ended, and its journal goes on: {', '.join(whats)}")
-            if decisions > whats.count("attention"):
-                wrong.append(
-                    f"{id} wanted attention {whats.count('attention')} times, and {decisions} decisions are journaled"
-                )
-            if (id in bank.charged) != bool(bank.refunds[id]):
-                wrong.append(f"{id}: charged {id in bank.charged}, refunded {bank.refunds[id]} times")
-        left = fetch("SELECT id FROM faultproof_claim")
-        return wrong + [f"{id} has ended, and somebody would take it up" for (id,) in left]
+    charged = Step.remote(charge, undo=refund, retry=RETRY, undo_retry=RETRY)
+    refused = Step.remote(refuse, undo=NOTHING_TO_UNDO, retry=RETRY)
+    return Saga(process.database(), NAME, input=str, steps=[charged, refused])
+
+
+# -- the verdict ------------------------------------------------------------------------------------------------------
+
+
+def _done(evidence: Evidence) -> bool:
+    over = "SELECT count(*) FROM faultproof_saga WHERE ended_us IS NOT NULL"
+    return bool(noted(evidence, "started")) and evidence.fetch(over) == [(len(KINDS),)]
+
+
+def _wrong_journals(evidence: Evidence) -> list[str]:
+    wrong = []
+    journals: dict[str, list[str]] = {id: [] for id in KINDS}
+    for id, what in evidence.fetch("SELECT id, what FROM faultproof_saga_entry ORDER BY id, seq"):
+        journals[id].append(what)
+    for id, state, reason in evidence.fetch("SELECT id, state, reason FROM faultproof_saga"):
+        whats = journals[id]
+        decisions = sum(what in ("retried", "skipped") for what in whats)
+        if state != "compensated":
+            wrong.append(f"{id} is {state}: {reason}")
+        elif whats.count("compensated") != 1 or whats[-1] != "compensated":
+            wrong.append(f"{id} has ended, and its journal goes on: {', '.join(whats)}")
+        if decisions > whats.count("attention"):
+            wrong.append(
+                f"{id} wanted attention {whats.count('attention')} times, and {decisions} decisions are journaled"
+            )
+    return wrong
+
+
+def _wrong_refunds(evidence: Evidence) -> list[str]:
+    bank = _Bank(dict(evidence.outside))
+    return [
+        f"{id}: charged {id in bank.charged}, refunded {bank.refunds.get(id, 0)} times"
+        for id in KINDS
+        if (id in bank.charged) != (id in bank.refunds)
+    ]
+
+
+def _left_over(evidence: Evidence) -> list[str]:
+    return [
+        f"{id} has ended, and somebody would take it up" for (id,) in evidence.fetch("SELECT id FROM faultproof_claim")
+    ]
 
 
 async def _prepare(database: Database) -> None:
@@ -199,7 +216,17 @@ DECISIONS = Proof(
         "adopting another definition: `tests/patterns/saga/test_attention.py`",
     ),
     prepare=_prepare,
-    start=_Run,
+    processes=lambda plant: _Workload(plant).processes(),
+    done=_done,
+    eventually=(
+        Eventually(claim="a saga ends once, by one decision for each time it wanted one", wrong=_wrong_journals),
+        Eventually(claim="whoever was charged is refunded, once", wrong=_wrong_refunds),
+        Eventually(claim="nobody takes up what has ended", wrong=_left_over),
+    ),
+    sometimes=(
+        Sometimes(claim="an operator decides", happened=lambda evidence: bool(noted(evidence, "decided"))),
+        Sometimes(claim="an operator finds it decided", happened=lambda evidence: bool(noted(evidence, "was decided"))),
+    ),
     plants=(
         Plant(
             name="retries unseen",

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from faultproof.prove.harness import Tell, in_processes
-from faultproof.prove.proof import Proof
+from faultproof.prove.proof import Always, Eventually, Process, Proof
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.faults import CRASH, FREEZE, Point
 from faultproof.prove.simulated.lanes import FileStore, MemoryStore, Store
 from faultproof.prove.simulated.loop import StepLimit
-from faultproof.prove.simulated.process import Process
 from faultproof.prove.simulated.tape import Tape, shrink
 from faultproof.prove.simulated.world import Granularity, World
 
@@ -48,6 +47,8 @@ class Report:
     """Those left when equivalent ones are counted once; each was tried (in random runs: the faults that struck)."""
     seconds: float = 0.0
     violations: list[Violation] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    """The claims of those `Sometimes` that did happen."""
 
     def add(self, other: Report) -> None:
         """Count another part of the same exploration."""
@@ -55,6 +56,7 @@ class Report:
         self.points += other.points
         self.distinct += other.distinct
         self.violations.extend(other.violations)
+        self.seen |= other.seen
 
     @property
     def rate(self) -> float:
@@ -92,13 +94,18 @@ class Explorer:
         store = self._store if files is None else FileStore(files, self.image)
         world = World(store, tape, granularity=self._granularity, faults_max=faults_max)
         store.reset(world.wall_us)
+        proof, wrong = self._proof, list[str]()
+        if proof.always:
+            world.watchers.append(lambda: wrong.extend(() if wrong else _judged(proof.always, world)))
         try:
-            scenario = self._proof.start(world, self._plant)
+            for name, main in proof.processes(self._plant).items():
+                world.spawn(name, main)
             try:
-                world.run(scenario.done)
+                world.run(lambda: proof.done(world))
             except StepLimit as error:
-                return world, [f"not finished: {error}"]
-            return world, scenario.violations()
+                return world, [*wrong, f"not finished: {error}"]
+            wrong += [f"{name} died of {error!r}" for name, error in world.deaths]
+            return world, wrong + _judged(proof.eventually, world)
         finally:
             self._count()
             world.close()
@@ -112,10 +119,16 @@ class Explorer:
 
     def strike(self, report: Report, answers: Mapping[int, int], *, faults_max: int) -> World:
         """One run from given answers, counted."""
-        world, wrong = self.run(Tape(dict(answers)), faults_max=faults_max)
+        return self._counted(report, Tape(dict(answers)), faults_max=faults_max)
+
+    def _counted(self, report: Report, tape: Tape, *, faults_max: int) -> World:
+        world, wrong = self.run(tape, faults_max=faults_max)
         report.schedules += 1
         if wrong and len(report.violations) < VIOLATIONS_MAX:
-            report.violations.append(Violation(tuple(wrong), tuple(world.faults), world.tape.answers))
+            report.violations.append(Violation(tuple(wrong), tuple(world.faults), dict(tape.answers)))
+        for each in self._proof.sometimes:
+            if each.claim not in report.seen and each.happened(world):
+                report.seen.add(each.claim)
         return world
 
     def depth(self, depth: int, *, part: int, parts: int, faults: Iterable[int]) -> Report:
@@ -148,12 +161,9 @@ class Explorer:
         report = Report()
         for seed in seeds:
             tape = Tape(rng=random.Random(seed), chance=chance)  # noqa: S311  # a schedule, not a secret
-            world, wrong = self.run(tape, faults_max=faults_max)
-            report.schedules += 1
+            world = self._counted(report, tape, faults_max=faults_max)
             report.points += len(world.points)
             report.distinct += len(world.faults)
-            if wrong and len(report.violations) < VIOLATIONS_MAX:
-                report.violations.append(Violation(tuple(wrong), tuple(world.faults), dict(tape.answers)))
         return report
 
     def shrunk(self, violation: Violation, *, faults_max: int = 8) -> Violation:
@@ -173,6 +183,10 @@ class Explorer:
         answers = shrink(violation.answers, fails)
         world, wrong = self.run(Tape(answers), faults_max=faults_max)
         return Violation(tuple(wrong), tuple(world.faults), answers)
+
+
+def _judged(properties: Iterable[Always | Eventually], world: World) -> list[str]:
+    return [sentence for each in properties for sentence in each.wrong(world)]
 
 
 def prepared(proof: Proof) -> bytes:

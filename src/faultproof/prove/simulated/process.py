@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from faultproof.clock import Env
 from faultproof.engines.sqlite.database import SqliteDatabase
+from faultproof.prove.proof import Main
 from faultproof.prove.simulated.lanes import SimLane
 from faultproof.prove.simulated.loop import Strand
 from faultproof.prove.simulated.senses import SimClock, SimIds, SimRng, SimWakeups
@@ -15,7 +16,7 @@ from faultproof.prove.simulated.senses import SimClock, SimIds, SimRng, SimWakeu
 if TYPE_CHECKING:
     from faultproof.prove.simulated.world import World
 
-Main = Callable[["Process"], Coroutine[Any, Any, None]]
+T = TypeVar("T")
 
 
 class Process:
@@ -61,6 +62,16 @@ class Process:
         self.notes += 1
         self.world.notes.append((kind, *facts))
         self.world.trace.append((self.world.loop.now, self.strand.name, "notes", (kind, *facts)))
+
+    async def outside(self, what: str, act: Callable[[dict[str, Any]], T]) -> T:
+        """A request to a service outside: one operation, before and after which its sender may die."""
+
+        def arrives() -> T:
+            self.notes += 1  # what the other side knows cannot be taken back either
+            return act(self.world.outside)
+
+        result: T = await self.world.operate(self, object(), what, arrives)
+        return result
 
     def bury(self) -> None:
         """End its tasks, without letting them reach anything."""

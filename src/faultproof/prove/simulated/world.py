@@ -22,11 +22,12 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from faultproof.prove.proof import Main
 from faultproof.prove.simulated.faults import CRASH, FAULTS, NO_FAULT, Faults, Point
 from faultproof.prove.simulated.lanes import Store
 from faultproof.prove.simulated.loop import STRAND, Escape, SimLoop, StepLimit, Strand
 from faultproof.prove.simulated.operations import Operation, Operations
-from faultproof.prove.simulated.process import Main, Process
+from faultproof.prove.simulated.process import Process
 from faultproof.prove.simulated.tape import Tape
 from faultproof.signals import Signals
 
@@ -65,6 +66,7 @@ class World:
         self.signals = Signals(sinks=())
         self.processes: list[Process] = []
         self.notes: list[tuple[Any, ...]] = []
+        self.outside: dict[str, Any] = {}
         self.trace: list[tuple[Any, ...]] = []
         """What happened, as facts; put into words only when somebody asks (`lines`, `hash`)."""
         self.deaths: list[tuple[str, BaseException]] = []
@@ -89,6 +91,10 @@ class World:
     def faults(self) -> list[str]:
         """Those that struck."""
         return self._faults.struck
+
+    def fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        """For whoever judges: a query on what is committed."""
+        return self.store.fetch(sql)
 
     def wall_us(self) -> int:
         """The wall clock: microseconds since 1970, from the virtual time."""
