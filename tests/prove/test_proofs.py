@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
@@ -17,7 +18,7 @@ from faultproof.prove.proof import Proof
 from faultproof.prove.saved import load, save
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.explore import Explorer, explore
-from faultproof.prove.simulated.faults import CRASH, FREEZE
+from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, Fault
 from faultproof.prove.simulated.tape import Tape
 
 PROOFS = {
@@ -33,6 +34,9 @@ PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proo
 MANY_PAIRS = {"callbacks": 16, "decisions": 16, "outbox": 8, "poison": 64, "saga": 16}
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and
 behind it every second one."""
+
+MANY_FAULTS = {"outbox": 6, "poison": 24}
+"""Proofs whose places take long, and each how many-th of them is struck by every kind of fault."""
 
 HASHES = """
 import sys
@@ -72,10 +76,40 @@ def test_holds_at_every_pair_of_crashes(name: str):
 
 
 @pytest.mark.parametrize("name", PROOFS)
+def test_holds_under_every_kind_of_fault(name: str):
+    """Every kind, at each third place where it could strike."""
+    with no_escapes():
+        report = Explorer(PROOFS[name]).depth(1, part=0, parts=MANY_FAULTS.get(name, 3), faults=sorted(EVERY))
+    assert [violation.sentences for violation in report.violations] == []
+    assert len(report.fired) > 8
+
+
+@pytest.mark.parametrize("name", PROOFS)
 def test_holds_at_random(name: str):
     report = explore(PROOFS[name], seeds=range(60))
     assert [violation.sentences for violation in report.violations] == []
     assert report.distinct > 15, "faults must have struck"
+    assert len(report.offered - report.fired) <= 2, "of every kind"
+    assert report.seen == {each.claim for each in PROOFS[name].sometimes}
+
+
+@pytest.mark.parametrize("name", ["batch", "escrow", "saga"])
+def test_what_was_synced_survives_a_power_failure_and_what_was_not_does_not(name: str, tmp_path: Path):
+    """On real WAL files, cut where the last sync was: with `synchronous=normal`, which does not sync, the claim must break."""
+    explorer = Explorer(PROOFS[name])
+    wrong: dict[Synchronous, int] = {"full": 0, "normal": 0}
+    for synchronous in wrong:
+        failures = 0
+        for seed in range(16):
+            tape = Tape(rng=random.Random(seed), chance=0.05)
+            world, violations = explorer.run(
+                tape, faults_max=2, faults=frozenset({Fault.POWER}), files=tmp_path, synchronous=synchronous
+            )
+            failures += len(world.faults)
+            wrong[synchronous] += bool(violations)
+        assert failures > 8
+    assert wrong["full"] == 0
+    assert wrong["normal"] > 0
 
 
 @pytest.mark.parametrize("name", PROOFS)

@@ -9,7 +9,7 @@ from faultproof.errors import InvalidInput
 from faultproof.prove.saved import load, save
 
 RUN = {
-    "format": "faultproof-tape-2",
+    "format": "faultproof-tape-3",
     "proof": "a:B",
     "plant": "no token",
     "store": "files",
@@ -36,7 +36,7 @@ def test_a_run_without_planted_bug_says_so(tmp_path: Path):
 def test_tape_of_the_first_format_is_refused_because_it_does_not_say_what_was_planted(tmp_path: Path):
     path = tmp_path / "old.tape"
     path.write_text('{"format": "faultproof-tape-1", "proof": "a:B", "answers": []}')
-    with pytest.raises(InvalidInput, match=r"of format 'faultproof-tape-1'; this release replays 'faultproof-tape-2'"):
+    with pytest.raises(InvalidInput, match=r"of format 'faultproof-tape-1'; this release replays 'faultproof-tape-3'"):
         load(path)
 
 
@@ -66,11 +66,11 @@ def test_value_that_no_release_has_written_is_refused_by_name(tmp_path: Path, na
         b"[]",
         b"{}",
         b"[" * 100_000,
-        b'{"format": "faultproof-tape-2"}',
-        b'{"format": "faultproof-tape-2", "proof": "x", "answers": [["a", "b"]]}',
-        b'{"format": "faultproof-tape-2", "proof": "x", "answers": [[-1, 1]]}',
-        b'{"format": "faultproof-tape-2", "proof": "x", "answers": [[1, Infinity]]}',
-        b'{"format": "faultproof-tape-2", "proof": "\xff", "answers": []}',
+        b'{"format": "faultproof-tape-3"}',
+        b'{"format": "faultproof-tape-3", "proof": "x", "answers": [["a", "b"]]}',
+        b'{"format": "faultproof-tape-3", "proof": "x", "answers": [[-1, 1]]}',
+        b'{"format": "faultproof-tape-3", "proof": "x", "answers": [[1, Infinity]]}',
+        b'{"format": "faultproof-tape-3", "proof": "\xff", "answers": []}',
     ],
 )
 def test_what_is_no_tape_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes):

@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from faultproof.ports.script import Script, sql
+from faultproof.errors import OutcomeUnknown, TryAgain
+from faultproof.ports.script import Script, Wake, sql
 from faultproof.prove.proof import Main
 from faultproof.prove.simulated.escapes import no_escapes
-from faultproof.prove.simulated.faults import CRASH, FREEZE
+from faultproof.prove.simulated.faults import CRASH, FREEZE, Fault
 from faultproof.prove.simulated.lanes import MemoryStore
 from faultproof.prove.simulated.loop import Escape, StepLimit
 from faultproof.prove.simulated.process import Process
-from faultproof.prove.simulated.tape import Tape
-from faultproof.prove.simulated.world import Granularity, Limits, World
+from faultproof.prove.simulated.tape import Priorities, Tape
+from faultproof.prove.simulated.world import EPOCH_US, Granularity, Limits, World
 
 
 @sql("INSERT INTO seen (what) VALUES (:what)")
@@ -31,6 +32,11 @@ def _see(what: str) -> None: ...
 def _two(first: str, second: str) -> Script[None]:
     yield from _see(first)
     yield from _see(second)
+
+
+def _see_and_wake() -> Script[None]:
+    yield from _see("news")
+    yield Wake("topic")
 
 
 _worlds: list[World] = []
@@ -298,3 +304,192 @@ def test_what_was_forbidden_works_again_afterwards():
     thread.start()
     thread.join(5)
     assert sys.modules
+
+
+def _first(fault: Fault, main: Main, label: str = "writer", when: str = "before") -> World:
+    """A run in which it strikes at the first place with that label."""
+    return _struck(main, fault, at=lambda at, name: (at, name) == (when, label))
+
+
+async def _sees(process: Process) -> None:
+    """One transaction, and what came of it."""
+    try:
+        await process.database().transact(_see(f"by {process.env.process}"))
+    except (OutcomeUnknown, TryAgain) as error:
+        process.note(type(error).__name__)
+    else:
+        process.note("done", process.env.clock.monotonic())
+
+
+@pytest.mark.parametrize(
+    ("fault", "noted", "there"),
+    [
+        (Fault.LOST, "OutcomeUnknown", []),
+        (Fault.UNHEARD, "OutcomeUnknown", ["by p.0"]),
+        (Fault.RESET, "TryAgain", []),
+    ],
+)
+def test_an_answer_that_is_lost_says_nothing_of_what_happened(fault: Fault, noted: str, there: list[str]):
+    world = _first(fault, _sees)
+    assert (world.notes, _seen(world)) == ([(noted,)], there)
+    assert world.faults == [f"{fault.name.lower()} before writer in p.0"]
+
+
+def test_a_lost_commit_inside_a_transaction_of_the_users_leaves_nothing_open():
+    async def main(process: Process) -> None:
+        database = process.database()
+        try:
+            async with database.transaction() as tx:
+                await tx.run(_see("lost"))
+        except OutcomeUnknown:
+            process.note("unknown")
+        await database.transact(_see("next"))
+
+    world = _first(Fault.LOST, main, "Commit")
+    assert (world.notes, _seen(world)) == ([("unknown",)], ["next"])
+
+
+def test_a_slow_database_answers_later_and_in_order():
+    async def main(process: Process) -> None:
+        database = process.database()
+        await asyncio.gather(*(database.transact(_see(str(n))) for n in range(3)))
+        process.note("done", process.env.clock.monotonic())
+
+    world = _first(Fault.SLOW, main)
+    assert (world.notes, _seen(world)) == ([("done", Limits.slow_s)], ["0", "1", "2"])
+
+
+def test_a_process_that_is_cut_off_goes_on_by_its_own_clock_and_is_replaced():
+    async def main(process: Process) -> None:
+        if process.incarnation == 0:
+            asyncio.get_running_loop().call_later(0.5, process.note, "is alive", process.env.process)
+        await _sees(process)
+
+    world = _first(Fault.CUT, main)
+    assert world.notes == [
+        ("done", Limits.restart_s),
+        ("is alive", "p.0"),
+        ("done", Limits.freeze_s),
+    ]
+    assert _seen(world) == ["by p.1", "by p.0"]
+
+
+@sql("SELECT {now}")
+def _now() -> int: ...
+
+
+@pytest.mark.parametrize(
+    ("fault", "database_s", "own_s"),
+    [
+        (Fault.AHEAD, Limits.ahead_s, Limits.ahead_s),
+        (Fault.BACK, -Limits.back_s, -Limits.back_s),
+        (Fault.SKEWED, 0, Limits.skew_s),
+    ],
+)
+def test_clocks_jump_and_differ_and_the_monotonic_one_does_not(fault: Fault, database_s: float, own_s: float):
+    async def main(process: Process) -> None:
+        database, clock = process.database(), process.env.clock
+        await database.read(_now())
+        process.note("at", await database.read(_now()), clock.wall_us(), clock.monotonic())
+
+    ((_, at, own, monotonic),) = _first(fault, main, "reader").notes
+    assert (at - EPOCH_US, own - EPOCH_US, monotonic) == (database_s * 1_000_000, own_s * 1_000_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "noted", "arrived"),
+    [
+        (Fault.LOST, "no answer", 0),
+        (Fault.UNHEARD, "no answer", 1),
+        (Fault.LATE, "no answer", 1),
+        (Fault.TWICE, "answer", 2),
+    ],
+)
+def test_a_request_to_the_outside_is_lost_late_or_doubled(fault: Fault, noted: str, arrived: int):
+    def arrives(state: dict[str, Any]) -> int:
+        state["times"] = state.get("times", 0) + 1
+        return int(state["times"])
+
+    async def main(process: Process) -> None:
+        try:
+            process.note("answer", await process.outside("charge", arrives))
+        except OutcomeUnknown:
+            process.note("no answer", process.world.outside.get("times", 0))
+
+    world = _first(fault, main, "charge")
+    assert world.notes[0][0] == noted
+    assert world.outside.get("times", 0) == arrived
+    assert (fault is Fault.LATE) == (world.notes == [("no answer", 0)] and arrived == 1)
+
+
+def test_a_message_is_dropped_late_or_doubled():
+    def hears(fault: Fault) -> list[float]:
+        async def listener(process: Process) -> None:
+            news = process.database().changed("topic")
+            while True:
+                await news.wait(timeout=100)
+                process.note("heard", process.env.clock.monotonic())
+
+        async def main(process: Process) -> None:
+            await process.env.clock.sleep(1)
+            await process.database().transact(_see_and_wake())
+
+        heard = []
+        for position in range(40):
+            world = _world(Tape({position: fault}), faults_max=1)
+            world.spawn("listener", listener)
+            world.spawn("p", main)
+            _run(world)
+            if world.faults:
+                heard += [at for _, at in world.notes]
+        return heard
+
+    assert hears(Fault.DROP) == []
+    assert hears(Fault.LATE) == [1 + Limits.slow_s]
+    assert hears(Fault.TWICE) == [1.0, 1 + Limits.slow_s]
+
+
+def test_when_the_power_fails_every_process_is_gone_and_started_again():
+    async def main(process: Process) -> None:
+        if process.incarnation == 0:
+            await process.database().transact(_see("durable"))
+        process.note("life", process.env.process)
+
+    world = _first(Fault.POWER, main)
+    assert _seen(world) == []  # it struck before the transaction
+    assert [process.strand.name for process in world.processes] == ["p.0", "stopwatch.0", "p.1", "stopwatch.1"]
+    assert world.notes == [("life", "p.1")]
+
+
+def test_priorities_find_what_needs_one_process_to_be_far_behind():
+    """Uniformly random, everybody advances about as fast as everybody else."""
+
+    def found(seeds: range, priorities: bool) -> int:
+        hits = 0
+        for seed in seeds:
+            rng = random.Random(seed)
+            tape = Tape(rng=rng, priorities=Priorities(rng, depth=2, length=60) if priorities else None)
+            world = _world(tape)
+
+            async def fast(process: Process) -> None:
+                for _ in range(20):
+                    await process.database().read(_now())
+                process.note("fast")
+
+            async def slow(process: Process) -> None:
+                await process.database().read(_now())
+                process.note("slow")
+
+            for name, main in (("a", fast), ("b", slow), ("c", fast)):
+                world.spawn(name, main)
+            world.run(lambda: len(world.notes) == 3)  # noqa: B023
+            hits += world.notes[-1] == ("slow",)
+            again = _world(Tape(dict(tape.answers)))
+            for name, main in (("a", fast), ("b", slow), ("c", fast)):
+                again.spawn(name, main)
+            again.run(lambda: len(again.notes) == 3)  # noqa: B023
+            assert again.notes == world.notes, "what priorities have chosen is on the tape"
+        return hits
+
+    assert found(range(60), priorities=True) > 5
+    assert found(range(60), priorities=False) == 0

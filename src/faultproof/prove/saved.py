@@ -11,7 +11,7 @@ import msgspec
 from faultproof.errors import InvalidInput
 from faultproof.prove.simulated.world import Granularity
 
-FORMAT = "faultproof-tape-2"
+FORMAT = "faultproof-tape-3"
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 

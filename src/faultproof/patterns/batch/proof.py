@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from faultproof.errors import FaultproofError, OutcomeUnknown
+from faultproof.errors import FaultproofError, OutcomeUnknown, TryAgain
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
 from faultproof.primitives.batcher import BatchLimits, Result
@@ -134,6 +134,8 @@ async def _caller(process: Process, group_commit: GroupCommit[Item, str], number
             process.note("done", await group_commit.submit(item))
         except OutcomeUnknown:
             process.note("unknown", item.id)
+        except TryAgain:
+            process.note("not now", item.id)
         except (FaultproofError, ValueError):
             process.note("refused", item.id, item.kind)
 
@@ -144,8 +146,8 @@ def _wrong_answers(evidence: Evidence) -> list[str]:
     for kind, id, *facts in evidence.notes:
         if kind == "done" and id not in rows:
             wrong.append(f"operation {id} was answered and is not there")
-        if kind == "refused" and id in rows:
-            wrong.append(f"operation {id} was refused and is there")
+        if kind in ("refused", "not now") and id in rows:
+            wrong.append(f"operation {id} was {kind} and is there")
         if kind == "refused" and facts[0] not in (POISON, REFUSED):
             wrong.append(f"operation {id} was refused for another's fault")
     return wrong

@@ -14,16 +14,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from faultproof.engines.sqlite.connection import Synchronous
+from faultproof.errors import OutcomeUnknown, TryAgain
 from faultproof.prove.harness import Tell, in_processes
 from faultproof.prove.proof import Always, Eventually, Process, Proof
 from faultproof.prove.simulated.escapes import no_escapes
-from faultproof.prove.simulated.faults import CRASH, FREEZE, Point
+from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, Fault, Point
 from faultproof.prove.simulated.lanes import FileStore, MemoryStore, Store
 from faultproof.prove.simulated.loop import StepLimit
-from faultproof.prove.simulated.tape import Tape, shrink
+from faultproof.prove.simulated.tape import Priorities, Tape, shrink
 from faultproof.prove.simulated.world import Granularity, World
 
 
@@ -49,6 +52,10 @@ class Report:
     violations: list[Violation] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
     """The claims of those `Sometimes` that did happen."""
+    fired: set[Fault] = field(default_factory=set)
+    """Kinds of faults that struck at least once."""
+    offered: set[Fault] = field(default_factory=set)
+    """Kinds that could have struck, in random runs."""
 
     def add(self, other: Report) -> None:
         """Count another part of the same exploration."""
@@ -57,6 +64,8 @@ class Report:
         self.distinct += other.distinct
         self.violations.extend(other.violations)
         self.seen |= other.seen
+        self.fired |= other.fired
+        self.offered |= other.offered
 
     @property
     def rate(self) -> float:
@@ -64,6 +73,8 @@ class Report:
         return self.schedules / self.seconds if self.seconds else 0.0
 
 
+PCT_DEPTH = 3
+"""How many events in one order a bug may need that random priorities are likely to find."""
 VIOLATIONS_MAX = 20
 TELL_EVERY = 20
 """Schedules after which a process says how far it is: several times a second."""
@@ -88,11 +99,19 @@ class Explorer:
         self.image = prepared(proof)
         self._store = MemoryStore(self.image)
 
-    def run(self, tape: Tape, *, faults_max: int, files: Path | None = None) -> tuple[World, list[str]]:
+    def run(
+        self,
+        tape: Tape,
+        *,
+        faults_max: int,
+        faults: frozenset[Fault] = EVERY,
+        files: Path | None = None,
+        synchronous: Synchronous = "full",
+    ) -> tuple[World, list[str]]:
         """One run; the world as it ended, and what is wrong with it. With `files`, on real WAL files there."""
         store: Store
-        store = self._store if files is None else FileStore(files, self.image)
-        world = World(store, tape, granularity=self._granularity, faults_max=faults_max)
+        store = self._store if files is None else FileStore(files, self.image, synchronous=synchronous)
+        world = World(store, tape, granularity=self._granularity, faults_max=faults_max, faults=faults)
         store.reset(world.wall_us)
         proof, wrong = self._proof, list[str]()
         if proof.always:
@@ -104,7 +123,7 @@ class Explorer:
                 world.run(lambda: proof.done(world))
             except StepLimit as error:
                 return world, [*wrong, f"not finished: {error}"]
-            wrong += [f"{name} died of {error!r}" for name, error in world.deaths]
+            wrong += [f"{name} died of {error!r}" for name, error in world.deaths if not _is_let_crash(error, world)]
             return world, wrong + _judged(proof.eventually, world)
         finally:
             self._count()
@@ -121,11 +140,13 @@ class Explorer:
         """One run from given answers, counted."""
         return self._counted(report, Tape(dict(answers)), faults_max=faults_max)
 
-    def _counted(self, report: Report, tape: Tape, *, faults_max: int) -> World:
-        world, wrong = self.run(tape, faults_max=faults_max)
+    def _counted(self, report: Report, tape: Tape, *, faults_max: int, faults: frozenset[Fault] = EVERY) -> World:
+        world, wrong = self.run(tape, faults_max=faults_max, faults=faults)
         report.schedules += 1
         if wrong and len(report.violations) < VIOLATIONS_MAX:
             report.violations.append(Violation(tuple(wrong), tuple(world.faults), dict(tape.answers)))
+        report.fired |= world.fired
+        report.offered |= world.offered
         for each in self._proof.sometimes:
             if each.claim not in report.seen and each.happened(world):
                 report.seen.add(each.claim)
@@ -137,7 +158,7 @@ class Explorer:
         world = self.strike(report, {}, faults_max=1)
         strikes = list(_strikes(world.points, faults))
         if part == 0:
-            report.points, report.distinct = len(world.points) * len(faults), len(strikes)
+            report.points, report.distinct = _places(world.points, faults), len(strikes)
         else:
             report.schedules = 0  # the undisturbed run is counted once
         for position, fault in strikes[part::parts]:
@@ -151,20 +172,34 @@ class Explorer:
         last = max(answers)
         points = [point for point in world.points if point.position > last]
         strikes = list(_strikes(points, faults))
-        report.points += len(points) * len(faults)
+        report.points += _places(points, faults)
         report.distinct += len(strikes)
         for position, fault in strikes:
             self._deeper(report, {**answers, position: fault}, depth, faults)
 
     def sample(self, seeds: Iterable[int], *, faults_max: int = 3, chance: float = 0.02) -> Report:
-        """Random schedules, random faults."""
+        """Random schedules, random faults.
+
+        Every second schedule is by priorities (`tape.Priorities`), the others are uniformly random. In each run a random half
+        of the kinds of faults may strike, so that rare ones are not drowned by common ones (Groce, Zhang, Eide, Chen,
+        Regehr: Swarm Testing, ISSTA 2012).
+        """
         report = Report()
         for seed in seeds:
-            tape = Tape(rng=random.Random(seed), chance=chance)  # noqa: S311  # a schedule, not a secret
-            world = self._counted(report, tape, faults_max=faults_max)
+            rng = random.Random(seed)  # noqa: S311  # a schedule, not a secret
+            faults = frozenset(fault for fault in sorted(EVERY) if rng.random() < 0.5)
+            priorities = Priorities(rng, depth=PCT_DEPTH, length=self.length) if seed % 2 else None
+            tape = Tape(rng=rng, chance=chance, priorities=priorities)
+            world = self._counted(report, tape, faults_max=faults_max, faults=faults)
             report.points += len(world.points)
             report.distinct += len(world.faults)
         return report
+
+    @cached_property
+    def length(self) -> int:
+        """Operations of the undisturbed run."""
+        world, _ = self.run(Tape(), faults_max=0)
+        return sum(process.operations for process in world.processes)
 
     def shrunk(self, violation: Violation, *, faults_max: int = 8) -> Violation:
         """A violation from the smallest tape found: one fault alone if any does it, or else what shrinking leaves."""
@@ -173,7 +208,8 @@ class Explorer:
             return bool(self.run(Tape(dict(answers)), faults_max=faults_max)[1])
 
         start, wrong = self.run(Tape(), faults_max=1)
-        singles = [{position: fault} for position, fault in _strikes(start.points, (CRASH, FREEZE))]
+        kinds = sorted({CRASH, FREEZE} | (set(violation.answers.values()) & EVERY))
+        singles = [{position: fault} for position, fault in _strikes(start.points, kinds)]
         for single in [dict[int, int]()] * bool(wrong) + singles:
             if fails(single):
                 world, wrong = self.run(Tape(single), faults_max=faults_max)
@@ -183,6 +219,11 @@ class Explorer:
         answers = shrink(violation.answers, fails)
         world, wrong = self.run(Tape(answers), faults_max=faults_max)
         return Violation(tuple(wrong), tuple(world.faults), answers)
+
+
+def _is_let_crash(error: BaseException, world: World) -> bool:
+    """Whether a process died of what the network did to it. Its supervisor has started it again, and it has asked again."""
+    return bool(world.faults) and isinstance(error, TryAgain | OutcomeUnknown)
 
 
 def _judged(properties: Iterable[Always | Eventually], world: World) -> list[str]:
@@ -255,12 +296,16 @@ def _collecting_rarely() -> Iterator[None]:
         gc.unfreeze()
 
 
+def _places(points: Iterable[Point], faults: tuple[int, ...]) -> int:
+    return sum(fault in point.kinds for point in points for fault in faults)
+
+
 def _strikes(points: Iterable[Point], faults: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Tape position and fault, once for each set of equivalent places."""
     seen = set()
     for point in points:
         for fault in faults:
             key = (fault, point.key(fault))
-            if key not in seen:
+            if fault in point.kinds and key not in seen:
                 seen.add(key)
                 yield point.position, fault

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from faultproof.engines.sqlite.connection import Connection, open_connection
+from faultproof.engines.sqlite.connection import Connection, Synchronous, open_connection
 from faultproof.engines.sqlite.faults import NotBegun
+from faultproof.errors import OutcomeUnknown
 from faultproof.ports.script import Begin, Call, Commit, Rollback, Script, Step, Wake, drive
 from faultproof.ports.statement import NOTHING, Answer
+from faultproof.prove.simulated.faults import BEGINNING, COMMITTING, INSIDE, WHOLE, Fault
 
 if TYPE_CHECKING:
     from faultproof.prove.simulated.process import Process
@@ -28,6 +30,10 @@ class Store(Protocol):
 
     def reset(self, now: Callable[[], int]) -> None:
         """Back to the state that this store began with, for another run on another clock."""
+        ...
+
+    def lose_power(self, choose: Callable[[int], int]) -> None:
+        """Nothing is left but what was synced, and perhaps a part of what was being written; nobody is connected."""
         ...
 
     def executor(self, lane: SimLane) -> Callable[[Step], Answer]:
@@ -72,13 +78,27 @@ class SimLane:
     async def _drive(self, script: Script[T]) -> T:
         if self.process.world.granularity == "statement" and self.role == "writer":
             return await self._stepwise(script)
-        execute = self._store.executor(self)
+        execute = self._executor()
         if not self._is_inside():
-            return await self._operate(self.role, lambda: drive(script, execute))
+            kinds: tuple[Fault, ...] = WHOLE if self.role == "writer" else BEGINNING
+            return await self._operate(self.role, lambda: drive(script, execute), kinds)
         step = next(script)  # a script that yields nothing is not one
         if type(step) is Commit or type(step) is Rollback:
-            return await self._operate(type(step).__name__, lambda: drive(script, execute, step))
+            kinds = COMMITTING if type(step) is Commit else INSIDE
+            return await self._operate(type(step).__name__, lambda: drive(script, execute, step), kinds)
         return drive(script, execute, step)
+
+    def _executor(self) -> Callable[[Step], Answer]:
+        """The store's; it gives no answer to a commit if that is the fault that strikes."""
+        execute, world = self._store.executor(self), self.process.world
+
+        def step_of(step: Step) -> Answer:
+            if type(step) is not Commit or world.fault not in (Fault.LOST, Fault.UNHEARD):
+                return execute(step)
+            execute(step if world.fault is Fault.UNHEARD else Rollback())
+            raise OutcomeUnknown("the connection was lost during the COMMIT")
+
+        return step_of
 
     async def call(self, function: Callable[[Connection], T]) -> T:
         if self.process.world.granularity == "commit" and self._is_inside():
@@ -98,13 +118,14 @@ class SimLane:
         pass
 
     async def _stepwise(self, script: Script[T]) -> T:
-        execute = self._store.executor(self)
+        execute = self._executor()
         try:
             step = next(script)
             while True:
                 label = step.statement.name if type(step) is Call else type(step).__name__
+                kinds = BEGINNING if type(step) is Begin else COMMITTING if type(step) is Commit else INSIDE
                 try:
-                    answer = await self._operate(label, lambda step=step: execute(step))  # type: ignore[misc]
+                    answer = await self._operate(label, lambda step=step: execute(step), kinds)  # type: ignore[misc]
                 except Exception as error:
                     step = script.throw(error)
                 else:
@@ -113,9 +134,9 @@ class SimLane:
             result: T = stop.value
             return result
 
-    async def _operate(self, label: str, action: Callable[[], T]) -> T:
+    async def _operate(self, label: str, action: Callable[[], T], kinds: tuple[Fault, ...] = INSIDE) -> T:
         eligible = (lambda: self._store.free_for(self)) if self.role == "reader" else None
-        result: T = await self.process.world.operate(self.process, self, label, action, eligible)
+        result: T = await self.process.world.operate(self.process, self, label, action, eligible, kinds)
         return result
 
 
@@ -159,6 +180,10 @@ class MemoryStore:
         """The state as it is now, to begin other stores with."""
         self.raw.execute("COMMIT")
         return self.raw.serialize()
+
+    def lose_power(self, choose: Callable[[int], int]) -> None:
+        """Here every commit is durable at once."""
+        self.owner = None
 
     def executor(self, lane: SimLane) -> Callable[[Step], Answer]:
         execute, bound = self._connection.execute, self._bound
@@ -206,31 +231,48 @@ class MemoryStore:
 class FileStore:
     """Real WAL files: each process has connections of its own, and SQLite itself keeps them apart."""
 
-    def __init__(self, directory: Path, image: bytes) -> None:
+    def __init__(self, directory: Path, image: bytes, *, synchronous: Synchronous = "full") -> None:
         self.commits = 0
         self.owner: Process | None = None
         self._path = directory / "world.db"
+        self._log = directory / "world.db-wal"
         self._image = image
+        self._synchronous = synchronous
+        self._synced = 0
+        """Bytes of the log that a power failure leaves alone: with `full`, those of every commit; else none, since nothing
+        is checkpointed here."""
         self._now: Callable[[], int] = lambda: 0
         self._connections: dict[tuple[int, str], Connection] = {}
-        self._own = self._begin()
+        self._own = self._begin(image, b"")
 
     def reset(self, now: Callable[[], int]) -> None:
         self.close()
         self.commits, self._now = 0, now
-        self._own = self._begin()
+        self._own = self._begin(self._image, b"")
 
-    def _begin(self) -> Connection:
-        for leftover in ("-wal", "-shm"):
-            self._path.with_name(self._path.name + leftover).unlink(missing_ok=True)
-        self._path.write_bytes(self._image)
-        return open_connection(str(self._path), now=lambda: self._now(), synchronous="normal")
+    def _begin(self, image: bytes, log: bytes) -> Connection:
+        self._path.with_name(self._path.name + "-shm").unlink(missing_ok=True)
+        self._path.write_bytes(image)
+        self._log.write_bytes(log)
+        self._synced = len(log)
+        return self._open()
+
+    def _open(self, *, reader: bool = False) -> Connection:
+        return open_connection(str(self._path), now=lambda: self._now(), synchronous=self._synchronous, reader=reader)
+
+    def lose_power(self, choose: Callable[[int], int]) -> None:
+        """Of what was not synced some bytes may have reached the disk, cut off anywhere: in eighths."""
+        image, log = self._path.read_bytes(), self._log.read_bytes()
+        self.close()
+        self._own = self._begin(image, log[: self._synced + (len(log) - self._synced) * choose(8) // 8])
 
     def executor(self, lane: SimLane) -> Callable[[Step], Answer]:
         def execute(step: Step) -> Answer:
             answer = self._connection(lane).execute(step)
             if type(step) is Commit:
                 self.commits += 1
+                if self._synchronous == "full":
+                    self._synced = self._log.stat().st_size
             return answer
 
         return execute
@@ -260,7 +302,5 @@ class FileStore:
     def _connection(self, lane: SimLane) -> Connection:
         key = (id(lane.process), lane.role)
         if key not in self._connections:
-            self._connections[key] = open_connection(
-                str(self._path), now=lambda: self._now(), synchronous="normal", reader=lane.role == "reader"
-            )
+            self._connections[key] = self._open(reader=lane.role == "reader")
         return self._connections[key]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from faultproof.prove.simulated.faults import Fault
 from faultproof.prove.simulated.process import Process
 from faultproof.prove.simulated.tape import Tape
 
@@ -13,7 +14,7 @@ from faultproof.prove.simulated.tape import Tape
 class Operation:
     """One input or output that waits for its turn."""
 
-    __slots__ = ("action", "eligible", "future", "label", "lane", "process")
+    __slots__ = ("action", "eligible", "future", "kinds", "label", "lane", "not_before", "process")
 
     def __init__(
         self,
@@ -23,6 +24,7 @@ class Operation:
         action: Callable[[], Any],
         future: asyncio.Future[Any] | None,
         eligible: Callable[[], bool] | None,
+        kinds: tuple[Fault, ...] = (),
     ) -> None:
         self.process = process
         self.lane = lane
@@ -30,10 +32,16 @@ class Operation:
         self.action = action
         self.future = future
         self.eligible = eligible
+        self.kinds = kinds
+        """The faults that may strike before it."""
+        self.not_before = 0.0
 
-    def can_run(self) -> bool:
-        """Whether its process is awake, and what it needs is free."""
-        return not self.process.strand.frozen and (self.eligible is None or self.eligible())
+    def can_run(self, now: float) -> bool:
+        """Whether its process is awake and reaches others, and what it needs is free."""
+        process = self.process
+        if process.strand.frozen or self.not_before > now or process.cut_until > now:
+            return False
+        return self.eligible is None or self.eligible()
 
 
 class Operations:
@@ -59,10 +67,10 @@ class Operations:
         """The world is over."""
         self._waiting.clear()
 
-    def pick(self) -> Operation | None:
+    def pick(self, now: float) -> Operation | None:
         """The next to happen, taken out; None if none can."""
-        if self._tape.is_dull():  # the oldest that can run; those before it in its lane could as well
-            oldest = next((operation for operation in self._waiting if operation.can_run()), None)
+        if self._tape.is_dull():
+            oldest = self._oldest(now)
             if oldest is not None:
                 self._tape.position += 1
                 self._waiting.remove(oldest)
@@ -73,10 +81,21 @@ class Operations:
             if operation.lane in lanes:
                 continue  # a lane keeps the order of its calls
             lanes.append(operation.lane)
-            if operation.can_run():
+            if operation.can_run(now):
                 eligible.append(operation)
         if not eligible:
             return None
-        chosen = eligible[self._tape.choose(len(eligible))]
+        chosen = eligible[self._tape.pick([operation.process.strand.name for operation in eligible])]
         self._waiting.remove(chosen)
         return chosen
+
+    def _oldest(self, now: float) -> Operation | None:
+        slow: list[object] = []
+        for operation in self._waiting:
+            if operation.lane in slow:
+                continue  # whatever else keeps an operation from running keeps those behind it in its lane as well
+            if operation.can_run(now):
+                return operation
+            if operation.not_before > now:
+                slow.append(operation.lane)
+        return None

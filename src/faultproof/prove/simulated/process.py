@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from faultproof.clock import Env
 from faultproof.engines.sqlite.database import SqliteDatabase
+from faultproof.errors import OutcomeUnknown
 from faultproof.prove.proof import Main
+from faultproof.prove.simulated.faults import OUTSIDE, Fault
 from faultproof.prove.simulated.lanes import SimLane
 from faultproof.prove.simulated.loop import Strand
 from faultproof.prove.simulated.senses import SimClock, SimIds, SimRng, SimWakeups
@@ -29,13 +31,17 @@ class Process:
         self.incarnation = incarnation
         self.strand = Strand(f"{name}.{incarnation}")
         self.env = Env(
-            clock=SimClock(world),
+            clock=SimClock(self),
             rng=SimRng(world),
             ids=SimIds(world),
             signals=world.signals,
             process=self.strand.name,
         )
         self.wakeups = SimWakeups(self)
+        self.cut_until = 0.0
+        """Until then nothing of it reaches anybody."""
+        self.skew_s = 0.0
+        """By how much its own clock is wrong."""
         self.notes = 0
         self.operations = 0
         """Completed so far."""
@@ -65,12 +71,25 @@ class Process:
 
     async def outside(self, what: str, act: Callable[[dict[str, Any]], T]) -> T:
         """A request to a service outside: one operation, before and after which its sender may die."""
+        world = self.world
 
         def arrives() -> T:
             self.notes += 1  # what the other side knows cannot be taken back either
-            return act(self.world.outside)
+            return act(world.outside)
 
-        result: T = await self.world.operate(self, object(), what, arrives)
+        def is_sent() -> T:
+            if world.fault is Fault.LATE:
+                world.post_late(what, arrives)
+            if world.fault in (Fault.LOST, Fault.LATE):
+                raise OutcomeUnknown(f"no answer to {what}")
+            answer = arrives()
+            if world.fault is Fault.TWICE:
+                answer = arrives()
+            if world.fault is Fault.UNHEARD:
+                raise OutcomeUnknown(f"no answer to {what}")
+            return answer
+
+        result: T = await world.operate(self, object(), what, is_sent, kinds=OUTSIDE)
         return result
 
     def bury(self) -> None:

@@ -20,13 +20,14 @@ _GRAIN = 8
 
 
 class SimClock:
-    """Virtual time; both clocks are the loop's."""
+    """Virtual time. The wall clock may be wrong, by as much as the database's and its process's have been put."""
 
-    wall_us: Callable[[], int]
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._loop = process.world.loop
 
-    def __init__(self, world: World) -> None:
-        self._loop = world.loop
-        self.wall_us = world.wall_us
+    def wall_us(self) -> int:
+        return self._process.world.wall_us() + int(self._process.skew_s * 1_000_000)
 
     def monotonic(self) -> float:
         return self._loop.now

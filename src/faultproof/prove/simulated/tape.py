@@ -8,7 +8,7 @@ range. So a tape is sparse, `{position: value}` for the answers that are not zer
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -21,6 +21,8 @@ class Tape:
     rng: random.Random | None = None
     chance: float = 0.0
     """With `rng`: the probability that a fault strikes at a point that offers one."""
+    priorities: Priorities | None = None
+    """Whose operation comes next, instead of anybody's."""
     position: int = 0
     answers: dict[int, int] = field(default_factory=dict)
 
@@ -43,12 +45,58 @@ class Tape:
             self.answers[position] = answer
         return answer
 
-    def fault(self, n: int) -> int:
-        """Like `choose`, for a fault out of n: without given answers it strikes with probability `chance` only."""
-        if self.position not in self.given and (self.rng is None or self.rng.random() >= self.chance):
-            self.position += 1
+    def fault(self, kinds: Sequence[int]) -> int:
+        """One of the kinds, or zero: without given answers one strikes with probability `chance` only."""
+        position = self.position
+        self.position = position + 1
+        given = self.given.get(position)
+        if given is not None:
+            answer = given if given in kinds else 0
+        elif self.rng is None or not kinds or self.rng.random() >= self.chance:
             return 0
-        return self.choose(n)
+        else:
+            answer = kinds[self.rng.randrange(len(kinds))]
+        if answer:
+            self.answers[position] = answer
+        return answer
+
+    def pick(self, names: Sequence[str]) -> int:
+        """Whose operation is next: by priority if there are `priorities`, or else like any other choice."""
+        if self.priorities is None or self.position in self.given:
+            return self.choose(len(names))
+        answer = self.priorities.pick(names)
+        if answer:
+            self.answers[self.position] = answer
+        self.position += 1
+        return answer
+
+
+class Priorities:
+    """Whose turn it is, with a bound on how often that changes.
+
+    Probabilistic concurrency testing (Burckhardt, Kothari, Musuvathi, Nagarakatte: A Randomized Scheduler with Probabilistic
+    Guarantees of Finding Bugs, ASPLOS 2010): everybody has a random priority, the highest runs, and at `depth` - 1 steps
+    picked beforehand whoever runs falls below all others. A bug that `depth` ordered events cause, in a run of `length` steps
+    of n processes, is found with a probability of at least 1 / (n * length ** (depth - 1)).
+    """
+
+    def __init__(self, rng: random.Random, *, depth: int, length: int) -> None:
+        self._rng = rng
+        self._falls = {rng.randrange(max(length, 1)) for _ in range(depth - 1)}
+        self._of: dict[str, float] = {}
+        self._step = 0
+
+    def pick(self, names: Sequence[str]) -> int:
+        """The index of the name with the highest priority; of several the first."""
+        for name in names:
+            self._of.setdefault(name, self._rng.random())
+        if self._step in self._falls:
+            self._of[names[self._highest(names)]] = -1.0 - self._step
+        self._step += 1
+        return self._highest(names)
+
+    def _highest(self, names: Sequence[str]) -> int:
+        return max(range(len(names)), key=lambda index: self._of[names[index]])
 
 
 SHRINKING_RUNS_MAX = 1_000

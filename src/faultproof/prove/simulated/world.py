@@ -1,13 +1,8 @@
 """A simulated world: processes, one database, a network of wake-ups, virtual time, and faults, all drawn from one tape.
 
 Every input and output of a process is an *operation*: it is queued, the tape picks which queued one happens next, and
-around each the tape may strike with a fault:
-
-- **crash**, before or after it: the process is gone between two instructions. Nothing of it runs any more, not even a
-  `finally`; what it had not committed is rolled back, what it had committed stays; its supervisor starts it again.
-- **freeze**, before or after it: the process stops for longer than any lease (a paused machine, a long collection), a
-  second one is started in its place, and then the first one wakes and goes on as if nothing had happened.
-- **drop**: a wake-up is lost.
+before and after each the tape may strike with a fault: a crash, a frozen process, an answer that is lost, a connection or
+the whole process cut off, a slow database, clocks that jump, messages that are lost, late, or arrive twice (see `faults`).
 
 In `commit` granularity a whole transaction is one operation, because a crash anywhere inside it leaves the same
 database; `statement` granularity makes every statement one, so that others run in between.
@@ -22,8 +17,9 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from faultproof.errors import TryAgain
 from faultproof.prove.proof import Main
-from faultproof.prove.simulated.faults import CRASH, FAULTS, NO_FAULT, Faults, Point
+from faultproof.prove.simulated.faults import AFTER, EVERY, INSIDE, MESSAGE, Fault, Faults, Point
 from faultproof.prove.simulated.lanes import Store
 from faultproof.prove.simulated.loop import STRAND, Escape, SimLoop, StepLimit, Strand
 from faultproof.prove.simulated.operations import Operation, Operations
@@ -33,6 +29,8 @@ from faultproof.signals import Signals
 
 Granularity = Literal["commit", "statement"]
 EPOCH_US = 1_700_000_000_000_000
+_PREVENTS = (Fault.CRASH, Fault.FREEZE, Fault.CUT, Fault.SLOW, Fault.POWER)
+"""After these, the operation before which they struck has not happened, or not yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +41,12 @@ class Limits:
     seconds: float = 600.0
     restart_s: float = 0.02
     freeze_s: float = 1.5
-    """Longer than every lease in use: a proof sets its leases accordingly."""
+    """How long a process is frozen or cut off. Longer than every lease in use: a proof sets its leases accordingly."""
+    slow_s: float = 0.3
+    """By how much an operation, a message or a request is late."""
+    ahead_s: float = 30.0
+    back_s: float = 2.0
+    skew_s: float = 3_600.0
 
 
 class World:
@@ -56,6 +59,7 @@ class World:
         *,
         granularity: Granularity = "commit",
         faults_max: int = 0,
+        faults: frozenset[Fault] = EVERY,
         limits: Limits | None = None,
     ) -> None:
         self.store = store
@@ -75,12 +79,17 @@ class World:
         """Each is called after every commit: what must hold always is looked at there."""
         self.closed = False
         self._operations = Operations(tape)
-        self._faults = Faults(tape, faults_max)
+        self._faults = Faults(tape, faults_max, faults)
+        self._put_forward_s = 0.0
+        self.fault = Fault.NONE
+        """What strikes the operation that is being carried out."""
         self._root = Strand("world")
         self.loop.strands.append(self._root)
         self._root_context = Context()
         self._root_context.run(STRAND.set, self._root)
         self.ids = 0
+        self._network = Process(self, "network", _idle, 0)
+        """On whose behalf happens what was sent by somebody who does not wait for it."""
 
     @property
     def points(self) -> list[Point]:
@@ -92,13 +101,23 @@ class World:
         """Those that struck."""
         return self._faults.struck
 
+    @property
+    def fired(self) -> set[Fault]:
+        """The kinds that struck."""
+        return self._faults.fired
+
+    @property
+    def offered(self) -> set[Fault]:
+        """The kinds that could have struck somewhere, in a random run."""
+        return self._faults.offered
+
     def fetch(self, sql: str) -> list[tuple[Any, ...]]:
         """For whoever judges: a query on what is committed."""
         return self.store.fetch(sql)
 
     def wall_us(self) -> int:
-        """The wall clock: microseconds since 1970, from the virtual time."""
-        return EPOCH_US + int(self.loop.now * 1_000_000)
+        """The database's clock: microseconds since 1970, from the virtual time and however far it was put."""
+        return EPOCH_US + int((self.loop.now + self._put_forward_s) * 1_000_000)
 
     # -- what processes do ------------------------------------------------------------------------------------------
 
@@ -121,17 +140,24 @@ class World:
         label: str,
         action: Callable[[], Any],
         eligible: Callable[[], bool] | None = None,
+        kinds: tuple[Fault, ...] = INSIDE,
     ) -> asyncio.Future[Any]:
         """Queue an operation behind the others of its lane; the future gets what `action` returns or raises, unless its
         process dies first."""
         process.check_alive()
         future = self.loop.create_future()
-        self._operations.add(Operation(process, lane, label, action, future, eligible))
+        self._operations.add(Operation(process, lane, label, action, future, eligible, kinds))
         return future
 
     def post(self, receiver: Process, label: str, action: Callable[[], Any]) -> None:
         """Queue a message to a process. The tape may deliver it late, or never."""
-        self._operations.add(Operation(receiver, object(), label, action, None, None))
+        self._operations.add(Operation(receiver, object(), label, action, None, None, MESSAGE))
+
+    def post_late(self, label: str, action: Callable[[], Any]) -> None:
+        """Queue a request whose sender does not wait for it any more: it arrives later, even if the sender is dead."""
+        operation = Operation(self._network, object(), label, action, None, None)
+        self._delay(operation)
+        self._operations.add(operation)
 
     # -- the run ----------------------------------------------------------------------------------------------------
 
@@ -141,7 +167,7 @@ class World:
         with loop.running():
             while True:
                 loop.run_ready(limits.steps)
-                operation = self._operations.pick()
+                operation = self._operations.pick(loop.now)
                 if operation is not None:
                     self._perform(operation)
                 elif self._all_awake() and until():
@@ -177,74 +203,125 @@ class World:
 
     def _all_awake(self) -> bool:
         """A zombie must have had its chance to do harm."""
-        return not any(process.strand.frozen for process in self.processes)
+        now = self.loop.now
+        return not any(
+            process.strand.frozen or (process.cut_until > now and not process.strand.dead) for process in self.processes
+        )
 
     def _perform(self, operation: Operation) -> None:
-        process = operation.process
         if operation.future is None:
-            if self._faults.next(2):
-                process.wakeups.under_way.discard(operation.label)
-                self._spend(f"drop {operation.label} to {process.strand.name}")
-            else:
-                self.trace.append((self.loop.now, process.strand.name, "hears", operation.label))
-                operation.action()
+            self._deliver(operation)
             return
-        if self._strike(process, "before", operation.label):
+        process, label = operation.process, operation.label
+        fault = self._strike(operation, "before", operation.kinds)
+        if fault in _PREVENTS:
             if not process.strand.dead:
-                self._operations.put_back(operation)  # frozen: it happens after the thaw
+                self._operations.put_back(operation)  # it happens after the thaw, or whatever else it waits for
             return
-        future, commits = operation.future, self.store.commits
-        try:
-            result, error = operation.action(), None
-        except Exception as raised:
-            result, error = None, raised
+        commits = self.store.commits
+        result, error = self._done(operation, fault)
         if self.store.commits != commits:
             for watch in self.watchers:
                 watch()
         process.operations += 1
-        self.trace.append((self.loop.now, process.strand.name, operation.label, error or result))
-        if self._strike(process, "after", operation.label) and process.strand.dead:
+        self.trace.append((self.loop.now, process.strand.name, label, error or result))
+        if self._strike(operation, "after", AFTER) and process.strand.dead:
             return
+        future = operation.future
         if not future.cancelled():
             if error is not None:
                 future.set_exception(error)
             else:
                 future.set_result(result)
 
-    def _strike(self, process: Process, when: str, label: str) -> bool:
-        if self._faults.are_new_here():
-            self._faults.points.append(self._point(process, when, label))
-        fault = self._faults.next(3)
-        if fault == NO_FAULT:
-            return False
-        self._spend(f"{FAULTS[fault]} {when} {label} in {process.strand.name}")
-        if fault == CRASH:
-            self._crash(process)
-        else:
-            self._freeze(process)
-        return True
+    def _done(self, operation: Operation, fault: Fault) -> tuple[Any, Exception | None]:
+        """Carry it out, in the way that the fault makes of it."""
+        if fault is Fault.RESET:
+            return None, TryAgain(f"the connection was lost before {operation.label}")
+        self.fault = fault
+        try:
+            return operation.action(), None
+        except Exception as raised:
+            return None, raised
+        finally:
+            self.fault = Fault.NONE
 
-    def _point(self, process: Process, when: str, label: str) -> Point:
+    def _deliver(self, operation: Operation) -> None:
+        """A message, or a request that nobody waits for."""
+        name, label = operation.process.strand.name, operation.label
+        fault = self._faults.next(operation.kinds)
+        if fault:
+            self._spend(fault, f"of {label} to {name}")
+        if fault is Fault.DROP:
+            operation.process.wakeups.under_way.discard(label)
+        elif fault is Fault.LATE:
+            self._delay(operation)
+            self._operations.add(operation)
+        else:
+            self.trace.append((self.loop.now, name, "hears", label))
+            operation.action()
+            if fault is Fault.TWICE:
+                self._delay(operation)
+                self._operations.add(operation)
+
+    def _delay(self, operation: Operation) -> None:
+        operation.not_before = self.loop.now + self.limits.slow_s
+        self._later(self.limits.slow_s, _nothing)
+
+    def _strike(self, operation: Operation, when: str, kinds: tuple[Fault, ...]) -> Fault:
+        process = operation.process
+        if not kinds:
+            return Fault.NONE
+        if self._faults.are_new_here():
+            self._faults.points.append(self._point(process, when, operation.label, kinds))
+        fault = self._faults.next(kinds)
+        if fault:
+            self._spend(fault, f"{when} {operation.label} in {process.strand.name}")
+            self._befall(fault, operation)
+        return fault
+
+    def _befall(self, fault: Fault, operation: Operation) -> None:
+        """What a fault does at once; what it does to the operation itself, `_done` sees to."""
+        process, limits = operation.process, self.limits
+        if fault is Fault.CRASH:
+            self._crash(process)
+        elif fault is Fault.FREEZE:
+            process.strand.frozen = True
+            self._replace(process)
+            self._later(limits.freeze_s, lambda: setattr(process.strand, "frozen", False))
+        elif fault is Fault.CUT:
+            process.cut_until = self.loop.now + limits.freeze_s
+            self._replace(process)
+            self._later(limits.freeze_s, _nothing)
+        elif fault is Fault.SLOW:
+            self._delay(operation)
+        elif fault is Fault.POWER:
+            for each in [each for each in self.processes if not each.strand.dead]:
+                self._crash(each)
+            self.store.lose_power(self.tape.choose)
+        elif fault is Fault.SKEWED:
+            process.skew_s += limits.skew_s
+        else:
+            self._put_forward_s += {Fault.AHEAD: limits.ahead_s, Fault.BACK: -limits.back_s}.get(fault, 0.0)
+
+    def _point(self, process: Process, when: str, label: str, kinds: tuple[Fault, ...]) -> Point:
         """Here, as a point that a longer tape may strike at."""
         name, commits, now = process.strand.name, self.store.commits, self.loop.now
         holds_lock = self.store.owner is process
         crash: Hashable = (name, process.notes, commits, now, holds_lock)
         # Frozen with the lock, it stops all writers until it wakes, wherever in its transaction it is.
-        freeze: Hashable = (name, commits) if holds_lock else (name, process.operations, when, commits, now)
-        return Point(self.tape.position, when, label, name, (crash, freeze))
+        other: Hashable = (name, commits) if holds_lock else (name, process.operations, when, commits, now)
+        return Point(self.tape.position, when, label, name, kinds, crash, other)
 
-    def _spend(self, what: str) -> None:
-        self._faults.spend(what)
-        self.trace.append((self.loop.now, "world", "FAULT", what))
+    def _spend(self, fault: Fault, where: str) -> None:
+        self.trace.append((self.loop.now, "world", "FAULT", self._faults.spend(fault, where)))
 
     def _crash(self, process: Process) -> None:
         self._remove(process)
-        self._later(self.limits.restart_s, lambda: self.spawn(process.name, process.main))
+        self._replace(process)
 
-    def _freeze(self, process: Process) -> None:
-        process.strand.frozen = True
+    def _replace(self, process: Process) -> None:
         self._later(self.limits.restart_s, lambda: self.spawn(process.name, process.main))
-        self._later(self.limits.freeze_s, lambda: setattr(process.strand, "frozen", False))
 
     def _remove(self, process: Process) -> None:
         process.strand.dead = True
@@ -265,3 +342,9 @@ class World:
 
     def _later(self, seconds: float, action: Callable[[], Any]) -> None:
         self.loop.call_later(seconds, action, context=self._root_context)
+
+
+def _nothing() -> None: ...
+
+
+async def _idle(process: object) -> None: ...
