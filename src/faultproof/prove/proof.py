@@ -131,6 +131,15 @@ class Proof:
     plants: tuple[Plant, ...] = ()
 
 
+ANY_FAULT = (
+    "a process dies before or after any commit, request or answer, and is started again",
+    "it is frozen there for longer than any lease, replaced, and wakes up",
+    "in random runs: no answer to a commit or a request, carried out or not; connections lost, processes cut off, a slow "
+    "database; messages lost, late or doubled; clocks that jump or differ; power failures",
+)
+"""What simulation does to every proof."""
+
+
 def noted(evidence: Evidence, kind: str) -> set[Any]:
     """The first fact of every note of a kind."""
     return {note[1] for note in evidence.notes if note[0] == kind}

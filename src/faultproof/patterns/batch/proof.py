@@ -12,7 +12,7 @@ from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
 from faultproof.primitives.batcher import BatchLimits, Result
 from faultproof.primitives.group_commit import Busy, Err, GroupCommit, Ok, Outcome
-from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
+from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 CALLERS = 4
 ROUNDS = 2
@@ -164,15 +164,9 @@ BATCH = Proof(
         "An operation whose caller was given a result is committed, once; one whose caller was given an error is not; and a "
         "bad operation harms no other in its batch."
     ),
-    faults=(
-        "a process dies before or after any commit or answer, and is started again",
-        "a process is frozen there and wakes up later",
-    ),
+    faults=ANY_FAULT,
     assumptions=("a commit that was acknowledged survives (the database's durability setting)",),
-    not_tested=(
-        "a COMMIT whose answer is lost while the process lives on",
-        "two writers at the same time: simulated SQLite has one",
-    ),
+    not_tested=("two writers at the same time: simulated SQLite has one",),
     prepare=_prepare,
     processes=_processes,
     done=lambda evidence: noted(evidence, "finished") == set(SERVICES),

@@ -29,7 +29,7 @@ from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
 from faultproof.primitives.group_commit import Err
 from faultproof.primitives.worker import Worker
-from faultproof.prove.proof import Always, Eventually, Main, Plant, Process, Proof, Sometimes
+from faultproof.prove.proof import ANY_FAULT, Always, Eventually, Main, Plant, Process, Proof, Sometimes
 
 T = TypeVar("T")
 
@@ -268,18 +268,13 @@ ESCROW = Proof(
         "told of once; who was told that his hold is there, confirmed, released or expired, was told the truth; the same "
         "key is the same hold."
     ),
-    faults=(
-        "a process dies before or after any commit or answer, and is started again",
-        "a process is frozen there for longer than its holds last, replaced, and wakes up",
-    ),
+    faults=ANY_FAULT,
     assumptions=(
         "a commit that was acknowledged survives (the database's durability setting)",
         "who gets no answer asks again with the same key",
     ),
     not_tested=(
         "two transactions at the same time: simulated SQLite has one writer, so PostgreSQL's row locks are not tried",
-        "a COMMIT whose answer is lost while the process lives on",
-        "clocks that jump: in simulation all processes share one",
     ),
     prepare=_prepare,
     processes=lambda plant: _Workload(plant).processes(),

@@ -21,7 +21,7 @@ from faultproof.ports.database import Database, Transaction
 from faultproof.ports.log import Record
 from faultproof.ports.script import Inline, Script, sql
 from faultproof.primitives.worker import Worker
-from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
+from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 TTL_S = 0.5
 ORDERS = {"api-1": ("a", "b", "a"), "api-2": ("a", "b", "b"), "api-3": ("a", "c", "b", "a")}
@@ -283,21 +283,13 @@ OUTBOX = Proof(
         "Every committed order has its event in the stream once, and no other is there; per item the stream and the "
         "consumer's effects follow the versions of the item's row without a gap, a repetition or a swap."
     ),
-    faults=(
-        "a process dies before or after any commit, message or answer, and is started again",
-        "a process is frozen there for longer than its leases, replaced, and wakes up",
-        "wake-ups are late or lost (in random runs)",
-    ),
+    faults=ANY_FAULT,
     assumptions=(
         "a commit that was acknowledged survives (the database's durability setting)",
         "each publication follows the write that locks its key's business row, in the same transaction",
         "the consumer's effects go through the transaction it is given",
     ),
-    not_tested=(
-        "two writers at the same time, and two snapshots: simulated SQLite has one of each",
-        "power loss: a killed process does not test what the disk keeps",
-        "clocks that jump: in simulation all processes share one",
-    ),
+    not_tested=("two writers at the same time, and two snapshots: simulated SQLite has one of each",),
     prepare=_prepare,
     processes=lambda plant: _Workload(plant, ORDERS).processes(),
     done=_done(ORDERS),

@@ -22,7 +22,7 @@ from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepContext, S
 from faultproof.ports.database import Database, Transaction
 from faultproof.ports.script import sql
 from faultproof.primitives.worker import Worker
-from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
+from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 __all__ = ["CALLBACKS", "DECISIONS", "SAGA"]
 
@@ -32,6 +32,8 @@ TTL_S = 0.5
 DEADLINE_S = 0.3
 """Shorter than a lease: a saga with it that loses its runner finds it passed."""
 RETRY = StepRetry(attempts=2, base=0.05, cap=0.1)
+PATIENT = StepRetry(attempts=6, base=0.05, cap=0.1)
+"""Where the claim assumes that an action or an undo succeeds before its attempts are used up: more than the network loses."""
 LOSES_ANSWERS, REFUSED, HURRIED = "loses answers", "refused", "hurried"
 ORDERS = {"o1": LOSES_ANSWERS, "o2": REFUSED, "o3": HURRIED}
 """The last one is carried through if nothing disturbs it, and undone if it loses its runner before the pivot."""
@@ -146,16 +148,16 @@ async def _notify(context: StepContext[Order]) -> None:
     await _call("notify", context.input, lambda p: p.notify(context.input, context.attempt))
 
 
-_PIVOT = Step.remote(_ship, name="ship", retry=RETRY, undo=NOTHING_TO_UNDO)
+_PIVOT = Step.remote(_ship, name="ship", retry=PATIENT, undo=NOTHING_TO_UNDO)
 _STEPS: list[Step[Any, Any] | list[Step[Any, Any]]] = [
-    Step.remote(_charge, name="charge", undo=_refund, retry=RETRY, undo_retry=RETRY),
-    Step.local(_reserve, name="reserve", undo=_release, retry=RETRY, undo_retry=RETRY),
+    Step.remote(_charge, name="charge", undo=_refund, retry=RETRY, undo_retry=PATIENT),
+    Step.local(_reserve, name="reserve", undo=_release, retry=PATIENT, undo_retry=PATIENT),
     [
-        Step.remote(_label, name="label", retry=RETRY, undo=NOTHING_TO_UNDO),
-        Step.remote(_pack, name="pack", retry=RETRY, undo=NOTHING_TO_UNDO),
+        Step.remote(_label, name="label", retry=PATIENT, undo=NOTHING_TO_UNDO),
+        Step.remote(_pack, name="pack", retry=PATIENT, undo=NOTHING_TO_UNDO),
     ],
     _PIVOT,
-    Step.remote(_notify, name="notify", retry=StepRetry(attempts=3, base=0.05, cap=0.1), undo=NOTHING_TO_UNDO),
+    Step.remote(_notify, name="notify", retry=PATIENT, undo=NOTHING_TO_UNDO),
 ]
 
 
@@ -276,22 +278,13 @@ SAGA = Proof(
         "the provider's record and the local rows agree with its state; nobody is charged twice, undos run in reverse order, "
         "for nothing that was not begun, and never after the pivot."
     ),
-    faults=(
-        "a process dies before or after any commit, request or answer, and is started again",
-        "a process is frozen there for longer than its lease, replaced, and wakes up",
-        "a provider does its work and loses the answer, refuses, or asks to be called later",
-        "wake-ups are late or lost (in random runs)",
-    ),
+    faults=(*ANY_FAULT, "a provider does its work and loses the answer, refuses, or asks to be called later"),
     assumptions=(
         "a commit that was acknowledged survives (the database's durability setting)",
         "a provider gives a repeated key its first answer, and refuses a key whose undo has come before it",
-        "undos succeed before their attempts are used up",
+        "undos, and what comes after the pivot, succeed before their attempts are used up",
     ),
-    not_tested=(
-        "two writers at the same time, and two snapshots: simulated SQLite has one of each",
-        "power loss: a killed process does not test what the disk keeps",
-        "clocks that jump: in simulation all processes share one",
-    ),
+    not_tested=("two writers at the same time, and two snapshots: simulated SQLite has one of each",),
     prepare=_prepare,
     processes=lambda plant: _Workload(plant).processes(),
     done=_done,

@@ -15,7 +15,7 @@ from faultproof.patterns.saga.steps import Pending, Step, StepContext, StepRetry
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, Wake
 from faultproof.primitives.worker import Worker
-from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
+from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 NAME = "delivery"
 TTL_S = 0.5
@@ -218,19 +218,13 @@ CALLBACKS = Proof(
         "An answer to an asynchronous step that was told that it counts is what the step ends with, and nobody is asked "
         "again; one that comes before the action has returned is kept, and one to an attempt that is over never counts."
     ),
-    faults=(
-        "the runner, the service, or who starts dies before or after any commit, request or answer, and is started again",
-        "one of them is frozen there for longer than a lease and than an answer may take, replaced, and wakes up",
-        "the answer to a question is lost, and its callback is not",
-        "wake-ups are late or lost (in random runs)",
-    ),
+    faults=(*ANY_FAULT, "the answer to a question is lost, and its callback is not"),
     assumptions=(
         "a commit that was acknowledged survives (the database's durability setting)",
         "the service calls back until it is told whether its answer counts, and to each question until one has counted",
     ),
     not_tested=(
         "two writers at the same time: answers on PostgreSQL wait for the claim's lock, which simulated SQLite has not",
-        "power loss: a killed process does not test what the disk keeps",
     ),
     prepare=_prepare,
     processes=lambda plant: _Workload(plant).processes(),

@@ -15,7 +15,7 @@ from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepContext, S
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, Wake
 from faultproof.primitives.worker import Worker
-from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
+from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 NAME = "undoing"
 TTL_S = 0.5
@@ -192,11 +192,7 @@ DECISIONS = Proof(
         "A saga that wants attention goes on, or ends, as one decision says; who decides a second time changes nothing, and "
         "after its end nothing is journaled, nor taken up."
     ),
-    faults=(
-        "the runner, the operator, or who starts dies before or after any commit, request or answer, and is started again",
-        "one of them is frozen there for longer than a lease, replaced, and wakes up: two operators see the same saga",
-        "wake-ups are late or lost (in random runs)",
-    ),
+    faults=(*ANY_FAULT, "an operator who was frozen while deciding wakes up: two have seen the same saga"),
     assumptions=(
         "a commit that was acknowledged survives (the database's durability setting)",
         "a person sees to what could not be undone before saying so",
