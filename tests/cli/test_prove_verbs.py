@@ -245,14 +245,14 @@ PROVE: dict[str, tuple[str, ...]] = {
         "/nowhere",
     ),
 }
-TAPE = '{"format": "faultproof-tape-2", "answers": [], "proof": '
+TAPE = '{"format": "faultproof-tape-3", "answers": [], "proof": '
 BATCH = "faultproof.patterns.batch.proof:BATCH"
 TAPES = {
     "": "truncated",
     '{"answers": ' + "[" * 100_000: "recursion",
     "\x00\x01": "malformed",
-    '{"format": "faultproof-tape-1"}': "this release replays 'faultproof-tape-2'",
-    '{"format": "faultproof-tape-2"}': "`proof`",
+    '{"format": "faultproof-tape-1"}': "this release replays 'faultproof-tape-3'",
+    '{"format": "faultproof-tape-3"}': "`proof`",
     TAPE + '"a.b:C"}': "there is no proof 'a.b:C'",
     TAPE + '"outbox"}': "there is no proof 'outbox'",
     TAPE + f'"{BATCH}", "plant": "x"}}': f"{BATCH} has no planted bug 'x'; its planted bugs are: ",
