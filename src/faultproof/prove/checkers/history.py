@@ -56,7 +56,7 @@ class Call(NamedTuple):
         argument = "" if self.argument is None else f" {shown(self.argument)}"
         if not self.answered:
             return f"{self.function}{argument} → ?"
-        plain = self.result is None and self.argument is not None or self.result == self.argument is not None
+        plain = self.argument is not None and self.result in (None, self.argument)
         return f"{self.function}{argument}" + ("" if plain else f" → {shown(self.result)}")
 
 
@@ -181,10 +181,14 @@ def paired(
 def _call_of(open_calls: dict[str | int, tuple[int, Event]], number: int, event: Event) -> tuple[int, Event]:
     found = open_calls.pop(event.process, None)
     if found is None:
-        raise InvalidInput(f"line {number}: process {event.process!r} is answered ({event.type}) and has called nothing")
+        raise InvalidInput(
+            f"line {number}: process {event.process!r} is answered ({event.type}) and has called nothing"
+        )
     called, invoked = found
     if event.op != invoked.op or event.key not in (None, invoked.key):
-        raise InvalidInput(f"line {number}: process {event.process!r} is answered another call than that of line {called}")
+        raise InvalidInput(
+            f"line {number}: process {event.process!r} is answered another call than that of line {called}"
+        )
     return found
 
 

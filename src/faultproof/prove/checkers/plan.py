@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 from faultproof.prove.checkers.history import Call, Operation
@@ -10,6 +10,7 @@ from faultproof.prove.checkers.models import Illegal, Model
 
 ILLEGAL = -1
 _SLOTS_MAX = 5_000_000
+_EXPECTED_MAX = 8
 
 
 class TooWide(Exception):
@@ -30,8 +31,9 @@ class Level(NamedTuple):
     """The moment before an answer: by now its operation must have taken effect."""
 
     bit: int
-    """Of the operation that is answered."""
+    kind: int
     number: int
+    """Of the operation that is answered."""
     open: tuple[Open, ...]
     """Those that may take effect now and will be answered, the next to be answered first."""
     unanswered: int
@@ -101,7 +103,7 @@ def _levels(operations: Sequence[Operation], kind_of: list[int], bit_of: dict[in
         if slots > _SLOTS_MAX:
             raise TooWide
         is_open = tuple(sorted(waiting.values(), key=lambda each: rank[each.number]))
-        levels.append(Level(waiting[number].bit, number, is_open, unanswered))
+        levels.append(Level(*waiting[number], is_open, unanswered))
         free.append(waiting.pop(number).bit)
     return levels
 
@@ -109,12 +111,12 @@ def _levels(operations: Sequence[Operation], kind_of: list[int], bit_of: dict[in
 class Steps:
     """The model as a table of numbered states and kinds of calls, filled when it is first asked."""
 
-    def __init__(self, model: Model[Hashable], calls: Sequence[Call]) -> None:
-        self.states: list[Hashable] = [model.initial]
+    def __init__(self, model: Model[Hashable], calls: Sequence[Call], starts: Sequence[Hashable]) -> None:
+        self.states: list[Hashable] = list(dict.fromkeys(starts))
         self._model = model
         self._calls = calls
-        self._number_of: dict[Hashable, int] = {model.initial: 0}
-        self._rows: list[dict[int, int]] = [{}]
+        self._number_of: dict[Hashable, int] = {state: number for number, state in enumerate(self.states)}
+        self._rows: list[dict[int, int]] = [{} for _ in self.states]
 
     def after(self, state: int, kind: int) -> int:
         """The state after the call, or `ILLEGAL`."""
@@ -123,6 +125,12 @@ class Steps:
         if found is None:
             found = row[kind] = self._asked(state, kind)
         return found
+
+    def expected(self, states: Iterable[int], kind: int) -> tuple[str, ...]:
+        """What the model says instead of that call in these states, each once, a few at most."""
+        answers = (self._model.step(self.states[state], self._calls[kind]) for state in states)
+        said = dict.fromkeys(answer.expected for answer in answers if isinstance(answer, Illegal))
+        return tuple(said)[:_EXPECTED_MAX]
 
     def _asked(self, state: int, kind: int) -> int:
         after = self._model.step(self.states[state], self._calls[kind])

@@ -59,8 +59,10 @@ class Searched:
     answered only where they are needed."""
     stuck: int | None = None
     """If not: the operation whose answer nothing can explain. All before that answer can be explained."""
+    expected: tuple[str, ...] = ()
+    """If not: what `stuck` would have returned instead, in some of the states that the object may have been in."""
     states: tuple[Hashable, ...] = ()
-    """If not: some of the states that the object may have been in when `stuck` took effect."""
+    """If not: every state that it may have been in at any time until then."""
     configurations: int = 0
     why: str = ""
     """If unknown."""
@@ -88,13 +90,19 @@ class _GaveUp(Exception):
 
 Tell = Callable[[int], object]
 """Hears now and then how many configurations have been entered."""
-_STATES_SHOWN = 8
 
 
 def search(
-    operations: Sequence[Operation], model: Model[Hashable], limits: Limits | None = None, tell: Tell = lambda _: None
+    operations: Sequence[Operation],
+    model: Model[Hashable],
+    limits: Limits | None = None,
+    tell: Tell = lambda _: None,
+    *,
+    starts: Sequence[Hashable] | None = None,
 ) -> Searched:
     """Look for an order of these operations of one object, which stand in order of their calls.
+
+    The object begins in the model's initial state, or in any one of `starts`.
 
     Promise: LINEARIZABLE comes with such an order, NOT_LINEARIZABLE after all were ruled out. Bounded by `limits`, in
     time and memory; a model whose single step takes long is not interrupted.
@@ -103,7 +111,8 @@ def search(
         plan = planned(operations)
     except TooWide:
         return Searched(why="too many operations are open at once")
-    running = _Search(plan, Steps(model, plan.calls), limits or Limits(), tell)
+    steps = Steps(model, plan.calls, [model.initial] if starts is None else starts)
+    running = _Search(plan, steps, limits or Limits(), tell)
     try:
         found = running.run()
     except _GaveUp as why:
@@ -130,21 +139,25 @@ class _Search:
 
     def run(self) -> Searched:
         """Search. Raises `_GaveUp` where the limits end it."""
-        level, configuration = self._advanced(0, _Configuration(0, 0, 0, None))
-        stack = [(level, self._exits(level, configuration))]
-        while level < len(self._levels):
-            if not stack:
-                states = tuple(self._steps.states[state] for state in list(self._stuck_in)[:_STATES_SHOWN])
-                stuck = self._levels[self._deepest].number
-                return Searched(verdict=Verdict.NOT_LINEARIZABLE, stuck=stuck, states=states)
-            reached, exits = stack[-1]
-            found = next(exits, None)
-            if found is None:
-                stack.pop()
-                continue
-            level, configuration = self._advanced(reached, found)
-            stack.append((level, self._exits(level, configuration)))
-        return Searched(verdict=Verdict.LINEARIZABLE, order=_in_order(configuration.path))
+        for start in range(len(self._steps.states)):
+            level, configuration = self._advanced(0, _Configuration(start, 0, 0, None))
+            stack = [(level, self._exits(level, configuration))]
+            while stack and level < len(self._levels):
+                reached, exits = stack[-1]
+                found = next(exits, None)
+                if found is None:
+                    stack.pop()
+                    continue
+                level, configuration = self._advanced(reached, found)
+                stack.append((level, self._exits(level, configuration)))
+            if stack:
+                return Searched(verdict=Verdict.LINEARIZABLE, order=_in_order(configuration.path))
+        return Searched(
+            verdict=Verdict.NOT_LINEARIZABLE,
+            stuck=self._levels[self._deepest].number,
+            expected=self._steps.expected(self._stuck_in, self._levels[self._deepest].kind),
+            states=tuple(self._steps.states),
+        )
 
     def _advanced(self, level: int, now: _Configuration) -> tuple[int, _Configuration]:
         """On to the first moment at which an answer is not yet explained."""

@@ -1,0 +1,168 @@
+"""The part of a history that no order explains: as few operations as possible, and what was expected instead.
+
+To leave operations out would not do: without the write that it saw, every read is a contradiction. So the part is found
+in three steps, none of which makes a contradiction that was not there:
+
+1. *Cut.* Nothing after the first answer that cannot be explained matters. Nor do operations that were over before some
+   moment, if the contradiction is there **whatever state** they left, of all that the search has come across; the
+   latest such moment is taken. What was called before it and not over may still take effect.
+2. *Weaken.* An operation is weakened by forgetting its answer: it may have taken effect at any time after its call, or
+   never. The **core** are those that must not be weakened: with all others weakened they cannot be put in order, and with
+   any one of them weakened as well, they can. (Weakening is monotone, so each need be tried only once; halves first, as
+   in A. Zeller & R. Hildebrandt, "Simplifying and isolating failure-inducing input", 2002.)
+3. *Explain.* The core's operations before the last answer can be put in order; the fewest others that this takes are
+   added. A read needs its write.
+
+The core is minimal: none of it can be spared. It is not always the one with the fewest operations, which would take
+exponential time to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, replace
+
+from faultproof.prove.checkers.history import Operation
+from faultproof.prove.checkers.models import Model
+from faultproof.prove.checkers.search import Limits, Searched, Verdict, search
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Operations that together are not linearizable: a search of these alone has said so."""
+
+    operations: tuple[Operation, ...]
+    """In order of their calls. The last one to be answered is `breaks`. Weakened ones have no answer."""
+    core: tuple[Operation, ...]
+    """Those of them that cannot be put in order, whatever all others did."""
+    breaks: Operation
+    expected: tuple[str, ...]
+    """What the model would have said instead of the answer of `breaks`, in the states that it may be in."""
+    around: tuple[Operation, ...]
+    """What was looked at: the core, and all others after the cut, weakened."""
+    starts: tuple[Hashable, ...]
+    """The states that the object may be in when that begins."""
+    is_minimal: bool
+    """False if time ran out before each was tried."""
+
+
+def shortest_part(
+    operations: Sequence[Operation], model: Model[Hashable], found: Searched, limits: Limits | None = None
+) -> Part:
+    """The part of these operations of one object, of which `found` says that they are not linearizable.
+
+    Takes about `limits.seconds` at most, and shows more than the minimum when they are over.
+    """
+    assert found.stuck is not None
+    breaks = operations[found.stuck]
+    moment = breaks.returned
+    assert moment is not None
+    # Nothing that was called later matters; what was answered later was not answered yet.
+    history = [
+        each if each.returned is not None and each.returned <= moment else _weakened(each)
+        for each in operations
+        if each.called < moment
+    ]
+    judge = _Judge(model, limits or Limits(), (model.initial, *found.states))
+    history, judge.starts = _cut(history, judge, model.initial)
+    core = {number for number, each in enumerate(history) if each.returned is not None}
+    _without(core, core - {history.index(breaks)}, lambda kept: judge.contradicts(_only(history, kept)))
+    kept = core | _needed(history, core, breaks, judge)
+    part = [each for number, each in enumerate(history) if number in kept]
+    last = judge.searched(part)
+    if last.verdict is Verdict.UNKNOWN:  # no time to make sure: then it is all that was looked at
+        part, last, judge.in_time = history, found, False
+    return Part(
+        operations=tuple(part),
+        core=tuple(each for number, each in enumerate(history) if number in core),
+        breaks=breaks,
+        expected=last.expected,
+        around=tuple(_only(history, core)),
+        starts=judge.starts,
+        is_minimal=judge.in_time,
+    )
+
+
+class _Judge:
+    """Searches within what is left of the time, beginning in any of `starts`."""
+
+    def __init__(self, model: Model[Hashable], limits: Limits, starts: Sequence[Hashable]) -> None:
+        self.starts = tuple(dict.fromkeys(starts))
+        self.in_time = True
+        self._model = model
+        self._limits = limits
+        self._end = limits.clock() + limits.seconds
+
+    def searched(self, operations: Sequence[Operation]) -> Searched:
+        limits = replace(self._limits, seconds=self._end - self._limits.clock())
+        found = search(operations, self._model, limits, starts=self.starts)
+        self.in_time &= found.verdict is not Verdict.UNKNOWN
+        return found
+
+    def contradicts(self, operations: Sequence[Operation]) -> bool:
+        """What cannot be settled in time counts as no: an operation that may be needed is kept."""
+        return self.searched(operations).verdict is Verdict.NOT_LINEARIZABLE
+
+    def explains(self, operations: Sequence[Operation]) -> bool:
+        return self.searched(operations).verdict is Verdict.LINEARIZABLE
+
+
+def _cut(history: list[Operation], judge: _Judge, initial: Hashable) -> tuple[list[Operation], tuple[Hashable, ...]]:
+    """The history after the latest moment before which nothing matters, and the states it may begin in."""
+    moments = [each.called for each in history if each.returned is not None]
+
+    def contradicts(back: int) -> bool:
+        return judge.contradicts(_after(moments[-back], history))
+
+    low, high = 0, 1
+    while not contradicts(high):  # twice as far back until it is there, then by halves
+        if high == len(moments):
+            return history, (initial,)
+        low, high = high, min(2 * high, len(moments))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if contradicts(middle) else (middle, high)
+    return _after(moments[-high], history), judge.starts
+
+
+def _after(moment: int, history: Sequence[Operation]) -> list[Operation]:
+    return [
+        each if each.called >= moment else _weakened(each)
+        for each in history
+        if each.called >= moment or each.returned is None or each.returned > moment
+    ]
+
+
+def _needed(history: Sequence[Operation], core: Collection[int], breaks: Operation, judge: _Judge) -> set[int]:
+    """The fewest others with which the core can be put in order, but for the one that breaks it."""
+    explained = [_weakened(each) if each is breaks else each for each in history]
+    needed = set(judge.searched(_only(explained, core)).order) - set(core)
+    _without(
+        needed,
+        set(needed),
+        lambda kept: judge.explains(
+            [each for number, each in enumerate(explained) if number in kept or number in core]
+        ),
+    )
+    return needed
+
+
+def _weakened(operation: Operation) -> Operation:
+    return replace(operation, call=operation.call._replace(result=None, answered=False), returned=None)
+
+
+def _only(operations: Sequence[Operation], kept: Collection[int]) -> list[Operation]:
+    return [each if number in kept else _weakened(each) for number, each in enumerate(operations)]
+
+
+def _without(kept: set[int], candidates: set[int], is_enough: Callable[[Collection[int]], bool]) -> None:
+    """Remove from `kept` every candidate that is not needed, many at a time while that works."""
+    left = sorted(candidates)
+    size = len(left)
+    while size:
+        for start in range(0, len(left), size):
+            some = set(left[start : start + size])
+            if is_enough(kept - some):
+                kept -= some
+        left = [number for number in left if number in kept]
+        size = min(size // 2, len(left))
