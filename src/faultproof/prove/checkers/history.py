@@ -14,10 +14,10 @@ A process has one operation at a time. The form is Jepsen's (K. Kingsbury), as J
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -25,7 +25,10 @@ from faultproof.errors import InvalidInput
 from faultproof.prove.checkers.values import frozen, shown
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Key = str | int | None
+Key: TypeAlias = str | int | None
+Tell: TypeAlias = Callable[[int], object]
+"""Hears now and then how far a reader or a search has come."""
+_TELL_EVERY = 10_000
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -102,19 +105,19 @@ class Line(NamedTuple):
     """It ends with a newline. The last line of a process that was killed may not."""
 
 
-def read_history(path: Path, limits: FileLimits | None = None) -> History:
-    """The history in a JSONL file. A last line that a kill has cut off is left out, and noted.
+def read_history(path: Path, limits: FileLimits | None = None, tell: Tell = lambda _: None) -> History:
+    """The history in a JSONL file. A last line that a kill has cut off is left out, and noted. `tell` hears of lines.
 
     :raises InvalidInput: for what is no history, names the line; and for more than the limits allow.
     """
     limits = limits or FileLimits()
     notes: list[str] = []
-    return paired(_events(path, limits, notes), limits=limits, notes=notes)
+    return paired(_events(lines_of(path, limits, tell), path, notes), limits=limits, notes=notes)
 
 
-def _events(path: Path, limits: FileLimits, notes: list[str]) -> Iterator[tuple[int, Event]]:
+def _events(lines: Iterable[Line], path: Path, notes: list[str]) -> Iterator[tuple[int, Event]]:
     decode = msgspec.json.Decoder(Event).decode
-    for line in lines_of(path, limits):
+    for line in lines:
         if not line.text.strip():
             continue
         try:
@@ -126,7 +129,7 @@ def _events(path: Path, limits: FileLimits, notes: list[str]) -> Iterator[tuple[
             raise InvalidInput(f"{str(path)!r}, line {line.number}, is no event of a history: {error}") from error
 
 
-def lines_of(path: Path, limits: FileLimits) -> Iterator[Line]:
+def lines_of(path: Path, limits: FileLimits, tell: Tell) -> Iterator[Line]:
     """The lines of a file, one at a time. Raises `InvalidInput` for what cannot be read, or is too large."""
     try:
         with path.open("rb") as file:
@@ -140,6 +143,8 @@ def lines_of(path: Path, limits: FileLimits) -> Iterator[Line]:
                     )
                 if read_bytes > limits.file_bytes:
                     raise InvalidInput(f"{str(path)!r} is larger than {limits.file_bytes:,} bytes: judge it in parts")
+                if number % _TELL_EVERY == 0:
+                    tell(number)
                 yield Line(number, text, text.endswith(b"\n"))
     except (OSError, ValueError) as error:  # ValueError: no file can have such a name
         why = error.strerror if isinstance(error, OSError) else error

@@ -14,11 +14,11 @@ tests of Porcupine, from which the verdicts on etcd's well-known histories come.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from faultproof.errors import InvalidInput
-from faultproof.prove.checkers.history import Event, FileLimits, History, lines_of, paired
+from faultproof.prove.checkers.history import Event, FileLimits, History, Line, Tell, lines_of, paired
 
 _EVENT = re.compile(
     r"\bjepsen\.(?:util|core)\b\W*?\s(?P<process>\d+)\s+:(?P<type>invoke|ok|fail|info)\s+:(?P<op>[\w-]+)\s+(?P<value>.*)"
@@ -28,21 +28,20 @@ _LIST = re.compile(r"\[([^\[\]]*)\]")
 _WORD = re.compile(r':[\w./-]+|"[^"\\]*"')
 
 
-def read_jepsen_log(path: Path, limits: FileLimits | None = None) -> History:
+def read_jepsen_log(path: Path, limits: FileLimits | None = None, tell: Tell = lambda _: None) -> History:
     """The history in such a log. A last line without its end is left out, and noted.
 
     :raises InvalidInput: for an event that makes no sense, by its line; and for a log without any event.
     """
     limits = limits or FileLimits()
     notes: list[str] = []
-    history = paired(_events(path, limits, notes), limits=limits, notes=notes)
-    return History(operations=history.operations, failed=history.failed, notes=tuple(notes))
+    return paired(_events(lines_of(path, limits, tell), path, notes), limits=limits, notes=notes)
 
 
-def _events(path: Path, limits: FileLimits, notes: list[str]) -> Iterator[tuple[int, Event]]:
+def _events(lines: Iterable[Line], path: Path, notes: list[str]) -> Iterator[tuple[int, Event]]:
     others, own = 0, 0
     invoked: dict[str, object] = {}
-    for line in lines_of(path, limits):
+    for line in lines:
         if not line.is_whole:
             notes.append(f"line {line.number} has no end, as a kill leaves it, and is left out")
             break

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from faultproof.prove.checkers.history import Call, History, Key, Operation
+from faultproof.errors import InvalidInput
+from faultproof.prove.checkers.history import Call, History, Key, Operation, Tell
 from faultproof.prove.checkers.models import Model
-from faultproof.prove.checkers.search import Limits, Searched, Tell, Verdict, search
+from faultproof.prove.checkers.search import Limits, Searched, Verdict, search
 from faultproof.prove.checkers.shortest import Part, shortest_part
 
 PART_S = 2.0
@@ -84,7 +85,11 @@ def _adding(before: int, tell: Tell) -> Tell:
 def _tried(model: Model[Hashable], calls: set[Call]) -> None:
     """The model is asked about everything once, so that it can refuse what it does not know before anything is judged."""
     for call in sorted(calls, key=repr):
-        hash(model.step(model.initial, call))
+        state = model.step(model.initial, call)
+        try:
+            hash(state)
+        except TypeError as error:
+            raise InvalidInput(f"after {call} the model is in a state that cannot be hashed: {error}") from error
 
 
 def _judged(key: Key, operations: list[Operation], found: Searched, part: Part | None) -> Judged:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from faultproof.prove.checkers.history import Operation
+from faultproof.prove.checkers.history import Operation, Tell
 from faultproof.prove.checkers.models import Model
 from faultproof.prove.checkers.plan import ILLEGAL, Level, Plan, Steps, TooWide, planned
 
@@ -88,8 +88,6 @@ class _GaveUp(Exception):
     pass
 
 
-Tell = Callable[[int], object]
-"""Hears now and then how many configurations have been entered."""
 
 
 def search(

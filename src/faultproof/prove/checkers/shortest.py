@@ -64,11 +64,14 @@ def shortest_part(
         if each.called < moment
     ]
     judge = _Judge(model, limits or Limits(), (model.initial, *found.states))
+    judge.allow(0.4)
     history, judge.starts = _cut(history, judge, model.initial)
+    judge.allow(0.8)
     core = {number for number, each in enumerate(history) if each.returned is not None}
     _without(core, core - {history.index(breaks)}, lambda kept: judge.contradicts(_only(history, kept)))
     kept = core | _needed(history, core, breaks, judge)
     part = [each for number, each in enumerate(history) if number in kept]
+    judge.allow(1.0)
     last = judge.searched(part)
     if last.verdict is Verdict.UNKNOWN:  # no time to make sure: then it is all that was looked at
         part, last, judge.in_time = history, found, False
@@ -91,7 +94,11 @@ class _Judge:
         self.in_time = True
         self._model = model
         self._limits = limits
-        self._end = limits.clock() + limits.seconds
+        self._began = self._end = limits.clock()
+
+    def allow(self, share: float) -> None:
+        """Go on until this share of the whole time is over."""
+        self._end = self._began + share * self._limits.seconds
 
     def searched(self, operations: Sequence[Operation]) -> Searched:
         limits = replace(self._limits, seconds=self._end - self._limits.clock())
