@@ -139,7 +139,9 @@ def at_most_one_in_flight(marks: Iterable[Mark]) -> list[str]:
         elif holder == who:
             del at_work[key]
         else:
-            wrong.append(f"mark {number}: {who!r} ended {key!r}, and {'nobody' if holder is None else repr(holder)} was at it")
+            wrong.append(
+                f"mark {number}: {who!r} ended {key!r}, and {'nobody' if holder is None else repr(holder)} was at it"
+            )
     return _bounded(wrong)
 
 

@@ -129,7 +129,7 @@ class Lock:
     """Its holder, if there is one: one element, or none."""
 
     def step(self, state: tuple[Hashable, ...], call: Call) -> tuple[Hashable, ...] | Illegal:
-        holder = f"the lock is held by {shown(state[0])}" if state else "the lock is free"
+        holder = f"the lock is {_held_by(state[0]) if state else 'free'}"
         match call.function:
             case "acquire":
                 possible = not state
@@ -143,6 +143,10 @@ class Lock:
                 return () if possible else state
             case _:
                 _unknown("lock", "acquire, release", call)
+
+
+def _held_by(holder: Hashable) -> str:
+    return "held" if holder is None else f"held by {shown(holder)}"
 
 
 def _answer(right: Hashable, call: Call, state: S) -> S | Illegal:

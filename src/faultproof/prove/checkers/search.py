@@ -88,8 +88,6 @@ class _GaveUp(Exception):
     pass
 
 
-
-
 def search(
     operations: Sequence[Operation],
     model: Model[Hashable],

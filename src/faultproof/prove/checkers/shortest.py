@@ -4,8 +4,9 @@ To leave operations out would not do: without the write that it saw, every read 
 in three steps, none of which makes a contradiction that was not there:
 
 1. *Cut.* Nothing after the first answer that cannot be explained matters. Nor do operations that were over before some
-   moment, if the contradiction is there **whatever state** they left, of all that the search has come across; the
-   latest such moment is taken. What was called before it and not over may still take effect.
+   moment, if the contradiction is there **whatever state** they left: any that the search has come across, and some
+   more that the history's calls can lead to. The latest such moment is taken. What was called before it and not over
+   may still take effect.
 2. *Weaken.* An operation is weakened by forgetting its answer: it may have taken effect at any time after its call, or
    never. The **core** are those that must not be weakened: with all others weakened they cannot be put in order, and with
    any one of them weakened as well, they can. (Weakening is monotone, so each need be tried only once; halves first, as
@@ -23,8 +24,10 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from faultproof.prove.checkers.history import Operation
-from faultproof.prove.checkers.models import Model
+from faultproof.prove.checkers.models import Illegal, Model
 from faultproof.prove.checkers.search import Limits, Searched, Verdict, search
+
+_IMAGINED_MAX = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +40,13 @@ class Part:
     """Those of them that cannot be put in order, whatever all others did."""
     breaks: Operation
     expected: tuple[str, ...]
-    """What the model would have said instead of the answer of `breaks`, in the states that it may be in."""
+    """What the model would have said instead of the answer of `breaks`, in the states that it may have been in then."""
     around: tuple[Operation, ...]
     """What was looked at: the core, and all others after the cut, weakened."""
+    cut: int
+    """The line before which nothing mattered."""
     starts: tuple[Hashable, ...]
-    """The states that the object may be in when that begins."""
+    """The states that the object may be in then."""
     is_minimal: bool
     """False if time ran out before each was tried."""
 
@@ -63,24 +68,24 @@ def shortest_part(
         for each in operations
         if each.called < moment
     ]
-    judge = _Judge(model, limits or Limits(), (model.initial, *found.states))
+    judge = _Judge(model, limits or Limits(), _imaginable(history, model, found.states))
     judge.allow(0.4)
-    history, judge.starts = _cut(history, judge, model.initial)
+    history, cut, judge.starts = _cut(history, judge, model.initial)
     judge.allow(0.8)
     core = {number for number, each in enumerate(history) if each.returned is not None}
     _without(core, core - {history.index(breaks)}, lambda kept: judge.contradicts(_only(history, kept)))
     kept = core | _needed(history, core, breaks, judge)
     part = [each for number, each in enumerate(history) if number in kept]
     judge.allow(1.0)
-    last = judge.searched(part)
-    if last.verdict is Verdict.UNKNOWN:  # no time to make sure: then it is all that was looked at
-        part, last, judge.in_time = history, found, False
+    if not judge.contradicts(part):  # no time to make sure: then it is all that was looked at
+        part = history
     return Part(
         operations=tuple(part),
         core=tuple(each for number, each in enumerate(history) if number in core),
         breaks=breaks,
-        expected=last.expected,
+        expected=found.expected,
         around=tuple(_only(history, core)),
+        cut=cut,
         starts=judge.starts,
         is_minimal=judge.in_time,
     )
@@ -90,7 +95,7 @@ class _Judge:
     """Searches within what is left of the time, beginning in any of `starts`."""
 
     def __init__(self, model: Model[Hashable], limits: Limits, starts: Sequence[Hashable]) -> None:
-        self.starts = tuple(dict.fromkeys(starts))
+        self.starts = tuple(starts)
         self.in_time = True
         self._model = model
         self._limits = limits
@@ -114,8 +119,33 @@ class _Judge:
         return self.searched(operations).verdict is Verdict.LINEARIZABLE
 
 
-def _cut(history: list[Operation], judge: _Judge, initial: Hashable) -> tuple[list[Operation], tuple[Hashable, ...]]:
-    """The history after the latest moment before which nothing matters, and the states it may begin in."""
+def _imaginable(
+    history: Sequence[Operation], model: Model[Hashable], states: Sequence[Hashable]
+) -> tuple[Hashable, ...]:
+    """The states that were seen, and a number of those that any of these calls, in any order, can lead to.
+
+    More than the history allows: a reader who sees that the last value was read twice should not have to know how often
+    it was written a thousand lines before.
+    """
+    known = dict.fromkeys((model.initial, *states))
+    most = len(known) + _IMAGINED_MAX
+    calls = dict.fromkeys(_weakened(each).call for each in history)
+    queue = list(known)
+    for state in queue:  # which grows
+        for call in calls:
+            if len(known) >= most:
+                return tuple(known)
+            after = model.step(state, call)
+            if not isinstance(after, Illegal) and after not in known:
+                known[after] = None
+                queue.append(after)
+    return tuple(known)
+
+
+def _cut(
+    history: list[Operation], judge: _Judge, initial: Hashable
+) -> tuple[list[Operation], int, tuple[Hashable, ...]]:
+    """The history after the latest moment before which nothing matters, that moment, and the states it may begin in."""
     moments = [each.called for each in history if each.returned is not None]
 
     def contradicts(back: int) -> bool:
@@ -124,12 +154,13 @@ def _cut(history: list[Operation], judge: _Judge, initial: Hashable) -> tuple[li
     low, high = 0, 1
     while not contradicts(high):  # twice as far back until it is there, then by halves
         if high == len(moments):
-            return history, (initial,)
+            return history, 0, (initial,)
         low, high = high, min(2 * high, len(moments))
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if contradicts(middle) else (middle, high)
-    return _after(moments[-high], history), judge.starts
+    after = _after(moments[-high], history)
+    return (after, moments[-high], judge.starts) if len(after) < len(history) else (history, 0, (initial,))
 
 
 def _after(moment: int, history: Sequence[Operation]) -> list[Operation]:
