@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cache
 from itertools import chain, combinations, permutations
 from random import Random
 from typing import Any, NamedTuple
@@ -38,6 +39,23 @@ def possible(operations: Sequence[Operation], model: Model[Any], starts: Sequenc
     return any(
         explains(order, model, start) for each in some for order in permutations((*sure, *each)) for start in begins
     )
+
+
+def possible_for(operations: Sequence[Operation], model: Model[Any]) -> bool:
+    """The same for somewhat longer histories: Wing and Gong's search in its plainest form."""
+
+    @cache
+    def can_go_on(left: frozenset[Operation], state: Hashable) -> bool:
+        sure = [each.returned for each in left if each.returned is not None]
+        if not sure:
+            return True
+        return any(
+            not isinstance(after := model.step(state, each.call), Illegal) and can_go_on(left - {each}, after)
+            for each in left
+            if each.called < min(sure)
+        )
+
+    return can_go_on(frozenset(operations), model.initial)
 
 
 def explains(order: Sequence[Operation], model: Model[Any], start: Hashable) -> bool:

@@ -26,7 +26,11 @@ class Illegal:
 
 
 class Model(Protocol[S]):
-    """A sequential object. `initial` is the state it begins in."""
+    """A sequential object. `initial` is the state it begins in.
+
+    It may also have `observes(call) -> bool`, true of calls that change no state whatsoever, like reads: many of them at
+    once are then no work. Of any other call it would cost right verdicts.
+    """
 
     @property
     def initial(self) -> S: ...
@@ -55,6 +59,9 @@ class Register:
             case _:
                 _unknown("register", "read, write", call)
 
+    def observes(self, call: Call) -> bool:
+        return call.function == "read"
+
 
 @dataclass(frozen=True)
 class CasRegister:
@@ -78,6 +85,9 @@ class CasRegister:
             case _:
                 _unknown("cas-register", "read, write, cas", call)
 
+    def observes(self, call: Call) -> bool:
+        return call.function == "read" or (call.function == "cas" and call.result is Truth.FALSE)
+
 
 @dataclass(frozen=True)
 class Counter:
@@ -96,6 +106,9 @@ class Counter:
                 return answer if isinstance(answer, Illegal) else state
             case _:
                 _unknown("counter", "add, read", call)
+
+    def observes(self, call: Call) -> bool:
+        return call.function == "read"
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,9 @@ class Queue:
                 return answer if isinstance(answer, Illegal) else state[1:]
             case _:
                 _unknown("queue", "enqueue, dequeue", call)
+
+    def observes(self, call: Call) -> bool:
+        return call.function == "dequeue" and call.answered and call.result is None
 
 
 @dataclass(frozen=True)
@@ -143,6 +159,9 @@ class Lock:
                 return () if possible else state
             case _:
                 _unknown("lock", "acquire, release", call)
+
+    def observes(self, call: Call) -> bool:
+        return call.result is Truth.FALSE
 
 
 def _held_by(holder: Hashable) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
+from faultproof.errors import InvalidInput
 from faultproof.prove.checkers.history import Call, Operation
 from faultproof.prove.checkers.models import Illegal, Model
 
@@ -117,6 +118,9 @@ class Steps:
         self._calls = calls
         self._number_of: dict[Hashable, int] = {state: number for number, state in enumerate(self.states)}
         self._rows: list[dict[int, int]] = [{} for _ in self.states]
+        observes: Callable[[Call], bool] = getattr(model, "observes", lambda _: False)
+        self.observing = frozenset(kind for kind, call in enumerate(calls) if observes(call))
+        """Kinds that change no state."""
 
     def after(self, state: int, kind: int) -> int:
         """The state after the call, or `ILLEGAL`."""
@@ -136,6 +140,8 @@ class Steps:
         after = self._model.step(self.states[state], self._calls[kind])
         if isinstance(after, Illegal):
             return ILLEGAL
+        if kind in self.observing and after != self.states[state]:
+            raise InvalidInput(f"the model says that {self._calls[kind]} only observes, and it changes a state")
         number = self._number_of.setdefault(after, len(self.states))
         if number == len(self.states):
             self.states.append(after)

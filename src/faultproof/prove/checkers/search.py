@@ -10,7 +10,8 @@ keep unanswered operations, which stay open to the end, from multiplying the wor
 - a configuration is not entered if one was that had used up fewer of them, and was the same otherwise: whatever could
   follow here could follow there.
 
-An answered call that fits and changes nothing (a read) is put in its place at once, for it is in nobody's way there.
+An answered call that fits, and is known to change no state (a read), is put in its place at once: it is in nobody's way
+there. Not so one that merely changes nothing here: a write of the value that is there may be needed later.
 """
 
 from __future__ import annotations
@@ -207,10 +208,11 @@ class _Search:
                         yield _Configuration(state, now.placed, now.used | oldest, _Path(number, now.path))
 
     def _settled(self, here: Level, now: _Configuration) -> _Configuration:
-        """With every open operation in its place that fits here and changes nothing."""
+        """With every open operation in its place that fits here and only observes."""
         state, placed, used, path = now
+        observing = self._steps.observing
         for bit, kind, number in here.open:
-            if not placed & bit and self._steps.after(state, kind) == state:
+            if kind in observing and not placed & bit and self._steps.after(state, kind) != ILLEGAL:
                 placed |= bit
                 path = _Path(number, path)
         return now if placed == now.placed else _Configuration(state, placed, used, path)
