@@ -13,6 +13,9 @@ GOOD: dict[str, tuple[str, ...]] = {
         "a cas [null, 1] | a ok | a cas [1, 2] | a ok true | b read | b ok 2",
         "a cas [1, 2] | a ok false | b read | b ok null",
         "a write 1 | b cas [1, 2] | b ok | a ok | c read | c ok 2",
+        # Found: the second write of 2 was put in its place where it changed nothing, and was not there when it was needed.
+        "f read | c cas [2, 4] | d write 2 | b read | f ok null | a cas [2, 0] | e write 2 "
+        "| a ok true | e ok | d ok | c ok true | b ok 2",
         "a write 1 | a ok | b cas [1, 2] | c cas [1, 3] | c ok false | b info | c read | c ok 2",
     ),
     "counter": (

@@ -14,6 +14,7 @@ A process has one operation at a time. The form is Jepsen's (K. Kingsbury), as J
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,8 @@ def lines_of(path: Path, limits: FileLimits, tell: Tell) -> Iterator[Line]:
     try:
         with path.open("rb") as file:
             read_bytes, number = 0, 0
+            # Known before anything is read, unless it is a pipe.
+            is_larger = os.fstat(file.fileno()).st_size > limits.file_bytes
             while text := file.readline(limits.line_bytes + 1):
                 number += 1
                 read_bytes += len(text)
@@ -141,7 +144,7 @@ def lines_of(path: Path, limits: FileLimits, tell: Tell) -> Iterator[Line]:
                     raise InvalidInput(
                         f"{str(path)!r}, line {number}, is longer than {limits.line_bytes:,} bytes: no event of a history is"
                     )
-                if read_bytes > limits.file_bytes:
+                if is_larger or read_bytes > limits.file_bytes:
                     raise InvalidInput(f"{str(path)!r} is larger than {limits.file_bytes:,} bytes: judge it in parts")
                 if number % _TELL_EVERY == 0:
                     tell(number)

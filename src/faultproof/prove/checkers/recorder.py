@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 
+from faultproof import bounds
 from faultproof.errors import CannotOpen, DiskFull, InvalidInput, PayloadTooLarge, StorageFailed
 from faultproof.prove.checkers.history import Event, FileLimits, Key
+from faultproof.prove.checkers.values import frozen
 
 
 class Recorder:
@@ -66,8 +68,9 @@ class Recorder:
     def _write(self, event: Event) -> None:
         try:
             line = msgspec.json.encode(event) + b"\n"
-            msgspec.json.decode(line, type=Event)
-        except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+            if frozen(msgspec.json.decode(line, type=Event).value) != frozen(event.value):
+                raise InvalidInput(f"{bounds.short(event.value)} would be read back as another value")
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError, RecursionError) as error:
             raise InvalidInput(f"this is no event of a history: {error}") from error
         if len(line) > (most := FileLimits().line_bytes):
             raise PayloadTooLarge(
