@@ -180,7 +180,7 @@ def test_threads_have_lanes_and_an_unknown_outcome_keeps_its_own(tmp_path: Path)
 def test_what_cannot_be_written_leaves_no_trace(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     recorder = Recorder(path, "api")
-    for value in (object(), float("nan"), {1: 2}, [[object()]], 10**30, {1, 2}):
+    for value in (object(), float("nan"), [[object()]], {1, 2}):
         with pytest.raises(InvalidInput):
             recorder.call("write", value)
     with pytest.raises(PayloadTooLarge):
