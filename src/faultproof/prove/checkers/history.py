@@ -134,21 +134,22 @@ def lines_of(path: Path, limits: FileLimits, tell: Tell) -> Iterator[Line]:
     """The lines of a file, one at a time. Raises `InvalidInput` for what cannot be read, or is too large."""
     try:
         with path.open("rb") as file:
-            read_bytes, number = 0, 0
-            # Known before anything is read, unless it is a pipe.
-            is_larger = os.fstat(file.fileno()).st_size > limits.file_bytes
-            while text := file.readline(limits.line_bytes + 1):
+            size, number = os.fstat(file.fileno()).st_size, 0  # of a pipe nothing is known before it is read
+            read_bytes = 0
+            while size <= limits.file_bytes and (text := file.readline(limits.line_bytes + 1)):
                 number += 1
                 read_bytes += len(text)
                 if len(text) > limits.line_bytes:
                     raise InvalidInput(
                         f"{str(path)!r}, line {number}, is longer than {limits.line_bytes:,} bytes: no event of a history is"
                     )
-                if is_larger or read_bytes > limits.file_bytes:
-                    raise InvalidInput(f"{str(path)!r} is larger than {limits.file_bytes:,} bytes: judge it in parts")
+                if read_bytes > limits.file_bytes:
+                    break
                 if number % _TELL_EVERY == 0:
                     tell(number)
                 yield Line(number, text, text.endswith(b"\n"))
+            if max(size, read_bytes) > limits.file_bytes:
+                raise InvalidInput(f"{str(path)!r} is larger than {limits.file_bytes:,} bytes: judge it in parts")
     except (OSError, ValueError) as error:  # ValueError: no file can have such a name
         why = error.strerror if isinstance(error, OSError) else error
         raise InvalidInput(f"the history {str(path)!r} cannot be read: {why}") from error

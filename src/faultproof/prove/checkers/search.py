@@ -233,7 +233,7 @@ class _Search:
 
     def _look(self) -> None:
         if self._limits.clock() >= self._end:
-            raise _GaveUp(f"after {self._limits.seconds:g} s")
+            raise _GaveUp(f"after {self._limits.seconds:.2g} s")
         states = self._steps.states
         self._state_bytes += sum(map(sys.getsizeof, states[self._weighed :]))
         self._weighed = len(states)
