@@ -7,13 +7,13 @@ from itertools import chain, combinations, permutations
 from random import Random
 from typing import Any, NamedTuple
 
-from faultproof.prove.checkers.history import Event, History, Operation, paired
+from faultproof.prove.checkers.history import Entry, History, Operation, paired
 from faultproof.prove.checkers.models import CasRegister, Counter, Illegal, Lock, Model, Queue, Register
 
 ANSWERS = ("ok", "fail", "info")
 
 
-def events(text: str) -> list[Event]:
+def events(text: str) -> list[Entry]:
     """`a write 1 | a ok | b read | b ok 1`: who, what, and the value as JSON; an answer is to the open call."""
     made, open_ops = [], dict[str, str]()
     for each in text.split("|"):
@@ -22,7 +22,7 @@ def events(text: str) -> list[Event]:
             type, op = word, open_ops.pop(process)
         else:
             type, op = "invoke", open_ops.setdefault(process, word)
-        made.append(Event(type=type, process=process, op=op, value=json.loads(value[0]) if value else None))  # type: ignore[arg-type]
+        made.append(Entry(type=type, process=process, op=op, value=json.loads(value[0]) if value else None))  # type: ignore[arg-type]
     return made
 
 
@@ -129,12 +129,12 @@ KINDS = {
 }
 
 
-def random_history(kind: Kind, random: Random, count: int) -> History:
-    """`count` operations of a few processes on one object, of which some answers are lies."""
-    return paired(enumerate(random_events(kind, random, count), start=1))
+def random_history(kind: Kind, random: Random, count: int, lost: float = 0.1) -> History:
+    """`count` operations of a few processes on one object, of which some answers are lies, and some are lost."""
+    return paired(enumerate(random_events(kind, random, count, lost), start=1))
 
 
-def random_events(kind: Kind, random: Random, count: int) -> Iterator[Event]:
+def random_events(kind: Kind, random: Random, count: int, lost: float = 0.1) -> Iterator[Entry]:
     state, left, fresh = kind.start, count, 0
     idle = [f"p{number}" for number in range(random.randint(1, 4))]
     busy: dict[str, list[Any]] = {}
@@ -144,7 +144,7 @@ def random_events(kind: Kind, random: Random, count: int) -> Iterator[Event]:
             op, value = kind.draw(random)
             busy[process] = [op, value, None, False]
             left -= 1
-            yield Event(type="invoke", process=process, op=op, value=value)
+            yield Entry(type="invoke", process=process, op=op, value=value)
             continue
         process = random.choice(list(busy))
         call = busy[process]
@@ -153,18 +153,18 @@ def random_events(kind: Kind, random: Random, count: int) -> Iterator[Event]:
         if fate < 0.35 and not has_happened:  # it takes effect, long before the answer perhaps
             state, call[2] = kind.act(state, op, value)
             call[3] = True
-        elif fate < 0.4:
+        elif fate < 0.35 + lost / 2:
             fresh += 1
             del busy[process]
             idle.append(f"q{fresh}")  # who never heard an answer is not heard of again
-            if fate < 0.4:
-                yield Event(type="info", process=process, op=op)
+            if fate < 0.35 + lost / 2:
+                yield Entry(type="info", process=process, op=op)
         elif has_happened:
             del busy[process]
             idle.append(process)
             value = random.choice(kind.lies) if random.random() < 0.4 else answer
-            yield Event(type="ok", process=process, op=op, value=value)
-        elif fate < 0.6:
+            yield Entry(type="ok", process=process, op=op, value=value)
+        elif random.random() < 0.2:
             del busy[process]
             idle.append(process)
-            yield Event(type="fail", process=process, op=op)
+            yield Entry(type="fail", process=process, op=op)

@@ -4,7 +4,7 @@ from faultproof.prove.checkers.folds import (
     SENTENCES_MAX,
     Mark,
     Published,
-    Step,
+    SagaStep,
     Stock,
     after_every_commit,
     all_done_or_all_undone,
@@ -47,7 +47,7 @@ def test_stock_that_adds_up_after_every_commit() -> None:
 
 
 def test_saga_is_all_done_or_all_undone() -> None:
-    done, undone, none = Step("s", "pay", "done"), Step("s", "ship", "undone"), Step("s", "mail", "none")
+    done, undone, none = SagaStep("s", "pay", "done"), SagaStep("s", "ship", "undone"), SagaStep("s", "mail", "none")
     assert all_done_or_all_undone([done, done._replace(step="ship")]) == []
     assert all_done_or_all_undone([undone, none]) == []
     assert all_done_or_all_undone([none, done._replace(saga="other")]) == []

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from faultproof.errors import InvalidInput
-from faultproof.prove.checkers.history import Event, History
+from faultproof.prove.checkers.history import Entry, History
 from faultproof.prove.checkers.jepsen import read_jepsen_log
 from faultproof.prove.checkers.linearizability import judge
 from faultproof.prove.checkers.models import CasRegister
@@ -37,7 +37,7 @@ def read(tmp_path: Path, text: str) -> History:
     return read_jepsen_log(path)
 
 
-def printed(event: Event) -> str:
+def printed(event: Entry) -> str:
     """As Jepsen prints it, `nil`, vectors and time-outs included."""
     type, value = event.type, event.value
     if event.op == "cas" and event.type == "ok":

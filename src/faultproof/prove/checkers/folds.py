@@ -92,7 +92,7 @@ def stock_adds_up(stocks: Iterable[Stock]) -> list[str]:
     return _bounded(wrong)
 
 
-class Step(NamedTuple):
+class SagaStep(NamedTuple):
     """How a step of a saga ended, when all of it has."""
 
     saga: str
@@ -101,7 +101,7 @@ class Step(NamedTuple):
     """Never took effect; took effect; took effect and was compensated."""
 
 
-def all_done_or_all_undone(steps: Iterable[Step]) -> list[str]:
+def all_done_or_all_undone(steps: Iterable[SagaStep]) -> list[str]:
     """Of every saga either all steps are done, or none is: each was compensated, or never took effect."""
     sagas: dict[str, dict[str, list[str]]] = {}
     for saga, step, state in steps:

@@ -32,7 +32,7 @@ Tell: TypeAlias = Callable[[int], object]
 _TELL_EVERY = 10_000
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One line. A misspelt field is refused: ignored, it could turn a verdict."""
 
     type: Literal["invoke", "ok", "fail", "info"]
@@ -116,8 +116,8 @@ def read_history(path: Path, limits: FileLimits | None = None, tell: Tell = lamb
     return paired(_events(lines_of(path, limits, tell), path, notes), limits=limits, notes=notes)
 
 
-def _events(lines: Iterable[Line], path: Path, notes: list[str]) -> Iterator[tuple[int, Event]]:
-    decode = msgspec.json.Decoder(Event).decode
+def _events(lines: Iterable[Line], path: Path, notes: list[str]) -> Iterator[tuple[int, Entry]]:
+    decode = msgspec.json.Decoder(Entry).decode
     for line in lines:
         if not line.text.strip():
             continue
@@ -156,14 +156,14 @@ def lines_of(path: Path, limits: FileLimits, tell: Tell) -> Iterator[Line]:
 
 
 def paired(
-    events: Iterable[tuple[int, Event]], *, limits: FileLimits | None = None, notes: Iterable[str] = ()
+    events: Iterable[tuple[int, Entry]], *, limits: FileLimits | None = None, notes: Iterable[str] = ()
 ) -> History:
     """Calls with their answers, from events in order of time, each with a number that grows.
 
     :raises InvalidInput: for an answer without a call, and for a call of a process that has not been answered yet.
     """
     most = (limits or FileLimits()).operations
-    open_calls: dict[str | int, tuple[int, Event]] = {}
+    open_calls: dict[str | int, tuple[int, Entry]] = {}
     done: list[Operation] = []
     failed = 0
     for number, event in events:
@@ -187,7 +187,7 @@ def paired(
     return History(operations=tuple(done), failed=failed, notes=tuple(notes))
 
 
-def _call_of(open_calls: dict[str | int, tuple[int, Event]], number: int, event: Event) -> tuple[int, Event]:
+def _call_of(open_calls: dict[str | int, tuple[int, Entry]], number: int, event: Entry) -> tuple[int, Entry]:
     found = open_calls.pop(event.process, None)
     if found is None:
         raise InvalidInput(
@@ -201,7 +201,7 @@ def _call_of(open_calls: dict[str | int, tuple[int, Event]], number: int, event:
     return found
 
 
-def _operation(called: int, invoked: Event, returned: int | None = None, result: object = None) -> Operation:
+def _operation(called: int, invoked: Entry, returned: int | None = None, result: object = None) -> Operation:
     answered = returned is not None
     call = Call(invoked.op, frozen(invoked.value), frozen(result) if answered else None, answered)
     return Operation(str(invoked.process), invoked.key, call, called, returned)

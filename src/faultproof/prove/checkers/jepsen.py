@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from faultproof.errors import InvalidInput
-from faultproof.prove.checkers.history import Event, FileLimits, History, Line, Tell, lines_of, paired
+from faultproof.prove.checkers.history import Entry, FileLimits, History, Line, Tell, lines_of, paired
 
 _EVENT = re.compile(
     r"\bjepsen\.(?:util|core)\b\W*?\s(?P<process>\d+)\s+:(?P<type>invoke|ok|fail|info)\s+:(?P<op>[\w-]+)\s+(?P<value>.*)"
@@ -38,7 +38,7 @@ def read_jepsen_log(path: Path, limits: FileLimits | None = None, tell: Tell = l
     return paired(_events(lines_of(path, limits, tell), path, notes), limits=limits, notes=notes)
 
 
-def _events(lines: Iterable[Line], path: Path, notes: list[str]) -> Iterator[tuple[int, Event]]:
+def _events(lines: Iterable[Line], path: Path, notes: list[str]) -> Iterator[tuple[int, Entry]]:
     others, own = 0, 0
     invoked: dict[str, object] = {}
     for line in lines:
@@ -56,7 +56,7 @@ def _events(lines: Iterable[Line], path: Path, notes: list[str]) -> Iterator[tup
             invoked[process] = value
         elif type == "fail" and op == "cas" and value == invoked.get(process):
             type, value = "ok", False
-        yield line.number, Event(type=type, process=process, op=op, value=value)  # type: ignore[arg-type]
+        yield line.number, Entry(type=type, process=process, op=op, value=value)  # type: ignore[arg-type]
     if others and not own:
         raise InvalidInput(f"{str(path)!r} is no log of Jepsen's: none of its lines is an event")
 

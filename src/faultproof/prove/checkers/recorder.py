@@ -12,7 +12,7 @@ import msgspec
 
 from faultproof import bounds
 from faultproof.errors import CannotOpen, DiskFull, InvalidInput, PayloadTooLarge, StorageFailed
-from faultproof.prove.checkers.history import Event, FileLimits, Key
+from faultproof.prove.checkers.history import Entry, FileLimits, Key
 from faultproof.prove.checkers.values import frozen
 
 
@@ -51,7 +51,7 @@ class Recorder:
                 self._free.append(f"{self._name}:{self._lanes}")
             lane = self._free.pop()
         try:
-            self._write(Event(type="invoke", process=lane, op=op, value=value, key=key))
+            self._write(Entry(type="invoke", process=lane, op=op, value=value, key=key))
         except InvalidInput:
             self._done(lane)
             raise
@@ -65,10 +65,10 @@ class Recorder:
         with self._lock:
             self._free.append(lane)
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: Entry) -> None:
         try:
             line = msgspec.json.encode(event) + b"\n"
-            if frozen(msgspec.json.decode(line, type=Event).value) != frozen(event.value):
+            if frozen(msgspec.json.decode(line, type=Entry).value) != frozen(event.value):
                 raise InvalidInput(f"{bounds.short(event.value)} would be read back as another value")
         except (TypeError, ValueError, OverflowError, msgspec.MsgspecError, RecursionError) as error:
             raise InvalidInput(f"this is no event of a history: {error}") from error
@@ -97,14 +97,14 @@ class Recorded:
 
     def ok(self, value: Any = None) -> None:
         """It happened, and answered this."""
-        self._recorder._write(Event(type="ok", process=self._lane, op=self._op, value=value, key=self._key))
+        self._recorder._write(Entry(type="ok", process=self._lane, op=self._op, value=value, key=self._key))
         self._recorder._done(self._lane)
 
     def fail(self) -> None:
         """It certainly had no effect, and never will have."""
-        self._recorder._write(Event(type="fail", process=self._lane, op=self._op, key=self._key))
+        self._recorder._write(Entry(type="fail", process=self._lane, op=self._op, key=self._key))
         self._recorder._done(self._lane)
 
     def unknown(self) -> None:
         """It may have happened, or still will: a time-out, a lost connection."""
-        self._recorder._write(Event(type="info", process=self._lane, op=self._op, key=self._key))
+        self._recorder._write(Entry(type="info", process=self._lane, op=self._op, key=self._key))

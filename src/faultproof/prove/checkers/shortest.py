@@ -11,7 +11,7 @@ in three steps, none of which makes a contradiction that was not there:
    never. The **core** are those that must not be weakened: with all others weakened they cannot be put in order, and with
    any one of them weakened as well, they can. (Weakening is monotone, so each need be tried only once; halves first, as
    in A. Zeller & R. Hildebrandt, "Simplifying and isolating failure-inducing input", 2002.)
-3. *Explain.* The core's operations before the last answer can be put in order; the fewest others that this takes are
+3. *Explain.* Without the answer at which it breaks the core can be put in order; the fewest others that this takes are
    added. A read needs its write.
 
 The core is minimal: none of it can be spared. It is not always the one with the fewest operations, which would take
@@ -35,10 +35,11 @@ class Part:
     """Operations that together are not linearizable: a search of these alone has said so."""
 
     operations: tuple[Operation, ...]
-    """In order of their calls. The last one to be answered is `breaks`. Weakened ones have no answer."""
+    """In order of their calls. Weakened ones have no answer."""
     core: tuple[Operation, ...]
     """Those of them that cannot be put in order, whatever all others did."""
     breaks: Operation
+    """The one of the core at whose answer no order goes on; nearly always the last to be answered."""
     expected: tuple[str, ...]
     """What the model would have said instead of the answer of `breaks`, in the states that it may have been in then."""
     around: tuple[Operation, ...]
@@ -58,24 +59,17 @@ def shortest_part(
 
     Takes about `limits.seconds` at most, and shows more than the minimum when they are over.
     """
-    assert found.stuck is not None
-    breaks = operations[found.stuck]
-    moment = breaks.returned
-    assert moment is not None
-    # Nothing that was called later matters; what was answered later was not answered yet.
-    history = [
-        each if each.returned is not None and each.returned <= moment else _weakened(each)
-        for each in operations
-        if each.called < moment
-    ]
-    judge = _Judge(model, limits or Limits(), _imaginable(history, model, found.states))
+    judge = _Judge(model, limits or Limits())
     judge.allow(0.4)
+    history = _until_stuck(operations, found, judge)
+    judge.starts = _imaginable(history, model, found.states)
     history, cut, judge.starts = _cut(history, judge, model.initial)
     judge.allow(0.8)
     core = {number for number, each in enumerate(history) if each.returned is not None}
-    _without(core, core - {history.index(breaks)}, lambda kept: judge.contradicts(_only(history, kept)))
-    kept = core | _needed(history, core, breaks, judge)
-    part = [each for number, each in enumerate(history) if number in kept]
+    _without(core, set(core), lambda kept: judge.contradicts(_only(history, kept)))
+    breaks, expected = _breaking(history, core, operations, found, judge)
+    others = _needed(history, core, breaks, judge)
+    part = [others.get(number, each) for number, each in enumerate(history) if number in core or number in others]
     judge.allow(1.0)
     if not judge.contradicts(part):  # no time to make sure: then it is all that was looked at
         part = history
@@ -83,7 +77,7 @@ def shortest_part(
         operations=tuple(part),
         core=tuple(each for number, each in enumerate(history) if number in core),
         breaks=breaks,
-        expected=found.expected,
+        expected=expected,
         around=tuple(_only(history, core)),
         cut=cut,
         starts=judge.starts,
@@ -94,8 +88,8 @@ def shortest_part(
 class _Judge:
     """Searches within what is left of the time, beginning in any of `starts`."""
 
-    def __init__(self, model: Model[Hashable], limits: Limits, starts: Sequence[Hashable]) -> None:
-        self.starts = tuple(starts)
+    def __init__(self, model: Model[Hashable], limits: Limits) -> None:
+        self.starts: tuple[Hashable, ...] = (model.initial,)
         self.in_time = True
         self._model = model
         self._limits = limits
@@ -117,6 +111,32 @@ class _Judge:
 
     def explains(self, operations: Sequence[Operation]) -> bool:
         return self.searched(operations).verdict is Verdict.LINEARIZABLE
+
+
+def _until_stuck(operations: Sequence[Operation], found: Searched, judge: _Judge) -> list[Operation]:
+    """What was called before the first answer that cannot be explained; nothing later matters."""
+    assert found.stuck is not None
+    moment = operations[found.stuck].returned
+    assert moment is not None
+    history = [each for each in operations if each.called < moment]
+    # What came afterwards was not known yet, and is seldom needed.
+    unknown = [_weakened(each) if each.returned is None or each.returned > moment else each for each in history]
+    return unknown if judge.contradicts(unknown) else history
+
+
+def _breaking(
+    history: Sequence[Operation],
+    core: Collection[int],
+    operations: Sequence[Operation],
+    found: Searched,
+    judge: _Judge,
+) -> tuple[Operation, tuple[str, ...]]:
+    """The operation of the core at which no order goes on, and what was expected of it."""
+    assert found.stuck is not None
+    last = judge.searched(_only(history, core))
+    if last.stuck is None or history[last.stuck] == operations[found.stuck]:
+        return operations[found.stuck], found.expected
+    return history[last.stuck], last.expected
 
 
 def _imaginable(
@@ -171,18 +191,25 @@ def _after(moment: int, history: Sequence[Operation]) -> list[Operation]:
     ]
 
 
-def _needed(history: Sequence[Operation], core: Collection[int], breaks: Operation, judge: _Judge) -> set[int]:
-    """The fewest others with which the core can be put in order, but for the one that breaks it."""
-    explained = [_weakened(each) if each is breaks else each for each in history]
+def _needed(
+    history: Sequence[Operation], core: Collection[int], breaks: Operation, judge: _Judge
+) -> dict[int, Operation]:
+    """The fewest others with which the core can be put in order, but for the one that breaks it.
+
+    With their answers, unless it is without them only that they help.
+    """
+    explained = [_weakened(each) if each == breaks else each for each in history]
     needed = set(judge.searched(_only(explained, core)).order) - set(core)
-    _without(
-        needed,
-        set(needed),
-        lambda kept: judge.explains(
-            [each for number, each in enumerate(explained) if number in kept or number in core]
-        ),
-    )
-    return needed
+
+    def explains(kept: Collection[int], answered: Collection[int]) -> bool:
+        return judge.explains([each for number, each in enumerate(_only(explained, answered)) if number in kept])
+
+    _without(needed, set(needed), lambda kept: explains({*core, *kept}, core))
+    answered = set(core)
+    for number in needed:
+        if explains({*core, *needed}, {*answered, number}):
+            answered.add(number)
+    return {number: history[number] if number in answered else _weakened(history[number]) for number in needed}
 
 
 def _weakened(operation: Operation) -> Operation:
