@@ -35,6 +35,8 @@ ANYTHING = {
     "prove": ["prove"],
     "prove --save": ["prove", "batch", "--save"],
     "replay": ["replay"],
+    "check": ["check", "--model", "register"],
+    "check --model": ["check", "DB", "--model"],
     "shop --orders": ["shop", "--orders"],
     "lag --db": ["outbox", "lag", "--db"],
     "lag --name": ["outbox", "lag", "--db", "DB", "--name"],

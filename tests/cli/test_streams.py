@@ -29,6 +29,8 @@ class Ended(NamedTuple):
 @pytest.fixture
 def verbs(tmp_path: Path, installed: Path) -> list[list[str]]:
     """Every verb, well used, with something to print."""
+    history = tmp_path / "run.jsonl"
+    history.write_text('{"type": "invoke", "process": "a", "op": "read"}\n')
     tape = tmp_path / "batch.tape"
     save(tape, {}, proof="faultproof.patterns.batch.proof:BATCH")
     return [
@@ -45,6 +47,7 @@ def verbs(tmp_path: Path, installed: Path) -> list[list[str]]:
         ["prove", "batch"],
         ["saga", "--help"],
         ["replay", str(tape)],
+        ["check", str(history), "--model", "register"],
         ["outbox", "lag", "--db", str(installed)],
         ["outbox", "dead", "--db", str(installed), "--group", "post", "--json"],
     ]

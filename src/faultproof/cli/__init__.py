@@ -13,7 +13,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from faultproof.cli import bench, outbox, patterns, prove, saga, shop, show, tapes
+from faultproof.cli import bench, check, outbox, patterns, prove, saga, shop, show, tapes
 from faultproof.cli.output import ReaderGone, Stream, one_line
 from faultproof.errors import FaultproofError
 
@@ -38,6 +38,8 @@ Try:
 
 [bold]faultproof prove outbox --plants[/]  try its claim under every fault, and whether planted bugs are caught
 
+[bold]faultproof check run.jsonl --model register[/]  was what was recorded linearizable?
+
 [bold]faultproof outbox lag --db shop.db[/]  what waits, how old it is, who is at it
 
 [bold]faultproof bench drain[/]  ours beside its peers, in turns, in one run (in a checkout)
@@ -55,6 +57,7 @@ app.command("show")(show.show)
 app.command("shop", epilog=shop.EPILOG)(shop.shop)
 app.command("prove")(prove.prove)
 app.command("replay")(tapes.replay)
+app.command("check", epilog=check.EPILOG)(check.check)
 app.command("bench")(bench.bench)
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(saga.app, name="saga")

@@ -25,7 +25,7 @@ def proofs_of(names: list[str]) -> list[Proof]:
 def proof_called(name: str) -> Proof:
     """The proof at `pkg.module:NAME`."""
     module, _, attribute = name.partition(":")
-    proof = getattr(_imported(module, name), attribute, None)
+    proof = getattr(imported(module, f"proof {name!r}"), attribute, None)
     if not isinstance(proof, Proof):
         raise InvalidInput(f"there is no proof {name!r}: the module has no Proof of that name")
     if proof.name != name:
@@ -55,7 +55,11 @@ def _of_pattern(name: str) -> list[Proof]:
     return [proof for proof in proofs if proof.name.startswith(f"{room}:")]
 
 
-def _imported(module: str, name: str) -> ModuleType:
+def imported(module: str, what: str) -> ModuleType:
+    """The module in which `what` should be.
+
+    :raises InvalidInput: if there is no such module; `HarnessError` if it fails when imported.
+    """
     if all(part.isidentifier() for part in module.split(".")):
         try:
             with carried_out():
@@ -64,7 +68,7 @@ def _imported(module: str, name: str) -> ModuleType:
             # A module that is there and fails is broken, not misspelt.
             if _is_there(module):
                 raise
-    raise InvalidInput(f"there is no proof {name!r}: no module {module!r} is installed")
+    raise InvalidInput(f"there is no {what}: no module {module!r} is installed")
 
 
 def _is_there(module: str) -> bool:

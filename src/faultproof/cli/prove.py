@@ -98,8 +98,9 @@ def _try(outcome: Outcome, options: Options, *, depths: tuple[int, ...]) -> None
 class Progress:
     """One line on a terminal that is rewritten, from the first second on. Call it with the schedules run so far."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, unit: str = "schedules") -> None:
         self._what = what
+        self._unit = unit
         self._began = time.monotonic()
         self._shown = False
 
@@ -114,5 +115,5 @@ class Progress:
         seconds = time.monotonic() - self._began
         if seconds >= 1 and sys.stderr.isatty():
             self._shown = True
-            line = f"{self._what}: {schedules:,} schedules, {seconds:.0f} s"
+            line = f"{self._what}: {schedules:,} {self._unit}, {seconds:.0f} s"
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
