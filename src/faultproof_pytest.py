@@ -42,18 +42,21 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     """Run a simulated test; every other one is left to whoever runs it."""
     if not _is_simulated(pyfuncitem):
         return None
+    from faultproof.prove.simulated.loop import StepLimit
     from faultproof.prove.testing.campaign import NothingShown, asked
 
-    __tracebackhide__ = True
     text = pyfuncitem.config.getoption(_OPTION)
-    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    why = None
     with asked(replay=_command(pyfuncitem), tape=None if text is None else _tape(text)) as wish:
         try:
-            pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
-        except NothingShown as nothing:
-            pytest.fail(str(nothing), pytrace=False)
+            pyfuncitem.obj(**arguments)
+        except (NothingShown, StepLimit) as error:
+            why = "\n".join([str(error), *getattr(error, "__notes__", ())])
         finally:
             pyfuncitem.user_properties += [(_PROPERTY, said) for said in wish.said]
+    if why is not None:
+        pytest.fail(why, pytrace=False)  # there is no line of the test that it could show
     return True
 
 

@@ -102,7 +102,9 @@ class Campaign:
         self._say(f"{every} of {len(found):,} places struck by a fault, {seeds:,} at random", began)
         never = [claim for claim, happened in self._claims.items() if not happened]
         if never:
-            raise NothingShown(f"What was to happen sometimes never did, in {self._done} schedules: {'; '.join(never)}.")
+            raise NothingShown(
+                f"What was to happen sometimes never did, in {self._done} schedules: {'; '.join(never)}."
+            )
 
     # -- the schedules ----------------------------------------------------------------------------------------------
 
@@ -112,7 +114,7 @@ class Campaign:
         with watched_clocks() as asked:
             first = self._try(Tape(), faults_max=1)
         if asked:
-            raise Escape(f"{asked[0]}: take the time from the Env instead (`process.env.clock.wall_us()`)")
+            raise NothingShown(f"{asked[0]}: take the time from `process.env.clock`, or no schedule could be repeated.")
         lines = self._left_by(first)
         second = self._left_by(self._try(Tape(), faults_max=1))
         for one, other in zip_longest(lines, second):
@@ -188,7 +190,9 @@ class Campaign:
         lines += [f"  {line}" for line in story(run.world)]
         if run.answers:
             tape = spelled(run.answers)
-            lines.append(f"replay: {self._asked.replay}{tape}" if self._asked.replay else f'replay: @simulated(tape="{tape}")')
+            lines.append(
+                f"replay: {self._asked.replay}{tape}" if self._asked.replay else f'replay: @simulated(tape="{tape}")'
+            )
         return "\n".join(lines)
 
     def _which(self) -> str:

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from faultproof import bounds
 from faultproof.clock import Env
 from faultproof.engines.sqlite.connection import Connection
 from faultproof.engines.sqlite.database import SqliteDatabase
@@ -18,6 +19,7 @@ from faultproof.ports.database import Database
 from faultproof.ports.script import Script, drive
 from faultproof.prove.proof import Main, Process
 from faultproof.prove.simulated.lanes import SimLane
+from faultproof.prove.simulated.loop import StepLimit
 from faultproof.prove.simulated.process import Process as SimProcess
 from faultproof.prove.simulated.world import World
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Check = TypeVar("Check", bound=Callable[[], object])
+Check = TypeVar("Check", bound=Callable[[], None])
 
 Body: TypeAlias = "Callable[[SimulatedWorld], Coroutine[Any, Any, object]]"
 
@@ -52,7 +54,7 @@ class SimulatedWorld:
         self._spawned: set[str] = set()
         self._returned: set[SimProcess] = set()
         self._has_ended = False
-        self._failure: BaseException | None = None
+        self._failures: list[BaseException] = []
         self.claims: dict[str, bool] = {}
         """What was said with `sometimes`."""
 
@@ -62,7 +64,7 @@ class SimulatedWorld:
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # an `Escape`, or what pytest skips by, is none of Exception's
-                self._failure = self._failure or error
+                self._failures.append(error)
             self._has_ended = True
 
         self._test = world.spawn(_TEST, main)
@@ -108,10 +110,10 @@ class SimulatedWorld:
         If `main` raises, the test fails with that error; except for `TryAgain`, `OutcomeUnknown` and `LeaseLost`, after
         which it is started again, like a service whose request has failed.
 
-        :raises InvalidInput: for a name that is taken or none.
+        :raises InvalidInput: for a name that is none, or taken.
         """
-        if not name or not isinstance(name, str) or name == _TEST or name in self._spawned:
-            raise InvalidInput(f"a process needs a name of its own (and {_TEST!r} is the test's), not {name!r}")
+        if bounds.name("a process", name) in (_TEST, *self._spawned):
+            raise InvalidInput(f"there is a process {name!r} already ({_TEST!r} is the test itself)")
         self._spawned.add(name)
 
         async def life(process: Process) -> None:
@@ -120,7 +122,7 @@ class SimulatedWorld:
             except RESTARTED_AFTER:
                 raise
             except Exception as error:
-                self._failure = self._failure or error
+                self._failures.append(error)
             assert isinstance(process, SimProcess)
             self._returned.add(process)
 
@@ -134,7 +136,9 @@ class SimulatedWorld:
         """
         for name in names:
             if name not in self._spawned:
-                raise InvalidInput(f"no process {name!r} was spawned; there are {', '.join(sorted(self._spawned)) or 'none'}")
+                raise InvalidInput(
+                    f"no process {name!r} was spawned; there are {', '.join(sorted(self._spawned)) or 'none'}"
+                )
         waited = set(names)
         await self.until(lambda: self._are_finished(waited or self._spawned))
 
@@ -163,19 +167,36 @@ class SimulatedWorld:
     def run(self) -> None:
         """To the end of the test; raises what it or one of its processes raised, and `StepLimit` where there is no end."""
         __tracebackhide__ = True
-        while not self._has_ended and self._failure is None:
-            self._world.run(self._is_due)
+        while not self._is_over():
+            self._advance()
             waits, self._waits = self._waits, []
             for condition, met in waits:
                 if condition():
                     met.set_result(None)
                 else:
                     self._waits.append((condition, met))
-        if self._failure is not None:
-            raise self._failure
+        if self._failures:
+            raise self._failures[0]
+
+    def _advance(self) -> None:
+        __tracebackhide__ = True
+        limit = None
+        try:
+            self._world.run(self._is_due)
+        except StepLimit as error:
+            limit = error
+        if limit is not None:
+            lives = (process for process in self._world.processes if not process.strand.dead)
+            busy = ", ".join(
+                life.strand.name for life in lives if life is not self._test and life not in self._returned
+            )
+            raise StepLimit(f"{limit}; at work then: {busy or 'the test alone'}")
 
     def _is_due(self) -> bool:
-        return self._has_ended or self._failure is not None or any(condition() for condition, _ in self._waits)
+        return self._is_over() or any(condition() for condition, _ in self._waits)
+
+    def _is_over(self) -> bool:
+        return self._has_ended or bool(self._failures)
 
     def _are_finished(self, names: set[str]) -> bool:
         lives = [process for process in self._world.processes if process.name in names and not process.strand.dead]
@@ -215,4 +236,4 @@ class _Spared(SimLane):
     async def _turn(self) -> None:
         self.process.check_alive()
         while self._shared.owner not in (None, self.process):
-            await asyncio.sleep(_TURN_S)
+            await self.process.env.clock.sleep(_TURN_S)  # bounded: the world's limits end a schedule
