@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from random import Random
 
-from faultproof.prove.simulated.faults import CRASH, FREEZE, Point
+from faultproof.prove.simulated.explore import PCT_DEPTH
+from faultproof.prove.simulated.faults import EVERY, Fault, Point
 from faultproof.prove.simulated.loop import Escape
-from faultproof.prove.simulated.tape import Tape, shrink
+from faultproof.prove.simulated.tape import Priorities, Tape, shrink
 from faultproof.prove.simulated.world import Limits
 from faultproof.prove.testing.clocks import watched_clocks
 from faultproof.prove.testing.trial import Run, Trial
 from faultproof.prove.testing.words import spelled, story, struck
 from faultproof.prove.testing.world import Body
 
+KINDS = tuple(sorted(EVERY - {Fault.POWER}))
+"""The power would fail for the test as well."""
 FAULTS_MAX = 3
 """Faults that may strike in one random schedule."""
 CHANCE = 0.05
@@ -28,6 +31,13 @@ SHRINKING_RUNS_MAX = 300
 SHRINKING_S = 10.0
 """Real seconds after which shrinking takes what it has."""
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
+
+
+_VACUOUS = (
+    "No fault could strike: no process did anything between the beginning and the end of this test. Give the work to "
+    "processes with `world.spawn`, wait with `await world.finished()`, and let them use the database of their own "
+    "`process`; what the test does through `world.database()` is spared."
+)
 
 
 class NothingShown(Exception):
@@ -84,22 +94,20 @@ class Campaign:
             self._replay(tape)
             return
         began = time.perf_counter()
-        found = list(_places(self._undisturbed().world.points))
-        if not found:
-            raise NothingShown(
-                "No fault could strike: no process did anything between the beginning and the end of this test. Give the "
-                "work to processes with `world.spawn`, wait with `await world.finished()`, and let them use the "
-                "database of their own `process`; what the test does through `world.database()` is spared."
-            )
-        most = self._plan.schedules - self._done
-        chosen = found if len(found) <= most else [found[i * len(found) // most] for i in range(most)]
+        undisturbed = self._undisturbed()
+        places = list(_places(undisturbed.world.points))
+        if not places:
+            raise NothingShown(_VACUOUS)
+        left = self._plan.schedules - self._done
+        chosen = places if len(places) <= left else [places[n * len(places) // left] for n in range(left)]
         for position, fault in chosen:
             self._try(Tape({position: fault}), faults_max=1)
-        seeds = max(0, most - len(found))
-        for seed in range(seeds):
-            self._try(Tape(rng=Random(seed), chance=CHANCE), faults_max=FAULTS_MAX)  # noqa: S311  # no secret
-        every = "every one" if chosen is found else f"{len(chosen):,}"
-        self._say(f"{every} of {len(found):,} places struck by a fault, {seeds:,} at random", began)
+        seeds = range(left - len(chosen))
+        for seed in seeds:
+            self._at_random(seed, length=undisturbed.length)
+        every = "every one" if chosen is places else f"{len(chosen):,}"
+        tried = f"{every} of {len(places):,} places struck by a fault, {len(seeds):,} schedules at random"
+        self._asked.said.append(f"{self._done:,} schedules in {time.perf_counter() - began:.1f} s: {tried}")
         never = [claim for claim, happened in self._claims.items() if not happened]
         if never:
             raise NothingShown(
@@ -126,13 +134,22 @@ class Campaign:
                 )
         return first
 
+    def _at_random(self, seed: int, *, length: int) -> None:
+        """As an exploration of a proof does: every second by priorities, each with a random half of the kinds of faults."""
+        __tracebackhide__ = True
+        rng = Random(seed)  # noqa: S311  # a schedule, not a secret
+        kinds = frozenset(kind for kind in KINDS if rng.random() < 0.5)
+        priorities = Priorities(rng, depth=PCT_DEPTH, length=length) if seed % 2 else None
+        tape = Tape(rng=rng, chance=CHANCE, priorities=priorities)
+        self._try(tape, faults_max=FAULTS_MAX, kinds=kinds)
+
     def _left_by(self, run: Run) -> list[str]:
         """What happened, and the database at the end; to be asked before the next schedule."""
         return [_ADDRESS.sub("0x…", line) for line in (*run.world.lines(), *run.world.store.dump())]
 
-    def _try(self, tape: Tape, *, faults_max: int) -> Run:
+    def _try(self, tape: Tape, *, faults_max: int, kinds: frozenset[Fault] = EVERY) -> Run:
         __tracebackhide__ = True
-        run = self._trial.run(tape, faults_max=faults_max)
+        run = self._trial.run(tape, faults_max=faults_max, kinds=kinds)
         self._done += 1
         for claim, happened in run.claims.items():
             self._claims[claim] = self._claims.get(claim, False) or happened
@@ -198,19 +215,17 @@ class Campaign:
     def _which(self) -> str:
         return f"schedule {self._done} of {self._plan.schedules}" if self._done else "replayed"
 
-    def _say(self, tried: str, began: float) -> None:
-        self._asked.said.append(f"{self._done:,} schedules in {time.perf_counter() - began:.1f} s: {tried}")
 
-
-def _places(points: Iterable[Point]) -> Iterator[tuple[int, int]]:
-    """Tape position and fault, once for each set of places where it leaves the same world behind."""
+def _places(points: Sequence[Point]) -> Iterator[tuple[int, int]]:
+    """Tape position and fault, once for each set of places where it leaves the same world behind; the plainest faults first,
+    since the first that makes the test fail is the one that is shown."""
     seen = set()
-    for point in points:
-        for fault in (CRASH, FREEZE):
-            key = (fault, point.key(fault))
-            if key not in seen:
+    for kind in KINDS:
+        for point in points:
+            key = (kind, point.key(kind))
+            if kind in point.kinds and key not in seen:
                 seen.add(key)
-                yield point.position, fault
+                yield point.position, kind
 
 
 @contextmanager

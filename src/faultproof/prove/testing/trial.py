@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from faultproof.prove.simulated.escapes import no_escapes
+from faultproof.prove.simulated.faults import EVERY, Fault
 from faultproof.prove.simulated.lanes import MemoryStore
 from faultproof.prove.simulated.tape import Tape
 from faultproof.prove.simulated.world import Limits, World
@@ -24,6 +25,11 @@ class Run:
         """The tape that repeats it."""
         return dict(self.world.tape.answers)
 
+    @property
+    def length(self) -> int:
+        """Operations that were carried out."""
+        return sum(process.operations for process in self.world.processes)
+
 
 class Trial:
     """Runs one test again and again, each time on an empty database."""
@@ -33,10 +39,10 @@ class Trial:
         self._limits = limits
         self._store = MemoryStore()
 
-    def run(self, tape: Tape, *, faults_max: int) -> Run:
+    def run(self, tape: Tape, *, faults_max: int, kinds: frozenset[Fault] = EVERY) -> Run:
         """One schedule. Only Ctrl-C comes out of it; everything else that the test raises is in the `Run`."""
         __tracebackhide__ = True
-        world = World(self._store, tape, faults_max=faults_max, limits=self._limits)
+        world = World(self._store, tape, faults_max=faults_max, faults=kinds, limits=self._limits)
         self._store.reset(world.wall_us)
         failure, claims = None, dict[str, bool]()
         try:

@@ -200,10 +200,10 @@ class SimulatedWorld:
 
     def _are_finished(self, names: set[str]) -> bool:
         lives = [process for process in self._world.processes if process.name in names and not process.strand.dead]
-        return not self._restarts_are_due() and all(process in self._returned for process in lives)
+        return not self._more_is_to_come() and all(process in self._returned for process in lives)
 
-    def _restarts_are_due(self) -> bool:
-        """Whether the world itself has something in mind: it starts again who died, and thaws who froze."""
+    def _more_is_to_come(self) -> bool:
+        """Whether the world has something in mind: it starts again who died, thaws who froze, delivers what is late."""
         world = self._world.loop.strands[0]
         return any(handle.process is world and not handle.cancelled() for _, _, handle in self._world.loop.timers)
 
