@@ -27,9 +27,9 @@ def spelled(answers: Mapping[int, int]) -> str:
 def read(text: str) -> dict[int, int]:
     """What `spelled` wrote. Raises `InvalidInput` for anything else."""
     answers: dict[int, int] = {}
-    for part in text.split(",") if text else ():
+    for number, part in enumerate(text.split(",") if text else ()):
         match = _ANSWER.fullmatch(part)
-        if match is None or len(answers) == _ANSWERS_MAX:
+        if match is None or number == _ANSWERS_MAX:
             raise InvalidInput(
                 f"a tape is position:answer,position:answer with at most {_ANSWERS_MAX} of them, as a failed test "
                 f"prints it, not {text[:60]!r}"

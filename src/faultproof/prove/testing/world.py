@@ -53,7 +53,7 @@ class SimulatedWorld:
         self._waits: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._spawned: set[str] = set()
         self._returned: set[SimProcess] = set()
-        self._has_ended = False
+        self._is_over = False
         self._failures: list[BaseException] = []
         self.claims: dict[str, bool] = {}
         """What was said with `sometimes`."""
@@ -64,8 +64,8 @@ class SimulatedWorld:
             except asyncio.CancelledError:
                 raise
             except BaseException as error:  # an `Escape`, or what pytest skips by, is none of Exception's
-                self._failures.append(error)
-            self._has_ended = True
+                self._end(error)
+            self._end()
 
         self._test = world.spawn(_TEST, main)
 
@@ -122,7 +122,7 @@ class SimulatedWorld:
             except RESTARTED_AFTER:
                 raise
             except Exception as error:
-                self._failures.append(error)
+                self._end(error)
             assert isinstance(process, SimProcess)
             self._returned.add(process)
 
@@ -167,7 +167,7 @@ class SimulatedWorld:
     def run(self) -> None:
         """To the end of the test; raises what it or one of its processes raised, and `StepLimit` where there is no end."""
         __tracebackhide__ = True
-        while not self._is_over():
+        while not self._is_over:
             self._advance()
             waits, self._waits = self._waits, []
             for condition, met in waits:
@@ -183,6 +183,8 @@ class SimulatedWorld:
         limit = None
         try:
             self._world.run(self._is_due)
+        except _Over:
+            return
         except StepLimit as error:
             limit = error
         if limit is not None:
@@ -192,11 +194,15 @@ class SimulatedWorld:
             )
             raise StepLimit(f"{limit}; at work then: {busy or 'the test alone'}")
 
-    def _is_due(self) -> bool:
-        return self._is_over() or any(condition() for condition, _ in self._waits)
+    def _end(self, error: BaseException | None = None) -> None:
+        """Here and now: what its processes do afterwards, a test that did not wait for them has not seen."""
+        if error is not None:
+            self._failures.append(error)
+        self._is_over = True
+        self._world.loop.failure = _Over()
 
-    def _is_over(self) -> bool:
-        return self._has_ended or bool(self._failures)
+    def _is_due(self) -> bool:
+        return any(condition() for condition, _ in self._waits)
 
     def _are_finished(self, names: set[str]) -> bool:
         lives = [process for process in self._world.processes if process.name in names and not process.strand.dead]
@@ -206,6 +212,10 @@ class SimulatedWorld:
         """Whether the world has something in mind: it starts again who died, thaws who froze, delivers what is late."""
         world = self._world.loop.strands[0]
         return any(handle.process is world and not handle.cancelled() for _, _, handle in self._world.loop.timers)
+
+
+class _Over(BaseException):
+    """The test has ended."""
 
 
 async def _called(name: str, main: Main, process: Process) -> None:
