@@ -186,7 +186,7 @@ def test_without_anything_to_strike_it_fails_and_says_why():
         await install(world)
         world.spawn("client", top_up)
 
-    with pytest.raises(NothingShown, match="wait with `await world.finished"):
+    with pytest.raises(NothingShown, match=r"wait with `await world\.finished"):
         hasty()
 
 
