@@ -44,6 +44,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
         return None
     from faultproof.prove.simulated.loop import StepLimit
     from faultproof.prove.testing.campaign import NothingShown, asked
+    from faultproof.prove.testing.tracebacks import without_ours
 
     text = pyfuncitem.config.getoption(_OPTION)
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
@@ -53,6 +54,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
             pyfuncitem.obj(**arguments)
         except (NothingShown, StepLimit) as error:
             why = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        except BaseException as error:
+            if not pyfuncitem.config.getoption("fulltrace"):
+                error.__traceback__ = without_ours(error.__traceback__)
+            raise
         finally:
             pyfuncitem.user_properties += [(_PROPERTY, said) for said in wish.said]
     if why is not None:
