@@ -24,17 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """A tape given to several tests would mean something in one of them."""
-    text = session.config.getoption(_OPTION)
-    if text is None:
-        return
-    _tape(text)
-    simulated = sum(1 for item in session.items if _is_simulated(item))
-    if simulated != 1:
-        raise pytest.UsageError(
-            f"{_OPTION} repeats one schedule of one test; {simulated} tests with @simulated are selected"
-        )
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse nonsense before anything runs."""
+    _tape(config)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,10 +38,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     from faultproof.prove.testing.campaign import NothingShown, asked
     from faultproof.prove.testing.tracebacks import without_ours
 
-    text = pyfuncitem.config.getoption(_OPTION)
+    tape = _tape(pyfuncitem.config)
+    simulated = sum(1 for item in pyfuncitem.session.items if _is_simulated(item))
+    if tape is not None and simulated > 1:  # a tape means something in one of them
+        pytest.fail(f"{_OPTION} repeats one test, and {simulated} with @simulated are selected", pytrace=False)
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     why = None
-    with asked(replay=_command(pyfuncitem), tape=None if text is None else _tape(text)) as wish:
+    with asked(replay=_command(pyfuncitem), tape=tape) as wish:
         try:
             pyfuncitem.obj(**arguments)
         except (NothingShown, StepLimit) as error:
@@ -88,7 +83,10 @@ def _is_simulated(item: pytest.Item) -> bool:
     return isinstance(item, pytest.Function) and hasattr(item.obj, "faultproof_simulated")
 
 
-def _tape(text: str) -> dict[int, int]:
+def _tape(config: pytest.Config) -> dict[int, int] | None:
+    text = config.getoption(_OPTION)
+    if text is None:
+        return None
     from faultproof.errors import InvalidInput
     from faultproof.prove.testing.words import read
 

@@ -180,17 +180,14 @@ def test_failure_prints_the_command_that_repeats_it(project: pytest.Pytester) ->
     ).stdout.fnmatch_lines(["*1 passed*"])
 
 
-@pytest.mark.parametrize(
-    ("args", "sentence"),
-    [
-        (["--faultproof-tape=5:1"], "--faultproof-tape repeats one schedule of one test; 6 tests with @simulated are*"),
-        (["--faultproof-tape=five", "-k", "once"], "*--faultproof-tape: a tape is position:answer*not 'five'"),
-    ],
-)
-def test_tape_that_means_nothing_is_refused(project: pytest.Pytester, args: list[str], sentence: str) -> None:
-    got = project.runpytest_subprocess(*PLUGIN, *args)
+def test_tape_that_cannot_be_meant_is_refused(project: pytest.Pytester) -> None:
+    got = project.runpytest_subprocess(*PLUGIN, "--faultproof-tape=five", "-n", "2")
     assert got.ret == pytest.ExitCode.USAGE_ERROR
-    got.stderr.fnmatch_lines([f"ERROR: {sentence}"])
+    got.stderr.fnmatch_lines(["ERROR: --faultproof-tape: a tape is position:answer*not 'five'"])
+
+    got = project.runpytest_subprocess(*PLUGIN, "--faultproof-tape=5:1", "-k", "TestWallet or plain")
+    got.assert_outcomes(failed=2, passed=1)
+    got.stdout.fnmatch_lines(["--faultproof-tape repeats one test, and 2 with @simulated are selected"])
 
 
 def test_it_costs_nothing_where_it_is_not_used(project: pytest.Pytester) -> None:

@@ -16,10 +16,9 @@ import pytest
 from faultproof.errors import InvalidInput, LeaseLost, OutcomeUnknown, TryAgain
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.loop import Escape, StepLimit
-from faultproof.prove.simulated.world import Limits
 from faultproof.prove.testing.campaign import asked
 from faultproof.prove.testing.words import read, spelled
-from faultproof.testing import NothingShown, Process, SimulatedWorld, simulated
+from faultproof.testing import Limits, NothingShown, Process, SimulatedWorld, simulated
 
 Client = Callable[[Process], Awaitable[None]]
 
@@ -256,6 +255,21 @@ def test_error_of_a_process_is_the_test_s():
         await world.finished()
 
     with pytest.raises(ValueError, match="a bug of the service"):
+        test()
+
+
+def test_what_a_process_skips_or_fails_by_is_the_test_s_too():
+    """Found: it is none of Exception's, so the process was started again, for ever."""
+
+    async def client(process: Process) -> None:
+        pytest.fail("said so")
+
+    @simulated
+    async def test(world: SimulatedWorld) -> None:
+        world.spawn("client", client)
+        await world.finished()
+
+    with pytest.raises(pytest.fail.Exception, match="said so"):
         test()
 
 

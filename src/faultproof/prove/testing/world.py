@@ -20,6 +20,7 @@ from faultproof.ports.script import Script, drive
 from faultproof.prove.proof import Main, Process
 from faultproof.prove.simulated.lanes import SimLane
 from faultproof.prove.simulated.loop import StepLimit
+from faultproof.prove.simulated.process import Gone
 from faultproof.prove.simulated.process import Process as SimProcess
 from faultproof.prove.simulated.world import World
 
@@ -38,6 +39,8 @@ _TURN_S = 0.01
 
 RESTARTED_AFTER = (TryAgain, OutcomeUnknown, LeaseLost)
 """What a fault may do to a process that is without blame. It dies of it, and is started again."""
+
+_ENDED_FROM_OUTSIDE = (asyncio.CancelledError, GeneratorExit, Gone)
 
 
 class SimulatedWorld:
@@ -61,7 +64,7 @@ class SimulatedWorld:
         async def main(process: Process) -> None:
             try:
                 await body(self)
-            except asyncio.CancelledError:
+            except _ENDED_FROM_OUTSIDE:
                 raise
             except BaseException as error:  # an `Escape`, or what pytest skips by, is none of Exception's
                 self._end(error)
@@ -119,9 +122,9 @@ class SimulatedWorld:
         async def life(process: Process) -> None:
             try:
                 await _called(name, main, process)
-            except RESTARTED_AFTER:
+            except (*RESTARTED_AFTER, *_ENDED_FROM_OUTSIDE):
                 raise
-            except Exception as error:
+            except BaseException as error:
                 self._end(error)
             assert isinstance(process, SimProcess)
             self._returned.add(process)
