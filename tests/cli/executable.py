@@ -11,10 +11,10 @@ EXECUTABLE = str(Path(sys.executable).with_name("faultproof"))
 
 
 def faultproof(
-    *args: str, status: int = 0, env: Mapping[str, str] | None = None, stdin: str = ""
+    *args: str, status: int = 0, env: Mapping[str, str] | None = None, stdin: str = "", cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run `faultproof *args` without a terminal, and insist on its exit status."""
-    return run([EXECUTABLE, *args], status=status, env=env, stdin=stdin)
+    return run([EXECUTABLE, *args], status=status, env=env, stdin=stdin, cwd=cwd)
 
 
 def run(
@@ -23,6 +23,7 @@ def run(
     status: int = 0,
     env: Mapping[str, str] | None = None,
     stdin: str = "",
+    cwd: Path | None = None,
     before: Callable[[], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `command` in a plain environment: the developer's terminal settings must not decide a test."""
@@ -35,6 +36,7 @@ def run(
         timeout=60,
         check=False,
         env={**plain, **(env or {})},
+        cwd=cwd,
         preexec_fn=before,
     )
     assert got.returncode == status, f"exit status {got.returncode}, stderr: {got.stderr}"

@@ -189,6 +189,28 @@ def test_module_that_fails_when_imported_is_the_proof_s_own_failure(tmp_path: Pa
     assert got.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'nothing_of_this_name'"
 
 
+def test_proof_of_a_module_that_is_not_installed_is_found_from_the_current_directory(tmp_path: Path) -> None:
+    package = tmp_path / "myservice"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    little = (Path(__file__).parent / "little_proofs.py").read_text()
+    (package / "proofs.py").write_text(little.replace(LITTLE, "myservice.proofs:"))
+    got = faultproof("prove", "myservice.proofs:VIOLATED", status=1, cwd=tmp_path)
+    tape = tmp_path / "myservice-violated.tape"
+    assert got.stdout.splitlines()[-2] == "replay        faultproof replay myservice-violated.tape"
+    assert ": VIOLATED" in faultproof("replay", tape.name, status=1, cwd=tmp_path).stdout
+    # Nothing else than the directory we are in, and not where the interpreter was told to keep out of it.
+    assert "no module 'myservice.proofs'" in faultproof("replay", str(tape), status=2).stderr
+    safe = faultproof("prove", "myservice.proofs:HELD", status=2, cwd=tmp_path, env={"PYTHONSAFEPATH": "1"})
+    assert safe.stderr.endswith("no module 'myservice.proofs' is in the current directory, or installed\n")
+
+
+def test_name_that_the_module_does_not_have_is_answered_with_those_it_has(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(Path(__file__).with_name("little_proofs.py").read_text())
+    got = faultproof("prove", "mine:HOLDS", status=2, cwd=tmp_path)
+    assert "there is no proof 'mine:HOLDS': the module has no Proof of that name; it has HELD, " in got.stderr
+
+
 def test_ctrl_c_ends_every_process_in_silence() -> None:
     hanging, it_hangs = os.pipe()
     running = subprocess.Popen(
@@ -232,9 +254,11 @@ def test_progress_is_shown_on_a_terminal_after_a_second(monkeypatch: pytest.Monk
 PROVE: dict[str, tuple[str, ...]] = {
     "There is no pattern named 'outbx'; did you mean Outbox?": ("outbx",),
     "CQRS has no proof yet; ready are Outbox, Saga, Escrow, Batch": ("cqrs",),
-    "there is no proof 'nowhere.at_all:X': no module 'nowhere.at_all' is installed": ("nowhere.at_all:X",),
-    "there is no proof ':X': no module '' is installed": (":X",),
-    "there is no proof 'faultproof.cli:app': the module has no Proof of that name": ("faultproof.cli:app",),
+    "there is no proof 'nowhere.at_all:X': no module 'nowhere.at_all' is in the current directory, or installed": (
+        "nowhere.at_all:X",
+    ),
+    "there is no proof ':X': no module '' is in the current directory, or installed": (":X",),
+    "there is no proof 'faultproof.cli:app': the module has no Proof of that name; it has none": ("faultproof.cli:app",),
     "--depth is 1 (every fault) or 2 (every pair of faults), not 3": ("batch", "--depth", "3"),
     "--random is a number of schedules, not -1": ("batch", "--random", "-1"),
     "--seed is a whole number from 0 on, not -1": ("batch", "--seed", "-1"),

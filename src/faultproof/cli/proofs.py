@@ -1,5 +1,6 @@
 """Proofs by the names people type: a pattern (`outbox`), or a module and an object (`pkg.module:NAME`)."""
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -23,11 +24,13 @@ def proofs_of(names: list[str]) -> list[Proof]:
 
 
 def proof_called(name: str) -> Proof:
-    """The proof at `pkg.module:NAME`."""
+    """The proof at `pkg.module:NAME`, of a module that is installed or below the current directory."""
     module, _, attribute = name.partition(":")
-    proof = getattr(imported(module, f"proof {name!r}"), attribute, None)
+    found = imported(module, f"proof {name!r}")
+    proof = getattr(found, attribute, None)
     if not isinstance(proof, Proof):
-        raise InvalidInput(f"there is no proof {name!r}: the module has no Proof of that name")
+        there = ", ".join(each for each, value in vars(found).items() if isinstance(value, Proof)) or "none"
+        raise InvalidInput(f"there is no proof {name!r}: the module has no Proof of that name; it has {there}")
     if proof.name != name:
         raise InvalidInput(
             f"the proof at {name!r} must be named so, not {proof.name!r}: its tapes are found by that name"
@@ -61,6 +64,7 @@ def imported(module: str, what: str) -> ModuleType:
     :raises InvalidInput: if there is no such module; `HarnessError` if it fails when imported.
     """
     if all(part.isidentifier() for part in module.split(".")):
+        _look_here()
         try:
             with carried_out():
                 return import_module(module)
@@ -68,7 +72,13 @@ def imported(module: str, what: str) -> ModuleType:
             # A module that is there and fails is broken, not misspelt.
             if _is_there(module):
                 raise
-    raise InvalidInput(f"there is no {what}: no module {module!r} is installed")
+    raise InvalidInput(f"there is no {what}: no module {module!r} is in the current directory, or installed")
+
+
+def _look_here() -> None:
+    """Find modules in the current directory first, as `python -m` does; a script finds them beside itself only."""
+    if not sys.flags.safe_path and "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 def _is_there(module: str) -> bool:

@@ -20,7 +20,11 @@ from faultproof.prove.simulated.explore import Explorer, explore
 
 def prove(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME…]", help="Patterns, or pkg.module:NAME; all that are ready.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME…]",
+            help="Patterns, or pkg.module:NAME for a proof of yours, found from the current directory; all that are ready.",
+        ),
     ] = None,
     depth: Annotated[
         int, typer.Option("--depth", help="1: strike at every point. 2: at every pair of points (minutes).")

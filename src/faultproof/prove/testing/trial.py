@@ -1,0 +1,63 @@
+"""One schedule of a simulated test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from faultproof.prove.simulated.escapes import no_escapes
+from faultproof.prove.simulated.faults import EVERY, Fault
+from faultproof.prove.simulated.lanes import MemoryStore
+from faultproof.prove.simulated.tape import Tape
+from faultproof.prove.simulated.world import Limits, World
+from faultproof.prove.testing.world import Body, SimulatedWorld
+
+
+@dataclass(frozen=True)
+class Run:
+    """A schedule that was run: the world as it ended, and what went wrong with it, if anything did."""
+
+    world: World
+    failure: BaseException | None
+    claims: dict[str, bool]
+
+    @property
+    def answers(self) -> dict[int, int]:
+        """The tape that repeats it."""
+        return dict(self.world.tape.answers)
+
+    @property
+    def length(self) -> int:
+        """Operations that were carried out."""
+        return sum(process.operations for process in self.world.processes)
+
+
+class Trial:
+    """Runs one test again and again, each time on an empty database."""
+
+    def __init__(self, body: Body, limits: Limits) -> None:
+        self._body = body
+        self._limits = limits
+        self._store = MemoryStore()
+
+    def run(self, tape: Tape, *, faults_max: int, kinds: frozenset[Fault] = EVERY) -> Run:
+        """One schedule. Only Ctrl-C comes out of it; everything else that the test raises is in the `Run`."""
+        __tracebackhide__ = True
+        world = World(self._store, tape, faults_max=faults_max, faults=kinds, limits=self._limits)
+        self._store.reset(world.wall_us)
+        failure, claims = None, dict[str, bool]()
+        try:
+            with no_escapes():
+                simulated = SimulatedWorld(world, self._body)
+                claims = simulated.claims
+                simulated.run()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # an `Escape`, or what pytest skips by, is none of Exception's
+            failure = error
+        finally:
+            world.close()
+        return Run(world, failure, claims)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._store.raw.close()
