@@ -210,7 +210,7 @@ def test_bad_input_is_one_sentence(saved: Saved, tmp_path: Path) -> None:
         sentences,
         (
             "there is no model 'stack'; there are register, cas-register, counter, queue, lock, and yours as pkg.module:NAME",
-            "there is no model 'nowhere.at_all:X': no module 'nowhere.at_all' is installed",
+            "there is no model 'nowhere.at_all:X': no module 'nowhere.at_all' is in the current directory, or installed",
             f"there is no model '{LITTLE}NOTHING': ",
             "it must be an object with `initial` and `step(state, call)`",
             "`--timeout` must be a number of seconds from 0.000001",
