@@ -15,6 +15,7 @@ from faultproof.prove.checkers.search import Limits, Verdict, search
 from tests.prove.checkers.corpus import BAD, GOOD
 from tests.prove.checkers.histories import (
     KINDS,
+    PATIENT,
     Kind,
     events,
     explains,

@@ -8,7 +8,7 @@ import pytest
 
 from faultproof.prove.checkers.history import History, Operation
 from faultproof.prove.checkers.linearizability import judge
-from faultproof.prove.checkers.models import Register
+from faultproof.prove.checkers.models import Counter, Register
 from faultproof.prove.checkers.search import Limits, Verdict, search
 from faultproof.prove.checkers.shortest import Part, shortest_part
 from tests.prove.checkers.histories import KINDS, PATIENT, Kind, history, possible, random_history
@@ -76,6 +76,15 @@ def test_contradiction_in_a_long_history_is_small() -> None:
     assert part is not None
     assert [str(each.call) for each in part.operations] == ["read → 299", "read → 7"]
     assert part.expected == ("read → 299",)
+
+
+def test_cut_is_as_late_as_the_contradiction_allows() -> None:
+    good = " | ".join(f"a add 1 | a ok | b read | b ok {number + 1}" for number in range(50))
+    part = judge(history(f"{good} | c add 1 | c ok | b read | b ok 50"), Counter(), PATIENT).objects[0].part
+    assert part is not None
+    assert [str(each.call) for each in part.core] == ["read → 50", "add 1", "read → 50"]
+    assert part.cut == part.core[0].called
+    assert part.expected == ("read → 51",)
 
 
 def test_without_time_it_shows_more_than_the_minimum_and_says_so() -> None:
