@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from faultproof.errors import CannotOpen, InvalidInput, PayloadTooLarge
+from faultproof.errors import CannotOpen, InvalidInput, PayloadTooLarge, UsedAfterFork
 from faultproof.prove.checkers.history import Call, FileLimits, Operation, read_history
 from faultproof.prove.checkers.linearizability import judge
 from faultproof.prove.checkers.models import Counter
@@ -175,6 +175,17 @@ def test_threads_have_lanes_and_an_unknown_outcome_keeps_its_own(tmp_path: Path)
     assert len({each.process for each in history.operations}) <= 8
     by_lost = [each for each in history.operations if each.process in lost]
     assert max(by_lost, key=lambda each: each.called).returned is None
+
+
+def test_recorder_of_before_a_fork_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parent and child would take the same lanes, and answer each other's calls."""
+    recorder = Recorder(tmp_path / "run.jsonl", "api")
+    ours = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: ours + 1)
+    with pytest.raises(UsedAfterFork):
+        recorder.call("add", 1)
+    recorder.close()
+    assert read_history(tmp_path / "run.jsonl").operations == ()
 
 
 def test_what_cannot_be_written_leaves_no_trace(tmp_path: Path) -> None:
