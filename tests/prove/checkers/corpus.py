@@ -16,6 +16,9 @@ GOOD: dict[str, tuple[str, ...]] = {
         # Found: the second write of 2 was put in its place where it changed nothing, and was not there when it was needed.
         "f read | c cas [2, 4] | d write 2 | b read | f ok null | a cas [2, 0] | e write 2 "
         "| a ok true | e ok | d ok | c ok true | b ok 2",
+        # Either of two lost calls explains the first 3, and only one of them the second: the other must be taken first.
+        "a write 0 | a ok | l write 3 | m cas [0, 3] | r read | r ok 3 | a write 1 | a ok | r read | r ok 3",
+        "a write 0 | a ok | m cas [0, 3] | l write 3 | r read | r ok 3 | a write 1 | a ok | r read | r ok 3",
         "a write 1 | a ok | b cas [1, 2] | c cas [1, 3] | c ok false | b info | c read | c ok 2",
     ),
     "counter": (

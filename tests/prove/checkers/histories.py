@@ -9,6 +9,10 @@ from typing import Any, NamedTuple
 
 from faultproof.prove.checkers.history import Entry, History, Operation, paired
 from faultproof.prove.checkers.models import CasRegister, Counter, Illegal, Lock, Model, Queue, Register
+from faultproof.prove.checkers.search import Limits
+
+PATIENT = Limits(clock=lambda: 0.0)
+"""Time stands still: a busy machine must not decide a test."""
 
 ANSWERS = ("ok", "fail", "info")
 

@@ -11,7 +11,7 @@ from faultproof.prove.checkers.jepsen import read_jepsen_log
 from faultproof.prove.checkers.linearizability import judge
 from faultproof.prove.checkers.models import CasRegister
 from faultproof.prove.checkers.search import search
-from tests.prove.checkers.histories import KINDS, random_events, random_history
+from tests.prove.checkers.histories import KINDS, PATIENT, random_events, random_history
 
 STALE = """\
 INFO  jepsen.core - Worker 0 starting
@@ -65,7 +65,7 @@ def test_log_is_read_with_what_it_says_about_failures(tmp_path: Path) -> None:
         "read → 2",
         "read → 1",
     ]
-    part = judge(history, CasRegister()).objects[0].part
+    part = judge(history, CasRegister(), PATIENT).objects[0].part
     assert part is not None
     assert [str(each.call) for each in part.operations] == ["read → 2", "read → 1"]
 

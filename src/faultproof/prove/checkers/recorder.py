@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from faultproof import bounds
-from faultproof.errors import CannotOpen, DiskFull, InvalidInput, PayloadTooLarge, StorageFailed
+from faultproof.errors import CannotOpen, DiskFull, InvalidInput, PayloadTooLarge, StorageFailed, UsedAfterFork
 from faultproof.prove.checkers.history import Entry, FileLimits, Key
 from faultproof.prove.checkers.values import frozen
 
@@ -35,7 +35,8 @@ class Recorder:
             why = error.strerror if isinstance(error, OSError) else error
             raise CannotOpen(f"the history {str(path)!r} cannot be written: {why}") from error
         self._path = path
-        self._name = f"{name}:{os.getpid()}:{os.urandom(3).hex()}"
+        self._pid = os.getpid()
+        self._name = f"{name}:{self._pid}:{os.urandom(3).hex()}"
         self._lock = threading.Lock()
         self._free: list[str] = []
         self._lanes = 0
@@ -45,6 +46,8 @@ class Recorder:
 
         :raises InvalidInput: for what is no JSON, or longer than a line may be; then nothing is written.
         """
+        if os.getpid() != self._pid:  # its lanes would have the names of the parent's
+            raise UsedAfterFork("this recorder was made before a fork: make one for each process")
         with self._lock:
             if not self._free:
                 self._lanes += 1
