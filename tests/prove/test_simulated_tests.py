@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from faultproof.errors import InvalidInput, LeaseLost, OutcomeUnknown, TryAgain
+from faultproof.errors import InvalidInput, LeaseLost, Misuse, OutcomeUnknown, TryAgain
+from faultproof.ports.script import sql
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.loop import Escape, StepLimit
 from faultproof.prove.testing.campaign import asked
@@ -150,23 +151,42 @@ def test_what_the_test_does_itself_is_never_struck():
     assert runs == [1] * 30
 
 
-def test_test_waits_for_a_process_that_is_in_a_transaction():
+def test_nobody_sees_what_a_process_has_not_committed():
     @simulated(schedules=10)
     async def test(world: SimulatedWorld) -> None:
         async def slow(process: Process) -> None:
             async with process.database().transaction() as tx:
-                await tx.execute("UPDATE wallet SET balance = balance + 1")
+                await tx.execute("UPDATE wallet SET balance = 7")
                 await process.env.clock.sleep(0.5)
-                await tx.execute("UPDATE wallet SET balance = balance - 1")
+                await tx.execute("UPDATE wallet SET balance = 0")
+            await process.env.clock.sleep(0.5)
 
         await install(world)
         world.spawn("slow", slow)
         await world.env.clock.sleep(0.1)
+        assert await world.database().read(_balance()) == 0
+        await world.until(lambda: world.fetch("SELECT balance FROM wallet") == [(0,)])
         async with world.database().transaction() as tx:
             assert await tx.fetch("SELECT balance FROM wallet") == [(0,)]
         await world.finished()
 
     test()
+
+
+def test_looking_into_an_open_transaction_is_refused():
+    @simulated(schedules=10)
+    async def test(world: SimulatedWorld) -> None:
+        async def slow(process: Process) -> None:
+            async with process.database().transaction():
+                await process.env.clock.sleep(0.5)
+
+        await install(world)
+        world.spawn("slow", slow)
+        await world.env.clock.sleep(0.1)
+        world.fetch("SELECT balance FROM wallet")
+
+    with pytest.raises(Misuse, match=r"slow\.0 has a transaction open: wait with `finished` or `until`"):
+        test()
 
 
 # -- what makes a test fail -------------------------------------------------------------------------------------------
@@ -455,6 +475,10 @@ def test_tape_of_other_code_is_not_taken_for_a_schedule_that_held():
 @pytest.mark.parametrize("answers", [{}, {3: 1}, {3: 1, 17: 12}])
 def test_tape_is_read_as_it_was_spelled(answers: dict[int, int]):
     assert read(spelled(answers)) == answers
+
+
+@sql("SELECT balance FROM wallet")
+def _balance() -> int: ...
 
 
 def _nothing() -> Any:
