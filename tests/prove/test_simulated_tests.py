@@ -17,9 +17,11 @@ from faultproof.errors import InvalidInput, LeaseLost, Misuse, OutcomeUnknown, T
 from faultproof.ports.script import sql
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.loop import Escape, StepLimit
-from faultproof.prove.testing.campaign import asked
+from faultproof.prove.testing import campaign
+from faultproof.prove.testing.campaign import asked, spread
 from faultproof.prove.testing.words import read, spelled
 from faultproof.testing import Limits, NothingShown, Process, SimulatedWorld, simulated
+from tests.fakes import WAIT_S
 
 Client = Callable[[Process], Awaitable[None]]
 
@@ -89,6 +91,9 @@ def test_places_that_are_too_many_are_spread_and_counted():
     with asked(replay="", tape=None) as wish:
         wallet_of(top_up, schedules=9)()
     assert wish.said[0].endswith(": 7 of 21 places struck by a fault, 0 schedules at random")
+    assert spread(range(21), 7) == [0, 3, 6, 9, 12, 15, 18]
+    assert spread(range(5), 3) == [0, 1, 3]
+    assert spread(range(5), 5) == range(5)
 
 
 def test_crash_between_two_transactions_is_found_told_and_repeated():
@@ -113,7 +118,9 @@ def test_order_in_which_two_lose_an_update_is_found():
     assert "struck by slow before writer" in note_of(wallet_of(read_then_write, read_then_write, tape=tape))
 
 
-def test_failure_that_takes_two_faults_is_shrunk_to_them():
+def test_failure_that_takes_two_faults_is_shrunk_to_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(campaign, "SHRINKING_S", 1_000.0)  # however busy the machine is
+
     @simulated(schedules=200)
     async def test(world: SimulatedWorld) -> None:
         lives: list[int] = []
@@ -386,7 +393,7 @@ def test_log_records_and_other_threads_may_know_the_time(caplog: pytest.LogCaptu
     began, seen = threading.Event(), list[float]()
 
     def other() -> None:
-        began.wait(5)
+        began.wait(WAIT_S)
         seen.append(time.time())
 
     thread = threading.Thread(target=other)
@@ -394,7 +401,7 @@ def test_log_records_and_other_threads_may_know_the_time(caplog: pytest.LogCaptu
     with no_escapes():
         logging.getLogger("service").warning("still here")
         began.set()
-        thread.join(5)
+        thread.join(WAIT_S)
         with pytest.raises(Escape):
             time.time()
     assert [record.message for record in caplog.records] == ["still here"]
