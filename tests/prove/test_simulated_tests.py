@@ -39,6 +39,17 @@ async def top_up(process: Process) -> None:
             await tx.execute("UPDATE wallet SET balance = balance + 100")
 
 
+async def top_up_again(process: Process) -> None:
+    """Another request, which asks for the state first and lets the insert decide all the same."""
+    async with process.database().transaction() as tx:
+        if await tx.fetch("SELECT 1 FROM top_up WHERE id = 't-2'"):
+            return
+    await process.outside("charge", lambda provider: provider.update({"t-2": 100}))
+    async with process.database().transaction() as tx:
+        if await tx.execute("INSERT INTO top_up VALUES ('t-2') ON CONFLICT DO NOTHING"):
+            await tx.execute("UPDATE wallet SET balance = balance + 100")
+
+
 async def top_up_in_two_transactions(process: Process) -> None:
     async with process.database().transaction() as tx:
         is_new = await tx.execute("INSERT INTO top_up VALUES ('t-1') ON CONFLICT DO NOTHING")
@@ -85,6 +96,11 @@ def test_service_without_a_bug_passes_and_every_place_was_struck():
     (said,) = wish.said
     assert said.startswith("60 schedules in ")
     assert said.endswith(": every one of 21 places struck by a fault, 37 schedules at random")
+
+
+@pytest.mark.soak
+def test_service_without_a_bug_never_fails():
+    wallet_of(top_up, top_up_again, schedules=20_000)()
 
 
 def test_places_that_are_too_many_are_spread_and_counted():
