@@ -5,6 +5,7 @@ import datetime
 import logging
 import random
 import socket
+import sqlite3
 import threading
 import time
 import uuid
@@ -153,6 +154,38 @@ def test_failure_that_takes_two_faults_is_shrunk_to_them(monkeypatch: pytest.Mon
     note = note_of(test)
     assert "struck by freeze before Commit in client.0 and crash after writer in client.1 " in note
     assert len(read(note.rpartition('tape="')[2].removesuffix('")'))) == 2
+
+
+def test_shrinking_does_not_end_in_another_failure():
+    """A crash in the place of the freeze fails as well, of something else; of nine places only three are tried here."""
+
+    @simulated(schedules=5)
+    async def test(world: SimulatedWorld) -> None:
+        async def client(process: Process) -> None:
+            await process.outside("count", lambda counter: counter.update(n=counter.get("n", 0) + 1))
+
+        world.spawn("client", client)
+        await world.finished()
+        if world.outside["n"] == 2 and world.env.clock.monotonic() < 1:
+            raise ValueError("of the crash")
+        assert world.outside["n"] == 1
+
+    assert "struck by freeze after count in client.0 " in note_of(test)
+
+
+def test_database_is_let_go_of_at_the_end():
+    worlds: list[SimulatedWorld] = []
+
+    @simulated(schedules=3)
+    async def test(world: SimulatedWorld) -> None:
+        worlds.append(world)
+        await install(world)
+        world.spawn("client", top_up)
+        await world.finished()
+
+    test()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        worlds[0].fetch("SELECT 1")
 
 
 def test_what_the_test_does_itself_is_never_struck():
