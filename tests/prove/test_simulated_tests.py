@@ -5,6 +5,7 @@ import datetime
 import logging
 import random
 import socket
+import sqlite3
 import threading
 import time
 import uuid
@@ -13,12 +14,15 @@ from typing import Any
 
 import pytest
 
-from faultproof.errors import InvalidInput, LeaseLost, OutcomeUnknown, TryAgain
+from faultproof.errors import InvalidInput, LeaseLost, Misuse, OutcomeUnknown, TryAgain
+from faultproof.ports.script import sql
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.loop import Escape, StepLimit
-from faultproof.prove.testing.campaign import asked
+from faultproof.prove.testing import campaign
+from faultproof.prove.testing.campaign import asked, spread
 from faultproof.prove.testing.words import read, spelled
 from faultproof.testing import Limits, NothingShown, Process, SimulatedWorld, simulated
+from tests.fakes import WAIT_S
 
 Client = Callable[[Process], Awaitable[None]]
 
@@ -33,6 +37,17 @@ async def install(world: SimulatedWorld) -> None:
 async def top_up(process: Process) -> None:
     async with process.database().transaction() as tx:
         if await tx.execute("INSERT INTO top_up VALUES ('t-1') ON CONFLICT DO NOTHING"):
+            await tx.execute("UPDATE wallet SET balance = balance + 100")
+
+
+async def top_up_again(process: Process) -> None:
+    """Another request, which asks for the state first and lets the insert decide all the same."""
+    async with process.database().transaction() as tx:
+        if await tx.fetch("SELECT 1 FROM top_up WHERE id = 't-2'"):
+            return
+    await process.outside("charge", lambda provider: provider.update({"t-2": 100}))
+    async with process.database().transaction() as tx:
+        if await tx.execute("INSERT INTO top_up VALUES ('t-2') ON CONFLICT DO NOTHING"):
             await tx.execute("UPDATE wallet SET balance = balance + 100")
 
 
@@ -84,10 +99,18 @@ def test_service_without_a_bug_passes_and_every_place_was_struck():
     assert said.endswith(": every one of 21 places struck by a fault, 37 schedules at random")
 
 
+@pytest.mark.soak
+def test_service_without_a_bug_never_fails():
+    wallet_of(top_up, top_up_again, schedules=20_000)()
+
+
 def test_places_that_are_too_many_are_spread_and_counted():
     with asked(replay="", tape=None) as wish:
         wallet_of(top_up, schedules=9)()
     assert wish.said[0].endswith(": 7 of 21 places struck by a fault, 0 schedules at random")
+    assert spread(range(21), 7) == [0, 3, 6, 9, 12, 15, 18]
+    assert spread(range(5), 3) == [0, 1, 3]
+    assert spread(range(5), 5) == range(5)
 
 
 def test_crash_between_two_transactions_is_found_told_and_repeated():
@@ -112,7 +135,9 @@ def test_order_in_which_two_lose_an_update_is_found():
     assert "struck by slow before writer" in note_of(wallet_of(read_then_write, read_then_write, tape=tape))
 
 
-def test_failure_that_takes_two_faults_is_shrunk_to_them():
+def test_failure_that_takes_two_faults_is_shrunk_to_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(campaign, "SHRINKING_S", 1_000.0)  # however busy the machine is
+
     @simulated(schedules=200)
     async def test(world: SimulatedWorld) -> None:
         lives: list[int] = []
@@ -129,6 +154,38 @@ def test_failure_that_takes_two_faults_is_shrunk_to_them():
     note = note_of(test)
     assert "struck by freeze before Commit in client.0 and crash after writer in client.1 " in note
     assert len(read(note.rpartition('tape="')[2].removesuffix('")'))) == 2
+
+
+def test_shrinking_does_not_end_in_another_failure():
+    """A crash in the place of the freeze fails as well, of something else; of nine places only three are tried here."""
+
+    @simulated(schedules=5)
+    async def test(world: SimulatedWorld) -> None:
+        async def client(process: Process) -> None:
+            await process.outside("count", lambda counter: counter.update(n=counter.get("n", 0) + 1))
+
+        world.spawn("client", client)
+        await world.finished()
+        if world.outside["n"] == 2 and world.env.clock.monotonic() < 1:
+            raise ValueError("of the crash")
+        assert world.outside["n"] == 1
+
+    assert "struck by freeze after count in client.0 " in note_of(test)
+
+
+def test_database_is_let_go_of_at_the_end():
+    worlds: list[SimulatedWorld] = []
+
+    @simulated(schedules=3)
+    async def test(world: SimulatedWorld) -> None:
+        worlds.append(world)
+        await install(world)
+        world.spawn("client", top_up)
+        await world.finished()
+
+    test()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        worlds[0].fetch("SELECT 1")
 
 
 def test_what_the_test_does_itself_is_never_struck():
@@ -150,23 +207,42 @@ def test_what_the_test_does_itself_is_never_struck():
     assert runs == [1] * 30
 
 
-def test_test_waits_for_a_process_that_is_in_a_transaction():
+def test_nobody_sees_what_a_process_has_not_committed():
     @simulated(schedules=10)
     async def test(world: SimulatedWorld) -> None:
         async def slow(process: Process) -> None:
             async with process.database().transaction() as tx:
-                await tx.execute("UPDATE wallet SET balance = balance + 1")
+                await tx.execute("UPDATE wallet SET balance = 7")
                 await process.env.clock.sleep(0.5)
-                await tx.execute("UPDATE wallet SET balance = balance - 1")
+                await tx.execute("UPDATE wallet SET balance = 0")
+            await process.env.clock.sleep(0.5)
 
         await install(world)
         world.spawn("slow", slow)
         await world.env.clock.sleep(0.1)
+        assert await world.database().read(_balance()) == 0
+        await world.until(lambda: world.fetch("SELECT balance FROM wallet") == [(0,)])
         async with world.database().transaction() as tx:
             assert await tx.fetch("SELECT balance FROM wallet") == [(0,)]
         await world.finished()
 
     test()
+
+
+def test_looking_into_an_open_transaction_is_refused():
+    @simulated(schedules=10)
+    async def test(world: SimulatedWorld) -> None:
+        async def slow(process: Process) -> None:
+            async with process.database().transaction():
+                await process.env.clock.sleep(0.5)
+
+        await install(world)
+        world.spawn("slow", slow)
+        await world.env.clock.sleep(0.1)
+        world.fetch("SELECT balance FROM wallet")
+
+    with pytest.raises(Misuse, match=r"slow\.0 has a transaction open: wait with `finished` or `until`"):
+        test()
 
 
 # -- what makes a test fail -------------------------------------------------------------------------------------------
@@ -366,7 +442,7 @@ def test_log_records_and_other_threads_may_know_the_time(caplog: pytest.LogCaptu
     began, seen = threading.Event(), list[float]()
 
     def other() -> None:
-        began.wait(5)
+        began.wait(WAIT_S)
         seen.append(time.time())
 
     thread = threading.Thread(target=other)
@@ -374,7 +450,7 @@ def test_log_records_and_other_threads_may_know_the_time(caplog: pytest.LogCaptu
     with no_escapes():
         logging.getLogger("service").warning("still here")
         began.set()
-        thread.join(5)
+        thread.join(WAIT_S)
         with pytest.raises(Escape):
             time.time()
     assert [record.message for record in caplog.records] == ["still here"]
@@ -455,6 +531,10 @@ def test_tape_of_other_code_is_not_taken_for_a_schedule_that_held():
 @pytest.mark.parametrize("answers", [{}, {3: 1}, {3: 1, 17: 12}])
 def test_tape_is_read_as_it_was_spelled(answers: dict[int, int]):
     assert read(spelled(answers)) == answers
+
+
+@sql("SELECT balance FROM wallet")
+def _balance() -> int: ...
 
 
 def _nothing() -> Any:

@@ -38,6 +38,8 @@ Try:
 
 [bold]faultproof prove outbox --plants[/]  try its claim under every fault, and whether planted bugs are caught
 
+[bold]faultproof prove mypkg.proofs:CHECKOUT[/]  a proof of your own, found from the current directory
+
 [bold]faultproof check run.jsonl --model register[/]  was what was recorded linearizable?
 
 [bold]faultproof outbox lag --db shop.db[/]  what waits, how old it is, who is at it

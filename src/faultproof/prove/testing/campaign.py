@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from random import Random
+from typing import TypeVar
 
 from faultproof.prove.simulated.explore import PCT_DEPTH
 from faultproof.prove.simulated.faults import EVERY, Fault, Point
@@ -21,6 +22,8 @@ from faultproof.prove.testing.trial import Run, Trial
 from faultproof.prove.testing.words import spelled, story, struck
 from faultproof.prove.testing.world import Body
 
+T = TypeVar("T")
+
 KINDS = tuple(sorted(EVERY - {Fault.POWER}))
 """The power would fail for the test as well."""
 FAULTS_MAX = 3
@@ -31,8 +34,6 @@ SHRINKING_RUNS_MAX = 300
 SHRINKING_S = 10.0
 """Real seconds after which shrinking takes what it has."""
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
-
-
 _VACUOUS = (
     "No fault could strike: no process did anything between the beginning and the end of this test. Give the work to "
     "processes with `world.spawn`, wait with `await world.finished()`, and let them use the database of their own "
@@ -99,13 +100,13 @@ class Campaign:
         if not places:
             raise NothingShown(_VACUOUS)
         left = self._plan.schedules - self._done
-        chosen = places if len(places) <= left else [places[n * len(places) // left] for n in range(left)]
+        chosen = spread(places, left)
         for position, fault in chosen:
             self._try(Tape({position: fault}), faults_max=1)
         seeds = range(left - len(chosen))
         for seed in seeds:
             self._at_random(seed, length=undisturbed.length)
-        every = "every one" if chosen is places else f"{len(chosen):,}"
+        every = "every one" if len(chosen) == len(places) else f"{len(chosen):,}"
         tried = f"{every} of {len(places):,} places struck by a fault, {len(seeds):,} schedules at random"
         self._asked.said.append(f"{self._done:,} schedules in {time.perf_counter() - began:.1f} s: {tried}")
         never = [claim for claim, happened in self._claims.items() if not happened]
@@ -226,6 +227,11 @@ def _places(points: Sequence[Point]) -> Iterator[tuple[int, int]]:
             if kind in point.kinds and key not in seen:
                 seen.add(key)
                 yield point.position, kind
+
+
+def spread(places: Sequence[T], most: int) -> Sequence[T]:
+    """At most so many, evenly from all of them: of every kind of fault, early and late."""
+    return places if len(places) <= most else [places[n * len(places) // most] for n in range(most)]
 
 
 @contextmanager

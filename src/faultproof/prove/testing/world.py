@@ -14,7 +14,7 @@ from faultproof import bounds
 from faultproof.clock import Env
 from faultproof.engines.sqlite.connection import Connection
 from faultproof.engines.sqlite.database import SqliteDatabase
-from faultproof.errors import InvalidInput, LeaseLost, OutcomeUnknown, TryAgain
+from faultproof.errors import InvalidInput, LeaseLost, Misuse, OutcomeUnknown, TryAgain
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, drive
 from faultproof.prove.proof import Main, Process
@@ -92,7 +92,12 @@ class SimulatedWorld:
         )
 
     def fetch(self, sql: str) -> list[tuple[Any, ...]]:
-        """A query on what is committed."""
+        """A query on what is committed. Raises `Misuse` while a process has a transaction open, whose changes it would see."""
+        owner = self._world.store.owner
+        if owner not in (None, self._test):
+            raise Misuse(
+                f"{owner.strand.name} has a transaction open: wait with `finished` or `until`, or read through `database()`"
+            )
         return self._world.fetch(sql)
 
     @property
@@ -146,8 +151,8 @@ class SimulatedWorld:
         await self.until(lambda: self._are_finished(waited or self._spawned))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Until `condition` holds at a moment when nobody is frozen and nothing is under way. For processes that never
-        return; a schedule that does not come so far within its limits fails."""
+        """Until `condition` holds at a moment when nobody is frozen, no transaction is open and nothing is under way. For
+        processes that never return; a schedule that does not come so far within its limits fails."""
         met = asyncio.get_running_loop().create_future()
         self._waits.append((condition, met))
         await met
@@ -205,7 +210,7 @@ class SimulatedWorld:
         self._world.loop.failure = _Over()
 
     def _is_due(self) -> bool:
-        return any(condition() for condition, _ in self._waits)
+        return self._world.store.owner in (None, self._test) and any(condition() for condition, _ in self._waits)
 
     def _are_finished(self, names: set[str]) -> bool:
         lives = [process for process in self._world.processes if process.name in names and not process.strand.dead]
