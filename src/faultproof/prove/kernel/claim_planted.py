@@ -5,7 +5,7 @@ from __future__ import annotations
 from faultproof.ports.claims import Claim
 from faultproof.ports.script import Script, sql
 from faultproof.prove.kernel import claim_history as history
-from faultproof.prove.kernel.claim import KIND, TTL_US, Worker
+from faultproof.prove.kernel.claim_workload import KIND, TTL_US, Worker
 
 
 @sql("UPDATE faultproof_claim SET token = :token WHERE kind = :kind AND id = :id")
@@ -104,9 +104,9 @@ class _AcknowledgesEarly(Worker):
 
 class _FailsAsReleased(Worker):
     def fail(self, claim: Claim) -> Script[None]:
-        if claim.attempts > 1:
+        if claim.attempts > 1 or (yield from history.count(claim.id, "failed")):
             yield from super().fail(claim)
-        else:
+        else:  # once is enough: it would go on for ever
             yield from self.claims.release(KIND, [claim])
             yield from history.write_if_latest(claim.id, "failed", claim.token)
 
