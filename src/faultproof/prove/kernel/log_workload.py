@@ -20,7 +20,7 @@ KIND = "sequencer"
 LOG_TOPIC = "events.log"
 TTL_S = 0.5
 LOOK_S = 1.0
-LOOKS_MAX = 300
+LOOKS_MAX = 80
 """After which everybody goes home: long after all is done."""
 BATCH = 2
 """Small, so that there is more than one of everything."""
