@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from faultproof.prove.kernel import claim_history as history
 from faultproof.prove.kernel.claim_planted import PLANTED
 from faultproof.prove.kernel.claim_workload import ROUNDS, TASKS, Worker, clerk, prepare
-from faultproof.prove.proof import Always, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
+from faultproof.prove.proof import (
+    ANY_FAULT,
+    Always,
+    Eventually,
+    Evidence,
+    Main,
+    Plant,
+    Process,
+    Proof,
+    Sometimes,
+    noted,
+)
 
 
 def _processes(plant: str | None) -> Mapping[str, Main]:
@@ -60,19 +71,12 @@ CLAIM = Proof(
         "Nobody takes it before its lease has ended; from then on nothing that the former holder does to it counts, not even "
         "when its id was finished and added again. Attempts are counted, and a job is due when it was said to be."
     ),
-    faults=(
-        "a process dies before or after any commit, message or answer, and is started again",
-        "a process is frozen there for longer than its leases, replaced, and wakes up",
-    ),
+    faults=ANY_FAULT,
     assumptions=(
         "a commit that was acknowledged survives (the database's durability setting)",
         "whatever only the holder may do shares a transaction with `guard`, or with the call that ends the claim",
     ),
-    not_tested=(
-        "two takers at the same time: simulated SQLite has one writer",
-        "power loss: a killed process does not test what the disk keeps",
-        "an engine's clock that jumps: by it leases end",
-    ),
+    not_tested=("two takers at the same time: simulated SQLite has one writer",),
     prepare=prepare,
     processes=_processes,
     done=_done,

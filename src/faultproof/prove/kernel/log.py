@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from faultproof.prove.kernel.log_places import done, wrong_order, wrong_places, wrong_tokens
 from faultproof.prove.kernel.log_planted import READERS, SEQUENCERS, WRITERS
 from faultproof.prove.kernel.log_workload import WRITES, Reader, Sequencer, Writer, prepare
-from faultproof.prove.proof import Always, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
+from faultproof.prove.proof import (
+    ANY_FAULT,
+    Always,
+    Eventually,
+    Evidence,
+    Main,
+    Plant,
+    Process,
+    Proof,
+    Sometimes,
+    noted,
+)
 
 
 def _processes(plant: str | None) -> Mapping[str, Main]:
@@ -40,11 +51,7 @@ LOG = Proof(
         "Offsets are dense; a reader with a plain cursor sees each event once, per key in the order in which the writers "
         "locked the key's row; trimming behind it makes no hole; and a sequencer that was replaced moves nothing any more."
     ),
-    faults=(
-        "a process dies before or after any commit, message or answer, and is started again",
-        "a process is frozen there for longer than its leases, replaced, and wakes up",
-        "wake-ups are late or lost (in random runs)",
-    ),
+    faults=ANY_FAULT,
     assumptions=(
         "a commit that was acknowledged survives (the database's durability setting)",
         "each append follows the write that locks its key's business row, in the same transaction",
@@ -52,7 +59,6 @@ LOG = Proof(
     ),
     not_tested=(
         "writers that commit in another order than they appended, and two snapshots: simulated SQLite has one of each",
-        "power loss: a killed process does not test what the disk keeps",
         "a database that was restored from a backup: `begin_epoch`",
     ),
     prepare=prepare,
