@@ -1,4 +1,4 @@
-"""The proofs of Batch, Outbox and Saga hold at every point, once and twice, and catch each planted bug."""
+"""The proofs of the patterns and of the kernel hold at every point, once and twice, and catch each planted bug."""
 
 import hashlib
 import os
@@ -14,6 +14,9 @@ from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
 from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
+from faultproof.prove.kernel.claim import CLAIM
+from faultproof.prove.kernel.idempotency import IDEMPOTENCY
+from faultproof.prove.kernel.log import LOG
 from faultproof.prove.proof import Proof
 from faultproof.prove.saved import load, save
 from faultproof.prove.simulated.escapes import no_escapes
@@ -24,8 +27,11 @@ from faultproof.prove.simulated.tape import Tape
 PROOFS = {
     "batch": BATCH,
     "callbacks": CALLBACKS,
+    "claim": CLAIM,
     "decisions": DECISIONS,
     "escrow": ESCROW,
+    "idempotency": IDEMPOTENCY,
+    "log": LOG,
     "outbox": OUTBOX,
     "poison": POISON,
     "saga": SAGA,
@@ -140,6 +146,9 @@ def test_each_proof_has_enough_planted_bugs():
     assert len(BATCH.plants) >= 5
     assert len(SAGA.plants) >= 5
     assert len(ESCROW.plants) >= 5
+    assert len(CLAIM.plants) >= 5
+    assert len(LOG.plants) >= 5
+    assert len(IDEMPOTENCY.plants) >= 5
     assert len({plant.name for plant in (*OUTBOX.plants, *POISON.plants)}) >= 5
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from faultproof.prove.kernel import claim_history as history
 from faultproof.prove.kernel.claim_planted import PLANTED
-from faultproof.prove.kernel.claim_workload import ROUNDS, TASKS, Worker, clerk, prepare
+from faultproof.prove.kernel.claim_workload import ROUNDS, TASKS, JobWorker, clerk, prepare
 from faultproof.prove.proof import (
     ANY_FAULT,
     Always,
@@ -22,7 +22,7 @@ from faultproof.prove.proof import (
 
 
 def _processes(plant: str | None) -> Mapping[str, Main]:
-    kind = PLANTED.get(plant or "", Worker)
+    kind = PLANTED.get(plant or "", JobWorker)
 
     async def worker(process: Process) -> None:
         await kind(process).run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from faultproof.ports.claims import Claim
 from faultproof.ports.script import Script, sql
 from faultproof.prove.kernel import claim_history as history
-from faultproof.prove.kernel.claim_workload import KIND, TTL_US, Worker
+from faultproof.prove.kernel.claim_workload import KIND, TTL_US, JobWorker
 
 
 @sql("UPDATE faultproof_claim SET token = :token WHERE kind = :kind AND id = :id")
@@ -24,18 +24,18 @@ def _ends_leases(kind: str, owner: str) -> None: ...
 def _keeps_leases(kind: str, owner: str, ttl_us: int) -> None: ...
 
 
-class _NoGuard(Worker):
+class _NoGuard(JobWorker):
     def _guarded_effect(self, claim: Claim) -> Script[None]:
         yield from history.write(claim.id, "worked on", claim.token, 0, 0, 0)
 
 
-class _GuardApart(Worker):
+class _GuardApart(JobWorker):
     async def effect(self, claim: Claim) -> None:
         await self.database.transact(lambda: self.claims.guard(KIND, [claim]))
         await self.database.transact(lambda: history.write(claim.id, "worked on", claim.token, 0, 0, 0))
 
 
-class _AsHolder(Worker):
+class _AsHolder(JobWorker):
     """Who calls presents no token of its own: whatever it does is done as the row's holder."""
 
     def holding(self, claim: Claim) -> Script[list[Claim]]:
@@ -70,7 +70,7 @@ class _RenewedById(_AsHolder):
         return True
 
 
-class _AttemptsAsToken(Worker):
+class _AttemptsAsToken(JobWorker):
     def take(self) -> Script[Claim | None]:
         claims = yield from self.claims.take(KIND, self.owner, ttl_us=TTL_US, limit=1)
         for claim in claims:
@@ -81,19 +81,19 @@ class _AttemptsAsToken(Worker):
         return None
 
 
-class _TakesWhatIsHeld(Worker):
+class _TakesWhatIsHeld(JobWorker):
     def take(self) -> Script[Claim | None]:
         yield from _ends_leases(KIND, self.owner)
         return (yield from super().take())
 
 
-class _RecoversOnlyItsOwn(Worker):
+class _RecoversOnlyItsOwn(JobWorker):
     def take(self) -> Script[Claim | None]:
         yield from _keeps_leases(KIND, self.owner, TTL_US)
         return (yield from super().take())
 
 
-class _AcknowledgesEarly(Worker):
+class _AcknowledgesEarly(JobWorker):
     async def work(self, claim: Claim) -> None:
         if claim.id != "again":
             await super().work(claim)
@@ -102,7 +102,7 @@ class _AcknowledgesEarly(Worker):
         await self.database.transact(lambda: history.write(claim.id, "finished", claim.token, 0, 0, 0))
 
 
-class _FailsAsReleased(Worker):
+class _FailsAsReleased(JobWorker):
     def fail(self, claim: Claim) -> Script[None]:
         if claim.attempts > 1 or (yield from history.count(claim.id, "failed")):
             yield from super().fail(claim)
@@ -111,7 +111,7 @@ class _FailsAsReleased(Worker):
             yield from history.write_if_latest(claim.id, "failed", claim.token)
 
 
-PLANTED: dict[str, type[Worker]] = {
+PLANTED: dict[str, type[JobWorker]] = {
     "no guard": _NoGuard,
     "guard apart": _GuardApart,
     "finished by id": _FinishedById,

@@ -78,7 +78,7 @@ async def clerk(process: Process) -> None:
     process.note("added", ROUNDS)
 
 
-class Worker:
+class JobWorker:
     """Takes one job after the other. Each method that is a script is one transaction; the planted bugs replace some."""
 
     def __init__(self, process: Process) -> None:
