@@ -37,7 +37,16 @@ PROOFS = {
     "saga": SAGA,
 }
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
-MANY_PAIRS = {"callbacks": 16, "decisions": 16, "outbox": 8, "poison": 64, "saga": 16}
+MANY_PAIRS = {
+    "callbacks": 16,
+    "claim": 16,
+    "decisions": 16,
+    "idempotency": 8,
+    "log": 8,
+    "outbox": 8,
+    "poison": 64,
+    "saga": 16,
+}
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and
 behind it every second one."""
 
