@@ -53,6 +53,9 @@ behind it every second one."""
 MANY_FAULTS = {"outbox": 6, "poison": 24}
 """Proofs whose places take long, and each how many-th of them is struck by every kind of fault."""
 
+SEEDS = {"idempotency": 160}
+"""Random schedules of proofs in which there is less to strike at."""
+
 HASHES = """
 import sys
 from faultproof.patterns.outbox.proof import OUTBOX
@@ -101,7 +104,7 @@ def test_holds_under_every_kind_of_fault(name: str):
 
 @pytest.mark.parametrize("name", PROOFS)
 def test_holds_at_random(name: str):
-    report = explore(PROOFS[name], seeds=range(60))
+    report = explore(PROOFS[name], seeds=range(SEEDS.get(name, 60)))
     assert [violation.sentences for violation in report.violations] == []
     assert report.distinct > 15, "faults must have struck"
     assert len(report.offered - report.fired) <= 2, "of every kind"

@@ -26,7 +26,7 @@ from faultproof.prove.simulated.faults import CRASH, FREEZE
 
 TTL_S = 0.5
 EVENTS = (("a", 1), ("b", 1), ("a", 2), ("b", 2))
-OPTIONS = ConsumerOptions(ttl=TTL_S, backoff=0.1, timeout=0.4, attempts=20, batch=2)
+OPTIONS = ConsumerOptions(ttl=TTL_S, backoff=0.1, timeout=0.4, attempts=20, batch=10)
 
 
 class Bumped(msgspec.Struct, frozen=True):

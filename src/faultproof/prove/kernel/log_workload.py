@@ -81,15 +81,23 @@ def advance(partition: int, next: int) -> None: ...
 def _write_seen(partition: int, offset: int, event: str) -> None: ...
 
 
+@sql("INSERT INTO item (name, version) VALUES (:name, 0)")
+def _add_item(name: str) -> None: ...
+
+
+@sql('INSERT INTO reading ("partition", next_offset) VALUES (:partition, 0)')
+def _add_cursor(partition: int) -> None: ...
+
+
 async def prepare(database: Database) -> None:
     await database.install(database.claims.schema, database.logs.schema)
     async with database.transaction() as tx:
         for table in TABLES:
             await tx.execute(table)
         for item in PLACES:
-            await tx.execute(f"INSERT INTO item (name, version) VALUES ('{item}', 0)")  # noqa: S608
+            await tx.run(_add_item(item))
         for partition in range(PARTITIONS):
-            await tx.execute(f'INSERT INTO reading ("partition", next_offset) VALUES ({partition}, 0)')  # noqa: S608
+            await tx.run(_add_cursor(partition))
         await tx.run(database.logs.create(LOG, partitions=PARTITIONS, epoch="first"))
         await tx.run(database.claims.add(KIND, [str(partition) for partition in range(PARTITIONS)]))
 
