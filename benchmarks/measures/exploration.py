@@ -12,6 +12,9 @@ from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
 from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
+from faultproof.prove.kernel.claim import CLAIM
+from faultproof.prove.kernel.idempotency import IDEMPOTENCY
+from faultproof.prove.kernel.log import LOG
 from faultproof.prove.proof import Proof
 from faultproof.prove.simulated.explore import explore
 from faultproof.prove.simulated.faults import CRASH
@@ -45,6 +48,9 @@ PROOFS = {
     "callbacks": CALLBACKS,
     "decisions": DECISIONS,
     "escrow": ESCROW,
+    "claim": CLAIM,
+    "log": LOG,
+    "idempotency": IDEMPOTENCY,
 }
 RATED = ("outbox", "poison", "batch")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from faultproof.catalogue import UnknownPattern
 from faultproof.cli import prove
 from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import again
@@ -62,8 +63,19 @@ def test_pattern_s_name_stands_for_all_of_its_proofs() -> None:
         rooms + "outbox.proof:POISON",
         rooms + "batch.proof:BATCH",
     ]
-    every = ["outbox", "saga", "escrow", "batch"]
+    every = ["outbox", "saga", "escrow", "batch", "claim", "log", "idempotency"]
     assert [proof.name for proof in proofs_of([])] == [proof.name for proof in proofs_of(every)]
+
+
+def test_parts_of_the_kernel_have_names_too() -> None:
+    room = "faultproof.prove.kernel."
+    assert [proof.name for proof in proofs_of(["log", "Claim", room + "idempotency:IDEMPOTENCY"])] == [
+        room + "log:LOG",
+        room + "claim:CLAIM",
+        room + "idempotency:IDEMPOTENCY",
+    ]
+    with pytest.raises(UnknownPattern, match="no pattern named 'logs'"):
+        proofs_of(["logs"])
 
 
 def test_ready_pattern_s_planted_bugs_are_caught_within_25_lines() -> None:

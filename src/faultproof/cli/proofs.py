@@ -1,24 +1,25 @@
-"""Proofs by the names people type: a pattern (`outbox`), or a module and an object (`pkg.module:NAME`)."""
+"""Proofs by the names people type: a pattern (`outbox`), a part of the kernel (`claim`), or `pkg.module:NAME`."""
 
 import sys
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from faultproof.catalogue import PATTERNS, find
+from faultproof.catalogue import KERNEL, PATTERNS, find
 from faultproof.errors import InvalidInput
 from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Plant, Proof
 
 
 def proofs_of(names: list[str]) -> list[Proof]:
-    """The proofs of these patterns and of these full names, each once; of every ready pattern if none is named.
+    """The proofs of these names, each once; of every ready pattern and of the kernel if none is named.
 
     :raises InvalidInput: for a name that leads to no proof; `HarnessError` for a module that fails when imported.
     """
     found: dict[str, Proof] = {}
-    for name in names or [pattern.name for pattern in PATTERNS if pattern.proof]:
-        for proof in [proof_called(name)] if ":" in name else _of_pattern(name):
+    ready = [pattern.name for pattern in PATTERNS if pattern.proof]
+    for name in names or [*ready, *(mechanism.name for mechanism in KERNEL)]:
+        for proof in [proof_called(name)] if ":" in name else _of_kernel(name) or _of_pattern(name):
             found[proof.name] = proof
     return list(found.values())
 
@@ -45,6 +46,11 @@ def plant_called(proof: Proof, name: str) -> Plant:
             return plant
     known = ", ".join(plant.name for plant in proof.plants) or "none"
     raise InvalidInput(f"{proof.name} has no planted bug {name!r}; its planted bugs are: {known}")
+
+
+def _of_kernel(name: str) -> list[Proof]:
+    """That of the part of the kernel that is called so, if there is one."""
+    return [proof_called(each.proof) for each in KERNEL if each.name == name.strip().casefold()]
 
 
 def _of_pattern(name: str) -> list[Proof]:

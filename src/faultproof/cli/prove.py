@@ -23,7 +23,7 @@ def prove(
         list[str] | None,
         typer.Argument(
             metavar="[NAME…]",
-            help="Patterns, or pkg.module:NAME for a proof of yours, found from the current directory; all that are ready.",
+            help="Patterns, claim, log, idempotency, or pkg.module:NAME found from the current directory; all that are ready.",
         ),
     ] = None,
     depth: Annotated[

@@ -3,7 +3,7 @@
 Writers insert into an *intake* inside their own transactions. One leased *sequencer* per partition moves committed
 rows, in intake order, to the *log*, giving dense offsets 0, 1, 2 … per partition. A plain cursor over offsets misses
 nothing: an offset is assigned after the commit that it numbers, never before. (Numbers taken at INSERT become visible
-out of order; that is how peers lose events.)
+out of order; that is how peers lose events.) Proof: `faultproof.prove.kernel.log:LOG`.
 """
 
 from __future__ import annotations

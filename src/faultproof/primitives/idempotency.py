@@ -10,6 +10,8 @@ Two ways, for two kinds of work:
 - `run` for anything else (it calls a remote service, it takes long): the key is held by a lease meanwhile. A process that
   dies loses the lease, and the next caller with this key does the work *again*: pass the key on to the remote side.
 
+Proof: `faultproof.prove.kernel.idempotency:IDEMPOTENCY`.
+
 Source: IETF draft "The Idempotency-Key HTTP Header Field"; Helland, "Idempotence Is Not a Medical Condition" (2012).
 """
 

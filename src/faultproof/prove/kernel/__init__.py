@@ -1,0 +1,1 @@
+"""The proofs of what every durable pattern stands on: leased work, the sequenced log, and idempotency keys."""

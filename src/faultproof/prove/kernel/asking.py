@@ -1,0 +1,25 @@
+"""Asking a database until there is an answer, as whoever uses one must."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from faultproof.errors import OutcomeUnknown, TryAgain
+from faultproof.prove.proof import Process
+
+T = TypeVar("T")
+
+AGAIN_S = 0.05
+
+
+async def answered(process: Process, ask: Callable[[], Awaitable[T]]) -> T:
+    """What `ask` returns at last: it is called again for as long as it was not its turn, or its outcome is unknown. So it must
+    bear that."""
+    while True:
+        try:
+            return await ask()
+        except TryAgain:
+            await process.env.clock.sleep(AGAIN_S)
+        except OutcomeUnknown:
+            await process.env.clock.sleep(AGAIN_S)
