@@ -90,11 +90,13 @@ class Explorer:
         *,
         granularity: Granularity = "commit",
         tell: Tell | None = None,
+        world: Callable[..., World] = World,
     ) -> None:
         self._proof = proof
         self._plant = plant
         self._granularity = granularity
         self._tell = tell
+        self._world = world
         self._runs = 0
         self.image = prepared(proof)
         self._store = MemoryStore(self.image)
@@ -111,7 +113,7 @@ class Explorer:
         """One run; the world as it ended, and what is wrong with it. With `files`, on real WAL files there."""
         store: Store
         store = self._store if files is None else FileStore(files, self.image, synchronous=synchronous)
-        world = World(store, tape, granularity=self._granularity, faults_max=faults_max, faults=faults)
+        world = self._world(store, tape, granularity=self._granularity, faults_max=faults_max, faults=faults)
         store.reset(world.wall_us)
         proof, wrong = self._proof, list[str]()
         if proof.always:

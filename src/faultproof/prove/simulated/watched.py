@@ -1,0 +1,288 @@
+"""A world that remembers of everything that happens who asked for it, with which statements: for retelling a run.
+
+Several times slower than `World`, so nothing is explored in it; the same tape tells the same story in both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import reprlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from faultproof.engines.sqlite.connection import Connection
+from faultproof.ports.script import Begin, Call, Later, Script, Step
+from faultproof.ports.statement import Answer
+from faultproof.prove.proof import Main
+from faultproof.prove.simulated.lanes import SimLane, Store
+from faultproof.prove.simulated.operations import Operation
+from faultproof.prove.simulated.process import Process
+from faultproof.prove.simulated.world import World
+from faultproof.prove.sites import Place, asked_by, name_of, yielded_by
+from faultproof.prove.story import EVENTS_MAX, STATEMENTS_MAX, Asked, Event, Kind
+
+T = TypeVar("T")
+
+
+class _Statement(NamedTuple):
+    name: str
+    text: str
+    values: str
+    answer: str
+    place: Place | None
+
+
+class _Request(NamedTuple):
+    """An operation as it was asked for."""
+
+    what: str
+    place: Place | None
+
+
+class _Happening(NamedTuple):
+    """An event before its lines are looked up in the source."""
+
+    at: float
+    process: str
+    life: int
+    kind: Kind
+    what: str
+    answer: str
+    failed: bool
+    commits: bool
+    place: Place | None
+    statements: Sequence[_Statement]
+
+
+class WatchedWorld(World):
+    """See the module. `events` tells what happened, once the run is over."""
+
+    def __init__(self, store: Store, *args: Any, at_end: Callable[[World], None], **kwargs: Any) -> None:
+        super().__init__(_WatchedStore(store, self), *args, **kwargs)
+        self._at_end = at_end
+        self.happenings: list[_Happening] = []
+        self.left_out = 0
+        self.script: Script[Any] | None = None
+        """What a lane has just been given, until it asks for an operation or executes it at once."""
+        self.trace = _Trace(self)
+        self._requests: dict[asyncio.Future[Any], _Request] = {}
+        self._statements: dict[Process, list[_Statement]] = {}
+        """Executed since the process's last event: those of an open transaction belong to its commit."""
+        self._frozen: set[Process] = set()
+        self._current: Operation | None = None
+        self._commits = 0
+
+    def spawn(self, name: str, main: Main) -> Process:
+        process = super().spawn(name, main)
+        self._add(process, "start", "starts" if process.incarnation == 0 else "starts again")
+        return process
+
+    def operate(self, process: Process, lane: object, label: str, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        what, self.script = _in_words(label, lane, self.script), None
+        place = asked_by(sys._getframe(1))
+        future = super().operate(process, lane, label, *args, **kwargs)
+        self._requests[future] = _Request(what, place)
+        return future
+
+    def _perform(self, operation: Operation) -> None:
+        self._notice_waking()
+        self._current = operation
+        super()._perform(operation)
+        self._current = None
+
+    def _freeze(self, process: Process) -> None:
+        super()._freeze(process)
+        self._frozen.add(process)
+
+    def close(self) -> None:
+        self._notice_waking()
+        self._at_end(self)
+        super().close()
+
+    def executed(self, lane: SimLane, statement: _Statement) -> None:
+        """A statement was run for this lane."""
+        self._statements.setdefault(lane.process, []).append(statement)
+
+    def traced(self, fact: tuple[Any, ...]) -> None:
+        """Something happened; called with whoever caused it on the stack."""
+        _, who, what, outcome = fact
+        operation = self._current
+        process = next((process for process in self.processes if process.strand.name == who), None)
+        if process is None:  # the world's: a fault, which strikes at an operation
+            assert operation is not None
+            self._fault(operation, str(outcome))
+        elif what == "notes":
+            self._add(process, "note", str(outcome[0]), answer=_short(outcome[1:]), place=asked_by(sys._getframe(2)))
+        elif what == "hears":
+            self._add(process, "message", f"hears {outcome}")
+        elif what == "died of":
+            self._add(process, "dies", f"dies of {type(outcome).__name__}", answer=_short(outcome), failed=True)
+        else:
+            self._operation(process, operation, str(what), outcome)
+
+    def events(self) -> Iterator[Event]:
+        """What happened, in order."""
+        for each in self.happenings:
+            statements = each.statements[:STATEMENTS_MAX]
+            yield Event(
+                at=each.at,
+                process=each.process,
+                life=each.life,
+                kind=each.kind,
+                what=each.what,
+                answer=each.answer,
+                failed=each.failed,
+                commits=each.commits,
+                site=each.place and each.place.site(),
+                statements=tuple(
+                    Asked(name=name, text=text, values=values, answer=answer, site=place and place.site())
+                    for name, text, values, answer, place in statements
+                ),
+                left_out=len(each.statements) - len(statements),
+            )
+
+    def _operation(self, process: Process, operation: Operation | None, label: str, outcome: Any) -> None:
+        request = self._request(operation) or _Request(label, None)
+        commits = self.store.commits != self._commits
+        self._commits = self.store.commits
+        failed = isinstance(outcome, BaseException)
+        answer = "" if isinstance(outcome, Answer) else _short(getattr(outcome, "result", outcome))
+        self._add(process, "operation", request.what, answer, failed, commits, request.place)
+
+    def _fault(self, operation: Operation, what: str) -> None:
+        request = self._request(operation)
+        place = None
+        if request is not None:
+            what = what.replace(f" {operation.label} in {operation.process.strand.name}", f" {request.what}")
+            place = request.place
+        self._add(operation.process, "fault", what, place=place)
+
+    def _request(self, operation: Operation | None) -> _Request | None:
+        return None if operation is None or operation.future is None else self._requests.get(operation.future)
+
+    def _notice_waking(self) -> None:
+        for process in [process for process in self._frozen if not process.strand.frozen]:
+            self._frozen.remove(process)
+            self._add(process, "wakes", "wakes up, and goes on")
+
+    def _add(
+        self,
+        process: Process,
+        kind: Kind,
+        what: str,
+        answer: str = "",
+        failed: bool = False,
+        commits: bool = False,
+        place: Place | None = None,
+    ) -> None:
+        if len(self.happenings) == EVENTS_MAX:
+            self.left_out += 1
+            return
+        statements = self._statements.pop(process, []) if kind == "operation" else []
+        now = self.loop.now
+        self.happenings.append(
+            _Happening(now, process.name, process.incarnation, kind, what, answer, failed, commits, place, statements)
+        )
+
+
+class _Trace(list[tuple[Any, ...]]):
+    """A trace that tells of each fact at once, while the stack still shows where it comes from."""
+
+    def __init__(self, world: WatchedWorld) -> None:
+        super().__init__()
+        self._world = world
+
+    def append(self, fact: tuple[Any, ...]) -> None:
+        super().append(fact)
+        self._world.traced(fact)
+
+
+class _WatchedStore:
+    """A store that tells its world of every statement."""
+
+    def __init__(self, store: Store, world: WatchedWorld) -> None:
+        self._store = store
+        self._world = world
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def executor(self, lane: SimLane, script: Script[Any]) -> Callable[[Step], Answer]:
+        execute, world = self._store.executor(lane, script), self._world
+        world.script = script
+
+        def watched(step: Step) -> Answer:
+            world.script = None
+            call = step.call if isinstance(step, Later) else step
+            place = yielded_by(script)
+            try:
+                answer = execute(step)
+            except Exception as error:
+                if isinstance(call, Call):
+                    world.executed(lane, _told(call, _short(error), place))
+                raise
+            if isinstance(call, Call):
+                said = "not waited for" if isinstance(step, Later) else _answered(answer)
+                world.executed(lane, _told(call, said, place))
+            return answer
+
+        return watched
+
+    def call(self, lane: SimLane, function: Callable[[Connection], T]) -> T:
+        return self._store.call(lane, lambda connection: function(_Listening(connection, lane, self._world)))  # type: ignore[arg-type]
+
+
+class _Listening:
+    """A connection that tells of the user's own SQL."""
+
+    def __init__(self, connection: Connection, lane: SimLane, world: WatchedWorld) -> None:
+        self._connection = connection
+        self._lane = lane
+        self._world = world
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute_raw(self, sql: str, parameters: Sequence[Any]) -> Answer:
+        answer = self._connection.execute_raw(sql, parameters)
+        said = _Statement("user SQL", " ".join(sql.split()), _short(parameters), _answered(answer), None)
+        self._world.executed(self._lane, said)
+        return answer
+
+
+def _told(call: Call, answer: str, place: Place | None) -> _Statement:
+    values = ", ".join(f"{name}={_short(value)}" for name, value in call.values.items())
+    return _Statement(call.statement.name, call.statement.text, values, answer, place)
+
+
+def _answered(answer: Answer) -> str:
+    if answer.rows:
+        return f"{len(answer.rows)} row{'s' * (len(answer.rows) > 1)}: {_short(list(answer.rows))}"
+    return f"{answer.changed} changed" if answer.changed >= 0 else "no rows"
+
+
+def _in_words(label: str, lane: object, script: Script[Any] | None) -> str:
+    """An operation's label says which lane it is in; people want to know what it does."""
+    if script is None or label not in ("writer", "reader"):
+        return {"Begin": "begin", "Commit": "commit", "Rollback": "roll back"}.get(label, label)
+    if _opens(script):
+        return "begin"
+    return f"{'read' if label == 'reader' else 'transaction'} {name_of(script)}".rstrip()
+
+
+def _opens(script: Script[Any]) -> bool:
+    """Whether it is the one step that a transaction of the user's begins with."""
+    return script.gi_frame is not None and isinstance(script.gi_frame.f_locals.get("step"), Begin)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 120
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 8
+_REPR.maxlevel = 4
+
+
+def _short(value: Any) -> str:
+    """A value for reading: long ones are cut."""
+    text = _REPR.repr(value)
+    return text if len(text) <= 400 else f"{text[:399]}…"
