@@ -19,8 +19,8 @@ _OURS = ("prove/simulated/", "engines/", "ports/")
 """What carries an operation out for others: never shown."""
 _SHARED = ("primitives/",)
 """Shown only where nothing else asked."""
-_LOOP = str(_PACKAGE / "prove" / "simulated" / "loop.py")
-"""Below it stands whoever started the simulation."""
+_BOTTOM = tuple(str(_PACKAGE / "prove" / "simulated" / name) for name in ("loop.py", "world.py"))
+"""Below them stands whoever started the simulation."""
 _DECLARED = str(_PACKAGE / "ports" / "script.py")
 """Scripts of one statement come from there, under the statement's name."""
 
@@ -48,7 +48,7 @@ class Place:
 def asked_by(frame: FrameType | None) -> Place | None:
     """The innermost line of somebody else's code on the stack; of a primitive, if that is all there is."""
     fallback = None
-    while frame is not None and frame.f_code.co_filename != _LOOP:
+    while frame is not None and frame.f_code.co_filename not in _BOTTOM:
         rank = _rank(frame.f_code.co_filename)
         if rank == 0:
             return Place(frame.f_code, frame.f_lineno)

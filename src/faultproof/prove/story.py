@@ -106,23 +106,23 @@ class Story:
 
 
 def what_matters(story: Story, most: int) -> list[int]:
-    """The indices of the events that explain a run: the faults, and around each the commits of the process that was struck;
-    of an `always` that was broken, the event that broke it. At most so many, in order."""
-    chosen: list[int] = []
-    breaking = [each.event for each in story.broken if each.event is not None]
+    """The indices of the events that explain a run, at most so many, in order: its faults, what broke an `always`, what the
+    process had done before it was struck, and what came of it."""
+    breaking = [each.event for each in story.broken if each.event is not None and each.event < len(story.events)]
     faults = [index for index, event in enumerate(story.events) if event.kind == "fault"]
-    for rank in (faults, breaking, *(_around(story, fault) for fault in faults)):
-        for index in rank:
-            if index not in chosen and len(chosen) < most:
-                chosen.append(index)
-    return sorted(chosen)
+    chosen = dict.fromkeys([*faults, *breaking, *(index for fault in faults for index in _around(story, fault))])
+    return sorted(list(chosen)[:most])
 
 
 def _around(story: Story, fault: int) -> list[int]:
-    """The nearest first: the commit before, the first doings of the next life, and of the one that wakes."""
-    process = story.events[fault].process
-    own = [index for index, event in enumerate(story.events) if event.process == process and event.kind != "fault"]
-    telling = [index for index in own if story.events[index].commits or story.events[index].kind in ("note", "dies")]
-    before = [index for index in telling if index < fault][-2:]
-    after = [index for index in telling if index > fault][:4]
-    return [*before[-1:], *after[:2], *before[:-1], *after[2:]]
+    """The most telling first."""
+    events, struck = story.events, story.events[fault]
+    own = [index for index, event in enumerate(events) if event.process == struck.process and event.kind != "fault"]
+    telling = [index for index in own if events[index].commits or events[index].kind in ("note", "dies", "wakes")]
+    before = [index for index in telling if index < fault]
+    # What was interrupted is done again by the next life, and by the first one if it wakes.
+    again = [index for index in own if index > fault and events[index].site == struck.site and struck.site is not None]
+    lives = {events[index].life: index for index in reversed([each for each in again if events[each].commits] or again)}
+    woken = [index for index in telling if index > fault and events[index].life == struck.life]
+    after = [index for index in telling if index > fault]
+    return [*before[-1:], *lives.values(), *woken[:2], *after[:3], *before[-2:-1], *after[3:]]

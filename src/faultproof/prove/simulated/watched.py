@@ -135,10 +135,7 @@ class WatchedWorld(World):
                 failed=each.failed,
                 commits=each.commits,
                 site=each.place and each.place.site(),
-                statements=tuple(
-                    Asked(name=name, text=text, values=values, answer=answer, site=place and place.site())
-                    for name, text, values, answer, place in statements
-                ),
+                statements=tuple(_asked(statement, each.place) for statement in statements),
                 left_out=len(each.statements) - len(statements),
             )
 
@@ -148,15 +145,27 @@ class WatchedWorld(World):
         self._commits = self.store.commits
         failed = isinstance(outcome, BaseException)
         answer = "" if isinstance(outcome, Answer) else _short(getattr(outcome, "result", outcome))
-        self._add(process, "operation", request.what, answer, failed, commits, request.place)
+        statements = self._statements.pop(process, [])
+        self._add(
+            process,
+            "operation",
+            request.what,
+            answer,
+            failed=failed,
+            commits=commits,
+            place=request.place,
+            statements=statements,
+        )
 
     def _fault(self, operation: Operation, what: str) -> None:
-        request = self._request(operation)
-        place = None
+        process, request = operation.process, self._request(operation)
+        # Of an open transaction those executed so far; after an operation, its own.
+        statements: Sequence[_Statement] = self._statements.get(process, ())
+        if self.happenings and " after " in what and self.happenings[-1].process == process.name:
+            statements = self.happenings[-1].statements
         if request is not None:
-            what = what.replace(f" {operation.label} in {operation.process.strand.name}", f" {request.what}")
-            place = request.place
-        self._add(operation.process, "fault", what, place=place)
+            what = what.replace(f" {operation.label} in {process.strand.name}", f" {request.what}")
+        self._add(process, "fault", what, place=request and request.place, statements=statements)
 
     def _request(self, operation: Operation | None) -> _Request | None:
         return None if operation is None or operation.future is None else self._requests.get(operation.future)
@@ -172,17 +181,18 @@ class WatchedWorld(World):
         kind: Kind,
         what: str,
         answer: str = "",
+        *,
         failed: bool = False,
         commits: bool = False,
         place: Place | None = None,
+        statements: Sequence[_Statement] = (),
     ) -> None:
         if len(self.happenings) == EVENTS_MAX:
             self.left_out += 1
             return
-        statements = self._statements.pop(process, []) if kind == "operation" else []
-        now = self.loop.now
+        life = process.incarnation
         self.happenings.append(
-            _Happening(now, process.name, process.incarnation, kind, what, answer, failed, commits, place, statements)
+            _Happening(self.loop.now, process.name, life, kind, what, answer, failed, commits, place, statements)
         )
 
 
@@ -215,7 +225,7 @@ class _WatchedStore:
         def watched(step: Step) -> Answer:
             world.script = None
             call = step.call if isinstance(step, Later) else step
-            place = yielded_by(script)
+            place = yielded_by(script) or asked_by(sys._getframe(1))
             try:
                 answer = execute(step)
             except Exception as error:
@@ -246,9 +256,15 @@ class _Listening:
 
     def execute_raw(self, sql: str, parameters: Sequence[Any]) -> Answer:
         answer = self._connection.execute_raw(sql, parameters)
-        said = _Statement("user SQL", " ".join(sql.split()), _short(parameters), _answered(answer), None)
+        said = _Statement("user SQL", " ".join(sql.split()), _short(parameters), _answered(answer), asked_by(sys._getframe(1)))
         self._world.executed(self._lane, said)
         return answer
+
+
+def _asked(statement: _Statement, otherwise: Place | None) -> Asked:
+    name, text, values, answer, place = statement
+    place = place or otherwise
+    return Asked(name=name, text=text, values=values, answer=answer, site=place and place.site())
 
 
 def _told(call: Call, answer: str, place: Place | None) -> _Statement:
