@@ -15,9 +15,10 @@ EVENTS_MAX = 2_000
 STATEMENTS_MAX = 50
 """Of one operation; likewise."""
 
-Kind = Literal["operation", "note", "message", "fault", "start", "wakes", "dies"]
+Kind = Literal["operation", "note", "message", "fault", "start", "wakes", "dies", "gone"]
 """`operation`: an input or output of a process. `note`: something told to the outside. `message`: a wake-up arrived.
-`fault`: one struck. `start`: a life of a process begins. `wakes`: one that was frozen goes on. `dies`: of its own error."""
+`fault`: one struck. `start`: a life of a process begins. `wakes`: one that was frozen or cut off goes on. `dies`: of its own
+error. `gone`: a life is over."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from faultproof.prove.story import Asked, Event, Story, what_matters
 
@@ -10,9 +11,18 @@ STATEMENTS_NAMED = 4
 """Of one operation; the page shows them all."""
 
 
-def struck(story: Story) -> list[str]:
-    """Where each fault struck: between which statements, at which line of whose source."""
-    return [line for event in story.events if event.kind == "fault" for line in _point(event)]
+def struck(story: Story) -> Iterator[tuple[str, str]]:
+    """Of each fault: what it struck, and at which line of whose source (or "")."""
+    for fault, event in zip(story.faults, (each for each in story.events if each.kind == "fault"), strict=False):
+        _, _, target = event.what.partition(" ")
+        about = [] if target in fault else [target.partition(" ")[2]]
+        about += [named(event.statements)] if event.statements else []
+        yield f"{fault} ({': '.join(about)})" if about else fault, at(event)
+
+
+def at(event: Event) -> str:
+    """The line of the source that asked for it; "" if that is not known."""
+    return "" if event.site is None else f"{event.site}: {event.site.code}"
 
 
 def operations(story: Story, most: int) -> list[str]:
@@ -31,15 +41,16 @@ def expected_and_seen(story: Story) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 def operation(event: Event) -> str:
     """One event in a line."""
-    parts = [f"{event.at:.3f} s", event.who, _doing(event)]
+    where = ""
     if event.site is not None and event.kind != "fault":
-        parts.append(f"[{event.site.file}:{event.site.line}]")
-    return "  ".join(parts)
+        where = f"{'/'.join(event.site.file.split('/')[-2:])}:{event.site.line}  "
+    return f"{event.at:.3f} s  {event.who}  {where}{_doing(event)}"
 
 
-def named(statements: tuple[Asked, ...]) -> str:
-    """The statements' names, without where they are declared."""
-    names = [short_name(each) for each in statements]
+def named(statements: Sequence[Asked]) -> str:
+    """The statements' names, without where they are declared; one that was repeated is counted."""
+    runs = [(name, len(list(same))) for name, same in groupby(short_name(each) for each in statements)]
+    names = [f"{name} ×{times}" if times > 1 else name for name, times in runs]
     return ", ".join(names[:STATEMENTS_NAMED]) + (" …" if len(names) > STATEMENTS_NAMED else "")
 
 
@@ -57,13 +68,3 @@ def _doing(event: Event) -> str:
     if event.failed:
         return f"{said}; fails: {event.answer}"
     return f"{said}; committed" if event.commits else said
-
-
-def _point(event: Event) -> Iterator[str]:
-    if event.statements:
-        yield f"{event.what} ({named(event.statements)})"
-    else:
-        yield event.what
-    if event.site is not None:
-        yield f"{event.site}: {event.site.code}"
-

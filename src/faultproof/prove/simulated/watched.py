@@ -69,7 +69,8 @@ class WatchedWorld(World):
         self._requests: dict[asyncio.Future[Any], _Request] = {}
         self._statements: dict[Process, list[_Statement]] = {}
         """Executed since the process's last event: those of an open transaction belong to its commit."""
-        self._frozen: set[Process] = set()
+        self._away: set[Process] = set()
+        """Frozen, or cut off."""
         self._current: Operation | None = None
         self._commits = 0
 
@@ -91,9 +92,10 @@ class WatchedWorld(World):
         super()._perform(operation)
         self._current = None
 
-    def _freeze(self, process: Process) -> None:
-        super()._freeze(process)
-        self._frozen.add(process)
+    def _remove(self, process: Process) -> None:
+        super()._remove(process)
+        self._away.discard(process)
+        self._add(process, "gone", "is gone")
 
     def close(self) -> None:
         self._notice_waking()
@@ -108,16 +110,16 @@ class WatchedWorld(World):
         """Something happened; called with whoever caused it on the stack."""
         _, who, what, outcome = fact
         operation = self._current
-        process = next((process for process in self.processes if process.strand.name == who), None)
-        if process is None:  # the world's: a fault, which strikes at an operation
-            assert operation is not None
+        process = next((process for process in self.processes if process.strand.name == who), self._network)
+        if what == "FAULT":
+            assert operation is not None  # that is what it strikes at
             self._fault(operation, str(outcome))
         elif what == "notes":
-            self._add(process, "note", str(outcome[0]), answer=_short(outcome[1:]), place=asked_by(sys._getframe(2)))
+            self._add(process, "note", str(outcome[0]), _short(outcome[1:]), place=asked_by(sys._getframe(2)))
         elif what == "hears":
             self._add(process, "message", f"hears {outcome}")
         elif what == "died of":
-            self._add(process, "dies", f"dies of {type(outcome).__name__}", answer=_short(outcome), failed=True)
+            self._add(process, "dies", f"dies of {type(outcome).__name__}", _short(outcome), failed=True)
         else:
             self._operation(process, operation, str(what), outcome)
 
@@ -171,9 +173,15 @@ class WatchedWorld(World):
         return None if operation is None or operation.future is None else self._requests.get(operation.future)
 
     def _notice_waking(self) -> None:
-        for process in [process for process in self._frozen if not process.strand.frozen]:
-            self._frozen.remove(process)
-            self._add(process, "wakes", "wakes up, and goes on")
+        now = self.loop.now
+        for process in self.processes:
+            if process.strand.dead:
+                continue
+            if process.strand.frozen or process.cut_until > now:
+                self._away.add(process)
+            elif process in self._away:
+                self._away.remove(process)
+                self._add(process, "wakes", "is back, and goes on")
 
     def _add(
         self,
