@@ -1,24 +1,15 @@
 """What became of proofs, in full: one JSON document, or one page."""
 
-import os
-import platform
-import sqlite3
-import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+from typing import Literal
 
+from faultproof.cli.pages import environment, told
 from faultproof.cli.tapes import replay_command
-from faultproof.cli.verdicts import Options, Outcome, Status, results
-from faultproof.errors import InvalidInput
-from faultproof.prove.reports.facts import Document, Mutant, ProofReport, Property, Run, Verdict, WorldVerdict
-from faultproof.prove.reports.lines import at, expected_and_seen, operations, struck
-from faultproof.prove.reports.page import page
+from faultproof.cli.verdicts import Options, Outcome, Status, scope, scope_at_random
+from faultproof.prove.reports.facts import Mutant, ProofReport, Property, Run, Verdict, WorldVerdict
+from faultproof.prove.reports.lines import struck
 from faultproof.prove.simulated.explore import Report
 from faultproof.prove.simulated.retelling import retold
 from faultproof.prove.simulated.samples import samples
-from faultproof.prove.story import Story
 
 _VERDICTS: dict[Status, Verdict] = {
     Status.HELD: "held",
@@ -26,17 +17,6 @@ _VERDICTS: dict[Status, Verdict] = {
     Status.INCONCLUSIVE: "inconclusive",
     Status.ERROR: "failed",
 }
-_OPERATIONS_MAX = 12
-
-
-def page_path(name: str | None) -> Path | None:
-    """Where the page goes: to learn after an hour that it cannot be written would be late."""
-    if name is None:
-        return None
-    path = Path(name)
-    if not name or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InvalidInput(f"the page cannot be written to {name!r}: name a file in a directory that is writable")
-    return path
 
 
 def document(outcome: Outcome, options: Options) -> dict[str, object]:
@@ -90,42 +70,6 @@ def _violation(outcome: Outcome) -> dict[str, object] | None:
     }
 
 
-def told(story: Story) -> dict[str, object]:
-    """A run in few words, and in full."""
-    return {
-        "struck": [{"what": what, "at": where or None} for what, where in struck(story)],
-        "operations": operations(story, _OPERATIONS_MAX),
-        "expected": [{"expected": expected, "seen": seen} for expected, seen in expected_and_seen(story)],
-        "history": story,
-    }
-
-
-def environment() -> dict[str, str]:
-    """Versions and the kind of machine: nothing that says whose."""
-    return {
-        "faultproof": version("faultproof"),
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "SQLite": sqlite3.sqlite_version,
-        "system": f"{platform.system()} on {platform.machine() or 'an unknown machine'}, {os.cpu_count() or 1} cores",
-    }
-
-
-def written(outcomes: Sequence[Outcome], options: Options, path: Path) -> bool:
-    """Write the page; whether that worked: if not, stderr says why, for the verdict is as true without it."""
-    return write([report_of(outcome, options) for outcome in outcomes], path)
-
-
-def write(reports: Sequence[ProofReport], path: Path) -> bool:
-    """Write a page of these."""
-    when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    try:
-        path.write_text(page(Document(proofs=reports, environment=environment(), when=when)), encoding="utf-8")
-    except OSError as error:
-        print(f"the page could not be written to {path}: {error.strerror}", file=sys.stderr)
-        return False
-    return True
-
-
 def shown(outcome: Outcome) -> list[Run]:
     """Of a proof that held, the runs that are worth looking at, told in full."""
     return [
@@ -177,20 +121,15 @@ def _violating(outcome: Outcome, title: str) -> list[Run]:
 
 def _simulated(outcome: Outcome, options: Options) -> WorldVerdict:
     exhaustive, sampled = outcome.exhaustive, outcome.sampled
-    status = Status.VIOLATED if outcome.violation else outcome.status  # a plant that survives is no fault of the claim's
-    if status is Status.VIOLATED and outcome.violation is None:
-        status = Status.HELD
+    verdict = _VERDICTS[outcome.status]
+    if outcome.violation is None and verdict == "violated":  # by a planted bug that survived: the claim itself held
+        verdict = "held"
+    sentences = [scope(exhaustive, options.depth)] if exhaustive.distinct else ["no fault could strike anywhere"]
+    if sampled.schedules:
+        sentences.append(scope_at_random(sampled, options.seed))
+    seconds, schedules = exhaustive.seconds + sampled.seconds, exhaustive.schedules + sampled.schedules
     return WorldVerdict(
-        world="simulated",
-        verdict=_VERDICTS[status],
-        scope=results(outcome, options),
-        numbers={
-            "points": exhaustive.points,
-            "distinct points": exhaustive.distinct,
-            "schedules": exhaustive.schedules + sampled.schedules,
-            "of them random": sampled.schedules,
-            "seconds": round(exhaustive.seconds + sampled.seconds, 1),
-        },
+        world="simulated", verdict=verdict, scope=sentences, numbers={"schedules": schedules, "seconds": seconds}
     )
 
 
@@ -198,31 +137,28 @@ def _properties(outcome: Outcome) -> list[Property]:
     if outcome.error is not None:
         return []
     if outcome.story is not None:
-        return _properties_broken(outcome, outcome.story)
-    proof, never = outcome.proof, outcome.never
-    claims = [
-        *(Property(kind="always", claim=each.claim, verdict="held") for each in proof.always),
-        *(Property(kind="eventually", claim=each.claim, verdict="held") for each in proof.eventually),
-    ]
-    for each in proof.sometimes:
-        shows = (run.title for run in outcome.runs if any(j.claim == each.claim and j.happened for j in run.story.judged))
-        verdict = "never" if each.claim in never else "happened"
-        claims.append(Property(kind="sometimes", claim=each.claim, verdict=verdict, shown=next(shows, None)))
-    return claims
+        # One run is shown; what became of the other properties in other runs has not been looked at.
+        claimed = [
+            Property(
+                kind=each.kind, claim=each.claim, verdict="violated" if each.wrong else "not broken", seen=each.wrong
+            )
+            for each in outcome.story.judged
+            if each.kind != "sometimes" and (each.wrong or each.kind != "ends")
+        ]
+    else:
+        claimed = [
+            *(Property(kind="always", claim=each.claim, verdict="held") for each in outcome.proof.always),
+            *(Property(kind="eventually", claim=each.claim, verdict="held") for each in outcome.proof.eventually),
+        ]
+    return claimed + [_sometimes(outcome, each.claim) for each in outcome.proof.sometimes]
 
 
-def _properties_broken(outcome: Outcome, story: Story) -> list[Property]:
-    """One run is shown; what became of the other properties in other runs has not been looked at."""
-    never = outcome.never
-    properties = []
-    for each in story.judged:
-        if each.kind == "sometimes":
-            verdict = "never" if each.claim in never else "happened"
-            properties.append(Property(kind=each.kind, claim=each.claim, verdict=verdict))
-        elif each.wrong or each.kind != "ends":
-            broken = "violated" if each.wrong else "not broken"
-            properties.append(Property(kind=each.kind, claim=each.claim, verdict=broken, seen=each.wrong))
-    return properties
+def _sometimes(outcome: Outcome, claim: str) -> Property:
+    shows = (
+        run.title for run in outcome.runs if any(each.claim == claim and each.happened for each in run.story.judged)
+    )
+    verdict: Literal["never", "happened"] = "never" if claim in outcome.never else "happened"
+    return Property(kind="sometimes", claim=claim, verdict=verdict, shown=next(shows, None))
 
 
 def _mutants(outcome: Outcome) -> list[Mutant]:
@@ -243,4 +179,6 @@ def _killer(planted: Outcome) -> str | None:
         return None
     if planted.story is None:
         return " and ".join(planted.violation.faults) or "without a fault"
-    return "; ".join(f"{what}, {where}" if where else what for what, where in struck(planted.story)) or "without a fault"
+    return (
+        "; ".join(f"{what}, {where}" if where else what for what, where in struck(planted.story)) or "without a fault"
+    )

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from faultproof.cli.documents import document, page_path, shown, written
+from faultproof.cli.documents import document, report_of, shown
 from faultproof.cli.output import JsonOption, console, print_json
+from faultproof.cli.pages import HtmlOption, page_path, write
 from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import kept, writable
 from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, print_outcome
@@ -37,9 +38,7 @@ def prove(
     save: Annotated[
         str | None, typer.Option("--save", metavar="DIR", help="Where tapes of violations go, planted ones too.")
     ] = None,
-    html: Annotated[
-        str | None, typer.Option("--html", metavar="FILE", help="Write a page, complete in itself, with pictures of runs.")
-    ] = None,
+    html: HtmlOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run proofs in simulation. Exit: 0 held, 1 violated, 2 bad input, 3 inconclusive, 4 the proof itself failed."""
@@ -56,7 +55,7 @@ def prove(
     if json:
         print_json([document(outcome, options) for outcome in outcomes])
     statuses = [outcome.status for outcome in outcomes]
-    if options.html is not None and not written(outcomes, options, options.html):
+    if options.html is not None and not write([report_of(each, options) for each in outcomes], options.html):
         statuses.append(Status.ERROR)
     raise typer.Exit(min(statuses, key=WORST_FIRST.index))
 

@@ -103,8 +103,8 @@ def print_outcome(outcome: Outcome, options: Options, out: Console) -> None:
     out.print(Text(outcome.proof.name, style="bold"), soft_wrap=True)
     last = () if outcome.tape is None else (f"replay        {replay_command(outcome.tape)}",)
     # What explains a violation takes what room there is.
-    for operations in range(_OPERATIONS_MAX, 0, -1):
-        grid = _grid(outcome, options, operations)
+    for room in range(_OPERATIONS_MAX, 0, -1):
+        grid = _grid(outcome, options, room)
         if outcome.story is None or 2 + len(out.render_lines(grid)) + len(last) <= LINES_MAX:
             break
     out.print(grid)
@@ -136,7 +136,10 @@ def _grid(outcome: Outcome, options: Options, operations_max: int) -> Table:
 def _add_story(grid: Table, story: Story, operations_max: int) -> None:
     """The smallest run that shows the violation: where it was struck, what was done, expected and seen."""
     points = [line for point in struck(story) for line in point if line]
-    for label, lines in (("struck by", points or ["no fault at all"]), ("operations", operations(story, operations_max))):
+    for label, lines in (
+        ("struck by", points or ["no fault at all"]),
+        ("operations", operations(story, operations_max)),
+    ):
         for number, line in enumerate(lines):
             grid.add_row("" if number else label, Text(one_line(line), no_wrap=True, overflow="ellipsis"))
     broken = list(expected_and_seen(story))
@@ -158,28 +161,29 @@ def results(outcome: Outcome, options: Options) -> list[str]:
     if outcome.error is not None:
         return ["none: the proof itself failed, see below"]
     report, sampled = outcome.exhaustive, outcome.sampled
-    sentences = [f"{_scope(report, options.depth)}: {_speed(report)}"]
+    verdict = ": VIOLATED" if report.violations else ", held"
+    sentences = [f"{scope(report, options.depth)}: {_speed(report)}{verdict}"]
     if not report.distinct:
         sentences[0] = f"{_speed(report)}; no fault could strike anywhere, so nothing was shown"
-    elif not report.violations:
-        sentences[0] += ", held"
-    else:
-        sentences[0] += ": VIOLATED"
     sentences += [f"never happened: {claim}; so this shows little" for claim in outcome.never]
     if sampled.schedules:
         verdict = ": VIOLATED" if sampled.violations else ", held"
-        seeds = f"random from seed {options.seed}, {sampled.distinct:,} faults struck"
-        sentences.append(f"{seeds}, {_speed(sampled)}{verdict}")
+        sentences.append(f"{scope_at_random(sampled, options.seed)}, {_speed(sampled)}{verdict}")
     return sentences
 
 
-def _scope(report: Report, depth: int) -> str:
-    """Where faults struck."""
+def scope(report: Report, depth: int) -> str:
+    """Where faults struck, exhaustively."""
     where = f"every one of {report.first_points:,} points ({report.first_distinct:,} distinct)"
     if depth == 1:
         return f"{where}, once"
     pairs, distinct = report.points - report.first_points, report.distinct - report.first_distinct
     return f"{where}, twice ({pairs:,} pairs, {distinct:,} distinct)"
+
+
+def scope_at_random(report: Report, seed: int) -> str:
+    """How many faults struck, at random."""
+    return f"random from seed {seed}, {report.distinct:,} faults struck"
 
 
 def _speed(report: Report) -> str:

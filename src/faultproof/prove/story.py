@@ -36,6 +36,10 @@ class Site:
         return f"{self.file}:{self.line} in {self.function}"
 
 
+USER_SQL = "user SQL"
+"""The name of statements that were not declared."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """One statement of an operation, and what the database said."""

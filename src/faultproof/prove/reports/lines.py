@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from faultproof.prove.story import Asked, Event, Story, what_matters
+from faultproof.prove.story import USER_SQL, Asked, Event, Story, what_matters
 
 STATEMENTS_NAMED = 4
 """Of one operation; the page shows them all."""
 
 
-def struck(story: Story) -> Iterator[tuple[str, str]]:
+def struck(story: Story) -> list[tuple[str, str]]:
     """Of each fault: what it struck, and at which line of whose source (or "")."""
+    points = []
     for fault, event in zip(story.faults, (each for each in story.events if each.kind == "fault"), strict=False):
         _, _, target = event.what.partition(" ")
         about = [] if target in fault else [target.partition(" ")[2]]
         about += [named(event.statements)] if event.statements else []
-        yield f"{fault} ({': '.join(about)})" if about else fault, at(event)
+        points.append((f"{fault} ({': '.join(about)})" if about else fault, at(event)))
+    return points
 
 
 def at(event: Event) -> str:
@@ -55,7 +57,9 @@ def named(statements: Sequence[Asked]) -> str:
 
 
 def short_name(statement: Asked) -> str:
-    """What stands in the source, without its module."""
+    """What stands in the source, without its module; of SQL that has no name, its beginning."""
+    if statement.name == USER_SQL:
+        return " ".join(statement.text.split()[:3])
     return statement.name.rpartition(".")[2].strip("_")
 
 

@@ -1,4 +1,4 @@
-"""Proofs as one HTML file that needs nothing else; its words can be read without a script, and the pictures clicked with one."""
+"""Proofs as one HTML file that needs nothing else; its words need no script to be read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def page(document_: Document) -> str:
     names = ", ".join(proof.name for proof in document_.proofs)
     contents = _contents(document_.proofs) if len(document_.proofs) > 1 else ""
     body = [
-        f'<header><h1>{_title(document_.proofs)}</h1><p class="small">faultproof, {text(document_.when)}</p>{contents}</header>',
+        f"<header><h1>{_title(document_.proofs)}</h1>"
+        f'<p class="small">faultproof, {text(document_.when)}</p>{contents}</header>',
         *(_proof(proof, n, shown[n]) for n, proof in enumerate(document_.proofs)),
         _environment(document_),
     ]
@@ -34,7 +35,7 @@ def page(document_: Document) -> str:
 
 def _title(proofs: Sequence[ProofReport]) -> str:
     if len(proofs) == 1:
-        return f"{text(_short(proofs[0]))} {_badge(proofs[0].verdict)}"
+        return "A proof, tried"
     held = sum(proof.verdict == "held" for proof in proofs)
     return f"{held} of {len(proofs)} proofs held"
 
@@ -77,10 +78,9 @@ def _proof(proof: ProofReport, n: int, shown: Sequence[Shown]) -> str:
     parts = [
         f'<section id="p{n}"><div class="head"><h2>{text(proof.name)}</h2>{_badge(proof.verdict)}</div>',
         f'<p class="claim">{text(proof.claim)}</p>',
-        f'<div class="wrong"><h3>It could not be carried out, so it shows nothing</h3><pre class="scroll">{text(proof.error)}</pre></div>'
-        if proof.error
-        else "",
+        _failure(proof),
         _violation(proof),
+        _runs(proof, n, shown) if proof.verdict == "violated" else "",
         "<h3>Where it was tried</h3>",
         f'<div class="plates">{"".join(_world(proof, world) for world in _WORLDS)}</div>',
         "<h3>Under which conditions</h3>",
@@ -90,11 +90,20 @@ def _proof(proof: ProofReport, n: int, shown: Sequence[Shown]) -> str:
         _list("Not tested", proof.not_tested),
         "</div>",
         _properties(proof.properties),
-        _runs(proof, n, shown),
+        _runs(proof, n, shown) if proof.verdict != "violated" else "",
         _mutants(proof.mutants),
         "</section>",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _failure(proof: ProofReport) -> str:
+    if proof.error is None:
+        return ""
+    return (
+        '<div class="wrong"><h3>It could not be carried out, so it shows nothing</h3>'
+        f'<pre class="scroll">{text(proof.error)}</pre></div>'
+    )
 
 
 def _violation(proof: ProofReport) -> str:
@@ -105,11 +114,13 @@ def _violation(proof: ProofReport) -> str:
 
 
 def _explained(story: Story, replay: str | None) -> str:
-    rows = list[tuple[str, str]]()
-    for what, where in struck(story) or [("no fault at all", "")]:
-        rows.append(("struck by", f'<b class="violated">{text(what)}</b>' + (f'<br><code>{text(where)}</code>' if where else "")))
+    rows = [
+        ("struck by", f'<b class="violated">{text(what)}</b><br><code>{text(where)}</code>')
+        for what, where in struck(story) or [("no fault at all", "")]
+    ]
     steps = "".join(
-        f'<li class="{"fault" if "***" in line else ""}">{text(line)}</li>' for line in operations(story, _OPERATIONS_MAX)
+        f'<li class="{"fault" if "***" in line else ""}">{text(line)}</li>'
+        for line in operations(story, _OPERATIONS_MAX)
     )
     rows.append(("operations", f'<ul class="steps code">{steps}</ul>'))
     for expected, seen in expected_and_seen(story):
@@ -132,7 +143,7 @@ def _world(proof: ProofReport, world: str) -> str:
 
 
 def _numbers(tried: WorldVerdict) -> str:
-    return " · ".join(f"{value:,g} {text(name)}" for name, value in tried.numbers.items())
+    return " · ".join(f"{f'{value:,.1f}'.removesuffix('.0')} {text(name)}" for name, value in tried.numbers.items())
 
 
 def _list(title: str, lines: Sequence[str]) -> str:
@@ -152,7 +163,7 @@ def _property(each: Property) -> str:
     shown = f' <span class="small">(shown below: {text(each.shown)})</span>' if each.shown else ""
     verdict = {"not broken": "not broken in the run shown", "never": "never happened"}.get(each.verdict, each.verdict)
     return (
-        f'<tr><td class="k">{each.kind}</td><td>{text(each.claim)}{shown}{seen}</td>'
+        f'<tr><td class="k">{each.kind}</td><td class="long">{text(each.claim)}{shown}{seen}</td>'
         f'<td class="v {each.verdict.split()[0]}">{verdict}</td></tr>'
     )
 
@@ -164,7 +175,7 @@ def _mutants(mutants: Sequence[Mutant]) -> str:
     rows = "".join(
         f'<tr><td>{text(each.name)}<br><span class="small">{text(each.kind)}</span></td><td>{text(each.breaks)}</td>'
         + (
-            f'<td class="v held">killed</td><td class="small">{text(each.killed_by)}</td></tr>'
+            f'<td class="v held">killed</td><td class="small long">{text(each.killed_by)}</td></tr>'
             if each.killed_by is not None
             else f'<td class="v survived">survived</td><td>{text(each.reason or "without a reason")}</td></tr>'
         )
@@ -182,9 +193,7 @@ def _runs(proof: ProofReport, n: int, shown: Sequence[Shown]) -> str:
     if not shown:
         return ""
     missing = len(proof.runs) - len(shown)
-    left_out = (
-        f'<p class="small">{missing} more run{"s are" if missing > 1 else " is"} not shown: the page would be too large.</p>'
-    )
+    left_out = f'<p class="small">Not shown, or the page would be too large: {missing} more.</p>'
     chosen = "".join(each.html(is_first=i == 0) for i, each in enumerate(shown))
     raw = {
         "proof": proof.name,
@@ -207,7 +216,9 @@ def _runs(proof: ProofReport, n: int, shown: Sequence[Shown]) -> str:
 
 
 def _environment(document_: Document) -> str:
-    rows: Iterator[str] = (f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in document_.environment.items())
+    rows: Iterator[str] = (
+        f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in document_.environment.items()
+    )
     return (
         f'<footer><h3>Environment</h3><dl class="facts">{"".join(rows)}</dl>'
         '<p class="small">A verdict is about what was tried: the claim, under these faults and assumptions, in the worlds that'

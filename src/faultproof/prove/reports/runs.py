@@ -9,9 +9,9 @@ from faultproof.pages import text
 from faultproof.prove.reports.facts import Run
 from faultproof.prove.reports.lines import named, short_name
 from faultproof.prove.reports.timeline import timeline
-from faultproof.prove.story import Asked, Event, Site, Story, what_matters
+from faultproof.prove.story import USER_SQL, Asked, Event, Site, Story, what_matters
 
-EVENTS_SHOWN_MAX = 400
+EVENTS_SHOWN_MAX = 300
 """Of one run; the command line repeats it in full."""
 
 
@@ -44,13 +44,14 @@ def panel(run: Run, id: str, group: str) -> Shown:
     more = f'<p class="small">{rest:,} more events are not shown.</p>' if rest else ""
     replay = f'<p class="small">Repeat it: <code>{text(run.replay)}</code></p>' if run.replay else ""
     content = (
-        f'<p class="small">{text(run.why)}. {len(story.events) + story.left_out:,} events in {story.seconds:.2f} seconds of '
-        f"its own time, which is not to scale; click on one.</p>{timeline(story, shown, lambda n: f'#{id}e{n}', first)}"
+        f'<p class="small">{text(run.why[:1].upper() + run.why[1:])}. {len(story.events) + story.left_out:,} events in '
+        f"{story.seconds:.2f} seconds of its own time, which is not to scale; click on one.</p>"
+        f"{timeline(story, shown, lambda n: f'#{id}e{n}', first)}"
         f'<div class="detail" aria-live="polite"></div>{more}{replay}'
         f'<details class="all"><summary>All events in words</summary><ol class="events">{events}</ol>'
         f"{_texts(story, shown)}</details>"
     )
-    history_size = sum(250 + 150 * len(event.statements) for event in story.events)
+    history_size = sum(300 + 170 * len(event.statements) for event in story.events)
     return Shown(run, id, group, content, len(content.encode()) + history_size)
 
 
@@ -83,9 +84,10 @@ def _event(event: Event, id: str) -> str:
 
 
 def _statement(each: Asked) -> str:
+    name = each.text if each.name == USER_SQL else short_name(each)
     return (
-        f'<p><b class="code">{text(short_name(each))}</b> <code>{text(each.values)}</code> → <code>{text(each.answer)}</code>'
-        + (f'<br><span class="small">{_line(each.site)}</span>' if each.site else "")
+        f'<p><b class="code">{text(name)}</b> <code>{text(each.values)}</code> → <code>{text(each.answer)}</code>'
+        + (f'<br><span class="small">{text(each.site)}</span>' if each.site else "")
         + "</p>"
     )
 
@@ -96,16 +98,23 @@ def _line(site: Site) -> str:
 
 def _texts(story: Story, shown: int) -> str:
     """Each statement's SQL, once."""
-    texts = {each.name: each.text for event in story.events[:shown] for each in event.statements}
+    texts = _named_texts(story.events[:shown])
     if not texts:
         return ""
-    rows = "".join(f'<dt class="code">{text(name)}</dt><dd><code class="sql">{text(sql)}</code></dd>' for name, sql in texts.items())
+    rows = "".join(
+        f'<dt class="code">{text(name)}</dt><dd><code class="sql">{text(sql)}</code></dd>'
+        for name, sql in texts.items()
+    )
     return f'<p class="small">Its statements:</p><dl class="facts small">{rows}</dl>'
 
 
 def statements_of(stories: Iterable[Story]) -> dict[str, str]:
     """The text of every statement, by name."""
-    return {each.name: each.text for story in stories for event in story.events for each in event.statements}
+    return _named_texts(event for story in stories for event in story.events)
+
+
+def _named_texts(events: Iterable[Event]) -> dict[str, str]:
+    return {each.name: each.text for event in events for each in event.statements if each.name != USER_SQL}
 
 
 def history(run: Run) -> dict[str, Any]:
@@ -118,7 +127,13 @@ def history(run: Run) -> dict[str, Any]:
         "faults": list(run.story.faults),
         "seconds": run.story.seconds,
         "judged": [
-            {"kind": each.kind, "claim": each.claim, "wrong": list(each.wrong), "happened": each.happened, "event": each.event}
+            {
+                "kind": each.kind,
+                "claim": each.claim,
+                "wrong": list(each.wrong),
+                "happened": each.happened,
+                "event": each.event,
+            }
             for each in run.story.judged
         ],
         "events": [_as_json(event) for event in run.story.events],
@@ -137,7 +152,12 @@ def _as_json(event: Event) -> dict[str, Any]:
         "commits": event.commits,
         "site": event.site and str(event.site),
         "statements": [
-            {"name": each.name, "values": each.values, "answer": each.answer, "site": each.site and str(each.site)}
+            {
+                "name": each.text if each.name == USER_SQL else each.name,
+                "values": each.values,
+                "answer": each.answer,
+                "site": each.site and str(each.site),
+            }
             for each in event.statements
         ],
     }

@@ -45,14 +45,17 @@ def timeline(story: Story, shown: int, href: Callable[[int], str], first: int | 
     height = _TOP + _ROW * len(lanes) + 6
     names = "".join(
         f'<div class="{"" if lane.is_first else "again"}" title="{text(lane.process)}">'
-        f"{text(lane.process) if lane.is_first else 'next life'}</div>"
+        f"{text(lane.process) if lane.is_first else f'life {lane.lives[0] + 1}'}</div>"
         for lane in lanes
     )
     parts = [
         *(_tick(x, label, height) for x, label in ticks),
         *_bands(events, lives, row, places, width),
         *(_broken(places[each], height) for each in _broken_at(story, len(events))),
-        *(_mark(event, places[n], row[event.process, event.life], href(n), n == first) for n, event in enumerate(events)),
+        *(
+            _mark(event, places[n], row[event.process, event.life], href(n), n == first)
+            for n, event in enumerate(events)
+        ),
     ]
     return (
         f'<div class="lanes"><div class="names">{names}</div><div class="scroll" tabindex="0">'
@@ -61,8 +64,9 @@ def timeline(story: Story, shown: int, href: Callable[[int], str], first: int | 
     )
 
 
-KEY = """<p class="small key"><span>{op} read, or nothing committed</span><span>{commit} committed</span><span>{fails} failed</span>
-<span>{note} told to the outside</span><span>{fault} fault</span><span>{wakes} back again</span><span>{message} wake-up heard</span>
+_KEY = """<p class="small key"><span>{op} read, or nothing committed</span><span>{commit} committed</span>
+<span>{fails} failed</span><span>{note} told to the outside</span><span>{fault} fault</span>
+<span>{wakes} back again</span><span>{message} wake-up heard</span>
 <span><svg width="22" height="12"><rect class="away" width="22" height="12"/></svg> frozen or cut off</span>
 <span><svg width="22" height="12"><rect class="down" width="22" height="12"/></svg> dead</span></p>"""
 
@@ -70,7 +74,7 @@ KEY = """<p class="small key"><span>{op} read, or nothing committed</span><span>
 def key() -> str:
     """What the marks mean."""
     shapes = {kind: f'<svg width="14" height="14">{_shape(kind, 7, 7)}</svg>' for kind in _SHAPES}
-    return KEY.format(**shapes)
+    return _KEY.format(**shapes)
 
 
 def _lives(events: Sequence[Event]) -> dict[tuple[str, int], _Life]:
@@ -155,11 +159,15 @@ def _away(events: Sequence[Event], who: tuple[str, int], life: _Life) -> Iterato
 
 
 def _band(kind: str, begin: float, end: float, y: float) -> str:
-    return f'<rect class="{kind}" x="{begin:.0f}" y="{y - 9:.0f}" width="{max(0.0, end - begin):.0f}" height="18" rx="3"/>'
+    return (
+        f'<rect class="{kind}" x="{begin:.0f}" y="{y - 9:.0f}" width="{max(0.0, end - begin):.0f}" height="18" rx="3"/>'
+    )
 
 
 def _tick(x: float, label: str, height: float) -> str:
-    return f'<line class="tick" x1="{x:.0f}" x2="{x:.0f}" y1="20" y2="{height}"/><text x="{x:.0f}" y="14">{label}</text>'
+    return (
+        f'<line class="tick" x1="{x:.0f}" x2="{x:.0f}" y1="20" y2="{height}"/><text x="{x:.0f}" y="14">{label}</text>'
+    )
 
 
 def _broken_at(story: Story, shown: int) -> list[int]:

@@ -90,7 +90,9 @@ class _Judge:
             if sentences and each.claim not in self._wrong:
                 assert isinstance(evidence, WatchedWorld)
                 self._wrong[each.claim] = sentences
-                self._broken_at[each.claim] = len(evidence.happenings)  # the operation that is being carried out comes next
+                self._broken_at[each.claim] = len(
+                    evidence.happenings
+                )  # the operation that is being carried out comes next
             return sentences
 
         return wrong

@@ -34,7 +34,9 @@ def samples(proof: Proof) -> list[Sample]:
         of_kind = [each for each in struck if fault in each.answers.values()]
         if of_kind:
             liveliest = max(of_kind, key=lambda each: each.length)  # the first of several
-            chosen.append((liveliest, f"One {fault.name.lower()}", f"of all runs with one {fault.name.lower()}, most happens"))
+            chosen.append(
+                (liveliest, f"One {fault.name.lower()}", f"of all runs with one {fault.name.lower()}, most happens")
+            )
     for each in proof.sometimes:
         if any(each.claim in look.happened for look, _, _ in chosen):
             continue
@@ -42,7 +44,7 @@ def samples(proof: Proof) -> list[Sample]:
         if shows is not None:
             chosen.append((shows, f"Sometimes {each.claim}", "the first run in which it happened"))
     return [
-        Sample(title, f"{why}; struck by: {', '.join(look.faults) or 'nothing'}", look.answers)
+        Sample(title, f"{why}: {', '.join(look.faults)}" if look.faults else why, look.answers)
         for look, title, why in chosen[:SAMPLES_MAX]
     ]
 

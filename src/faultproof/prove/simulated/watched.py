@@ -6,31 +6,20 @@ Several times slower than `World`, so nothing is explored in it; the same tape t
 from __future__ import annotations
 
 import asyncio
-import reprlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from faultproof.engines.sqlite.connection import Connection
-from faultproof.ports.script import Begin, Call, Later, Script, Step
+from faultproof.ports.script import Begin, Script
 from faultproof.ports.statement import Answer
 from faultproof.prove.proof import Main
 from faultproof.prove.simulated.lanes import SimLane, Store
+from faultproof.prove.simulated.listening import Executed, TellingStore, short
 from faultproof.prove.simulated.operations import Operation
 from faultproof.prove.simulated.process import Process
 from faultproof.prove.simulated.world import World
-from faultproof.prove.sites import Place, asked_by, name_of, yielded_by
+from faultproof.prove.sites import Place, asked_by, name_of
 from faultproof.prove.story import EVENTS_MAX, STATEMENTS_MAX, Asked, Event, Kind
-
-T = TypeVar("T")
-
-
-class _Statement(NamedTuple):
-    name: str
-    text: str
-    values: str
-    answer: str
-    place: Place | None
 
 
 class _Request(NamedTuple):
@@ -52,22 +41,22 @@ class _Happening(NamedTuple):
     failed: bool
     commits: bool
     place: Place | None
-    statements: Sequence[_Statement]
+    statements: Sequence[Executed]
 
 
 class WatchedWorld(World):
     """See the module. `events` tells what happened, once the run is over."""
 
     def __init__(self, store: Store, *args: Any, at_end: Callable[[World], None], **kwargs: Any) -> None:
-        super().__init__(_WatchedStore(store, self), *args, **kwargs)
+        super().__init__(TellingStore(store, self), *args, **kwargs)
         self._at_end = at_end
         self.happenings: list[_Happening] = []
         self.left_out = 0
-        self.script: Script[Any] | None = None
+        self._script: Script[Any] | None = None
         """What a lane has just been given, until it asks for an operation or executes it at once."""
         self.trace = _Trace(self)
         self._requests: dict[asyncio.Future[Any], _Request] = {}
-        self._statements: dict[Process, list[_Statement]] = {}
+        self._statements: dict[Process, list[Executed]] = {}
         """Executed since the process's last event: those of an open transaction belong to its commit."""
         self._away: set[Process] = set()
         """Frozen, or cut off."""
@@ -80,7 +69,7 @@ class WatchedWorld(World):
         return process
 
     def operate(self, process: Process, lane: object, label: str, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
-        what, self.script = _in_words(label, lane, self.script), None
+        what, self._script = _in_words(label, self._script), None
         place = asked_by(sys._getframe(1))
         future = super().operate(process, lane, label, *args, **kwargs)
         self._requests[future] = _Request(what, place)
@@ -102,8 +91,10 @@ class WatchedWorld(World):
         self._at_end(self)
         super().close()
 
-    def executed(self, lane: SimLane, statement: _Statement) -> None:
-        """A statement was run for this lane."""
+    def given(self, script: Script[Any] | None) -> None:
+        self._script = script
+
+    def executed(self, lane: SimLane, statement: Executed) -> None:
         self._statements.setdefault(lane.process, []).append(statement)
 
     def traced(self, fact: tuple[Any, ...]) -> None:
@@ -115,11 +106,11 @@ class WatchedWorld(World):
             assert operation is not None  # that is what it strikes at
             self._fault(operation, str(outcome))
         elif what == "notes":
-            self._add(process, "note", str(outcome[0]), _short(outcome[1:]), place=asked_by(sys._getframe(2)))
+            self._add(process, "note", str(outcome[0]), short(outcome[1:]), place=asked_by(sys._getframe(2)))
         elif what == "hears":
             self._add(process, "message", f"hears {outcome}")
         elif what == "died of":
-            self._add(process, "dies", f"dies of {type(outcome).__name__}", _short(outcome), failed=True)
+            self._add(process, "dies", f"dies of {type(outcome).__name__}", short(outcome), failed=True)
         else:
             self._operation(process, operation, str(what), outcome)
 
@@ -136,7 +127,7 @@ class WatchedWorld(World):
                 answer=each.answer,
                 failed=each.failed,
                 commits=each.commits,
-                site=each.place and each.place.site(),
+                site=None if each.place is None else each.place.site(),
                 statements=tuple(_asked(statement, each.place) for statement in statements),
                 left_out=len(each.statements) - len(statements),
             )
@@ -146,7 +137,7 @@ class WatchedWorld(World):
         commits = self.store.commits != self._commits
         self._commits = self.store.commits
         failed = isinstance(outcome, BaseException)
-        answer = "" if isinstance(outcome, Answer) else _short(getattr(outcome, "result", outcome))
+        answer = "" if isinstance(outcome, Answer) else short(getattr(outcome, "result", outcome))
         statements = self._statements.pop(process, [])
         self._add(
             process,
@@ -162,7 +153,7 @@ class WatchedWorld(World):
     def _fault(self, operation: Operation, what: str) -> None:
         process, request = operation.process, self._request(operation)
         # Of an open transaction those executed so far; after an operation, its own.
-        statements: Sequence[_Statement] = self._statements.get(process, ())
+        statements: Sequence[Executed] = self._statements.get(process, ())
         if self.happenings and " after " in what and self.happenings[-1].process == process.name:
             statements = self.happenings[-1].statements
         if request is not None:
@@ -193,7 +184,7 @@ class WatchedWorld(World):
         failed: bool = False,
         commits: bool = False,
         place: Place | None = None,
-        statements: Sequence[_Statement] = (),
+        statements: Sequence[Executed] = (),
     ) -> None:
         if len(self.happenings) == EVENTS_MAX:
             self.left_out += 1
@@ -216,77 +207,7 @@ class _Trace(list[tuple[Any, ...]]):
         self._world.traced(fact)
 
 
-class _WatchedStore:
-    """A store that tells its world of every statement."""
-
-    def __init__(self, store: Store, world: WatchedWorld) -> None:
-        self._store = store
-        self._world = world
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def executor(self, lane: SimLane, script: Script[Any]) -> Callable[[Step], Answer]:
-        execute, world = self._store.executor(lane, script), self._world
-        world.script = script
-
-        def watched(step: Step) -> Answer:
-            world.script = None
-            call = step.call if isinstance(step, Later) else step
-            place = yielded_by(script) or asked_by(sys._getframe(1))
-            try:
-                answer = execute(step)
-            except Exception as error:
-                if isinstance(call, Call):
-                    world.executed(lane, _told(call, _short(error), place))
-                raise
-            if isinstance(call, Call):
-                said = "not waited for" if isinstance(step, Later) else _answered(answer)
-                world.executed(lane, _told(call, said, place))
-            return answer
-
-        return watched
-
-    def call(self, lane: SimLane, function: Callable[[Connection], T]) -> T:
-        return self._store.call(lane, lambda connection: function(_Listening(connection, lane, self._world)))  # type: ignore[arg-type]
-
-
-class _Listening:
-    """A connection that tells of the user's own SQL."""
-
-    def __init__(self, connection: Connection, lane: SimLane, world: WatchedWorld) -> None:
-        self._connection = connection
-        self._lane = lane
-        self._world = world
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def execute_raw(self, sql: str, parameters: Sequence[Any]) -> Answer:
-        answer = self._connection.execute_raw(sql, parameters)
-        said = _Statement("user SQL", " ".join(sql.split()), _short(parameters), _answered(answer), asked_by(sys._getframe(1)))
-        self._world.executed(self._lane, said)
-        return answer
-
-
-def _asked(statement: _Statement, otherwise: Place | None) -> Asked:
-    name, text, values, answer, place = statement
-    place = place or otherwise
-    return Asked(name=name, text=text, values=values, answer=answer, site=place and place.site())
-
-
-def _told(call: Call, answer: str, place: Place | None) -> _Statement:
-    values = ", ".join(f"{name}={_short(value)}" for name, value in call.values.items())
-    return _Statement(call.statement.name, call.statement.text, values, answer, place)
-
-
-def _answered(answer: Answer) -> str:
-    if answer.rows:
-        return f"{len(answer.rows)} row{'s' * (len(answer.rows) > 1)}: {_short(list(answer.rows))}"
-    return f"{answer.changed} changed" if answer.changed >= 0 else "no rows"
-
-
-def _in_words(label: str, lane: object, script: Script[Any] | None) -> str:
+def _in_words(label: str, script: Script[Any] | None) -> str:
     """An operation's label says which lane it is in; people want to know what it does."""
     if script is None or label not in ("writer", "reader"):
         return {"Begin": "begin", "Commit": "commit", "Rollback": "roll back"}.get(label, label)
@@ -297,16 +218,11 @@ def _in_words(label: str, lane: object, script: Script[Any] | None) -> str:
 
 def _opens(script: Script[Any]) -> bool:
     """Whether it is the one step that a transaction of the user's begins with."""
-    return script.gi_frame is not None and isinstance(script.gi_frame.f_locals.get("step"), Begin)
+    frame = getattr(script, "gi_frame", None)
+    return frame is not None and isinstance(frame.f_locals.get("step"), Begin)
 
 
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 120
-_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 8
-_REPR.maxlevel = 4
-
-
-def _short(value: Any) -> str:
-    """A value for reading: long ones are cut."""
-    text = _REPR.repr(value)
-    return text if len(text) <= 400 else f"{text[:399]}…"
+def _asked(statement: Executed, otherwise: Place | None) -> Asked:
+    name, text, values, answer, place = statement
+    place = place or otherwise
+    return Asked(name=name, text=text, values=values, answer=answer, site=None if place is None else place.site())
