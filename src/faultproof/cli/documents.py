@@ -1,8 +1,9 @@
 """What became of proofs, in full: one JSON document, or one page."""
 
+from pathlib import Path
 from typing import Literal
 
-from faultproof.cli.pages import environment, told
+from faultproof.cli.pages import environment, nobodys, told
 from faultproof.cli.tapes import replay_command
 from faultproof.cli.verdicts import Options, Outcome, Status, scope, scope_at_random
 from faultproof.prove.reports.facts import Mutant, ProofReport, Property, Run, Verdict, WorldVerdict
@@ -99,7 +100,7 @@ def report_of(outcome: Outcome, options: Options) -> ProofReport:
         properties=_properties(outcome),
         mutants=_mutants(outcome),
         runs=runs,
-        error=outcome.error,
+        error=None if outcome.error is None else nobodys(outcome.error),
     )
 
 
@@ -114,7 +115,7 @@ def _violating(outcome: Outcome, title: str) -> list[Run]:
             story=story,
             answers=sorted(violation.answers.items()),
             plant=outcome.plant,
-            replay=None if outcome.tape is None else replay_command(outcome.tape),
+            replay=None if outcome.tape is None else replay_command(Path(outcome.tape.name)),  # whose home it is in: no matter
         )
     ]
 

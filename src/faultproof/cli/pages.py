@@ -63,3 +63,11 @@ def environment() -> dict[str, str]:
         "SQLite": sqlite3.sqlite_version,
         "system": f"{platform.system()} on {platform.machine() or 'an unknown machine'}, {os.cpu_count() or 1} cores",
     }
+
+
+def nobodys(traceback: str) -> str:
+    """A traceback without whose machine it is from: a page is shown to others."""
+    for directory, name in ((Path.cwd(), "."), (Path(sys.prefix), "…"), (Path.home(), "~")):
+        if directory != directory.parent:  # not `/`, which is everywhere
+            traceback = traceback.replace(f"{directory}{os.sep}", f"{name}{os.sep}")
+    return traceback

@@ -104,7 +104,7 @@ def _report(saved: SavedRun, proof: Proof, plant: str | None, story: Story, tape
         story=story,
         answers=saved.answers,
         plant=None,
-        replay=replay_command(tape) + (" --unplanted" if saved.plant and plant is None else ""),
+        replay=replay_command(Path(tape.name)) + (" --unplanted" if saved.plant and plant is None else ""),
     )
     return ProofReport(
         name=proof.name + (f" with {plant!r} planted" if plant else ""),

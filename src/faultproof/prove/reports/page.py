@@ -35,7 +35,7 @@ def page(document_: Document) -> str:
 
 def _title(proofs: Sequence[ProofReport]) -> str:
     if len(proofs) == 1:
-        return "A proof, tried"
+        return "Proof report"
     held = sum(proof.verdict == "held" for proof in proofs)
     return f"{held} of {len(proofs)} proofs held"
 

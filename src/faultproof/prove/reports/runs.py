@@ -87,7 +87,7 @@ def _statement(each: Asked) -> str:
     name = each.text if each.name == USER_SQL else short_name(each)
     return (
         f'<p><b class="code">{text(name)}</b> <code>{text(each.values)}</code> → <code>{text(each.answer)}</code>'
-        + (f'<br><span class="small">{text(each.site)}</span>' if each.site else "")
+        + (f' <span class="small">{text(each.site)}</span>' if each.site else "")
         + "</p>"
     )
 
@@ -161,4 +161,4 @@ def _as_json(event: Event) -> dict[str, Any]:
             for each in event.statements
         ],
     }
-    return {name: value for name, value in facts.items() if value not in ("", False, None, [])}
+    return {name: value for name, value in facts.items() if value or name == "at"}

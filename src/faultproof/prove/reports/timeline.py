@@ -114,8 +114,9 @@ def _places(events: Sequence[Event]) -> tuple[list[float], list[tuple[float, str
         if event.at > before:
             if before >= 0:
                 x += _LATER
-            if x - written >= 44:  # or the numbers would overlap
-                ticks.append((x, f"{event.at:.3f} s"))
+            label = f"{event.at:.3f} s"
+            if x - written >= 44 and (not ticks or ticks[-1][1] != label):  # or the numbers would overlap
+                ticks.append((x, label))
                 written = x
             before = event.at
         width = _NARROW if event.kind == "message" or (event.kind == "operation" and not event.commits) else _WIDE
