@@ -115,7 +115,9 @@ def _violating(outcome: Outcome, title: str) -> list[Run]:
             story=story,
             answers=sorted(violation.answers.items()),
             plant=outcome.plant,
-            replay=None if outcome.tape is None else replay_command(Path(outcome.tape.name)),  # whose home it is in: no matter
+            replay=None
+            if outcome.tape is None
+            else replay_command(Path(outcome.tape.name)),  # whose home it is in: no matter
         )
     ]
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -21,8 +22,6 @@ WIDTH_PIPED = 120
 """A claim is prose; narrower, a proof would take more than 25 lines."""
 LINES_MAX = 25
 """What a proof takes on a terminal, unless its own prose takes more."""
-_OPERATIONS_MAX = 6
-_BROKEN_MAX = 2
 _SEEN_MAX = 2
 
 
@@ -103,7 +102,7 @@ def print_outcome(outcome: Outcome, options: Options, out: Console) -> None:
     out.print(Text(outcome.proof.name, style="bold"), soft_wrap=True)
     last = () if outcome.tape is None else (f"replay        {replay_command(outcome.tape)}",)
     # What explains a violation takes what room there is.
-    for room in range(_OPERATIONS_MAX, 0, -1):
+    for room in _ROOMS:
         grid = _grid(outcome, options, room)
         if outcome.story is None or 2 + len(out.render_lines(grid)) + len(last) <= LINES_MAX:
             break
@@ -113,7 +112,29 @@ def print_outcome(outcome: Outcome, options: Options, out: Console) -> None:
     out.print()
 
 
-def _grid(outcome: Outcome, options: Options, operations_max: int) -> Table:
+class _Room(NamedTuple):
+    """What a violation is explained with."""
+
+    operations: int
+    broken: int
+    """Properties."""
+
+
+_ROOMS = (
+    _Room(6, 2),
+    _Room(5, 2),
+    _Room(4, 2),
+    _Room(3, 2),
+    _Room(5, 1),
+    _Room(4, 1),
+    _Room(3, 1),
+    _Room(2, 1),
+    _Room(1, 1),
+)
+"""From the roomiest on."""
+
+
+def _grid(outcome: Outcome, options: Options, room: _Room) -> Table:
     proof = outcome.proof
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
@@ -128,27 +149,27 @@ def _grid(outcome: Outcome, options: Options, operations_max: int) -> Table:
         style = {Status.HELD: "green", Status.INCONCLUSIVE: "yellow"}.get(outcome.status, "red")
         grid.add_row("" if number else "result", Text(sentence, style=style))
     if outcome.story is not None:
-        _add_story(grid, outcome.story, operations_max)
+        _add_story(grid, outcome.story, room)
     _rows(grid, "planted bugs", tuple(_planted(plant) for plant in outcome.plants))
     return grid
 
 
-def _add_story(grid: Table, story: Story, operations_max: int) -> None:
+def _add_story(grid: Table, story: Story, room: _Room) -> None:
     """The smallest run that shows the violation: where it was struck, what was done, expected and seen."""
     points = [line for point in struck(story) for line in point if line]
     for label, lines in (
         ("struck by", points or ["no fault at all"]),
-        ("operations", operations(story, operations_max)),
+        ("operations", operations(story, room.operations)),
     ):
         for number, line in enumerate(lines):
             grid.add_row("" if number else label, Text(one_line(line), no_wrap=True, overflow="ellipsis"))
     broken = list(expected_and_seen(story))
-    for expected, seen in broken[:_BROKEN_MAX]:
+    for expected, seen in broken[: room.broken]:
         more = (f"and {len(seen) - _SEEN_MAX} more",) if len(seen) > _SEEN_MAX else ()
         _rows(grid, "expected", (one_line(expected, 300),))
         _rows(grid, "seen", (*(one_line(sentence, 200) for sentence in seen[:_SEEN_MAX]), *more))
-    if len(broken) > _BROKEN_MAX:
-        _rows(grid, "", (f"and {len(broken) - _BROKEN_MAX} more claims broken",))
+    if len(broken) > room.broken:
+        _rows(grid, "", (f"and {len(broken) - room.broken} more claims broken",))
 
 
 def _rows(grid: Table, label: str, lines: tuple[str, ...]) -> None:
