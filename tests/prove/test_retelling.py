@@ -21,7 +21,7 @@ from faultproof.prove.simulated.samples import samples
 from faultproof.prove.simulated.tape import Tape
 from faultproof.prove.simulated.watched import WatchedWorld
 from faultproof.prove.sites import shown
-from faultproof.prove.story import USER_SQL, Event, Story
+from faultproof.prove.story import USER_SQL, Happening, Story
 from tests.cli import little_proofs
 from tests.cli.little_proofs import HELD
 
@@ -65,7 +65,7 @@ def line_of(function, beginning: str) -> int:
     return first + next(n for n, line in enumerate(lines) if line.strip().startswith(beginning))
 
 
-def told(story: Story, kind: str) -> list[Event]:
+def told(story: Story, kind: str) -> list[Happening]:
     return [event for event in story.events if event.kind == kind]
 
 

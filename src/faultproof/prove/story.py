@@ -52,7 +52,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class Happening:
     """One thing that happened."""
 
     at: float
@@ -96,7 +96,7 @@ class Judged:
 class Story:
     """One run."""
 
-    events: Sequence[Event]
+    events: Sequence[Happening]
     judged: Sequence[Judged]
     faults: Sequence[str]
     """Those that struck, in words."""

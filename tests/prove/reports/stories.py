@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from faultproof.prove.reports.facts import Document, Mutant, ProofReport, Property, Run, WorldVerdict
-from faultproof.prove.story import Asked, Event, Judged, Site, Story
+from faultproof.prove.story import Asked, Happening, Judged, Site, Story
 
 Say = Callable[[str], str]
 """What becomes of every word that somebody else may have chosen."""
@@ -23,7 +23,7 @@ def crashed(say: Say = plainly) -> Story:
     asked = Asked(
         name=say("till.book"), text=say("UPDATE till SET n = 1"), values=say("n=1"), answer="1 changed", site=site
     )
-    booked = Event(
+    booked = Happening(
         at=0.0,
         process=say("till"),
         life=0,
@@ -36,15 +36,15 @@ def crashed(say: Say = plainly) -> Story:
     )
     till = say("till")
     events = [
-        Event(at=0.0, process=till, life=0, kind="start", what="starts"),
-        Event(at=0.0, process=say("door"), life=0, kind="start", what="starts"),
+        Happening(at=0.0, process=till, life=0, kind="start", what="starts"),
+        Happening(at=0.0, process=say("door"), life=0, kind="start", what="starts"),
         booked,
-        Event(at=0.0, process=till, life=0, kind="fault", what=say("crash after transaction book"), site=site),
-        Event(at=0.0, process=till, life=0, kind="gone", what="is gone"),
-        Event(at=0.0, process=say("door"), life=0, kind="message", what=say("hears news")),
-        Event(at=0.02, process=till, life=1, kind="start", what="starts again"),
+        Happening(at=0.0, process=till, life=0, kind="fault", what=say("crash after transaction book"), site=site),
+        Happening(at=0.0, process=till, life=0, kind="gone", what="is gone"),
+        Happening(at=0.0, process=say("door"), life=0, kind="message", what=say("hears news")),
+        Happening(at=0.02, process=till, life=1, kind="start", what="starts again"),
         replace(booked, at=0.02, life=1),
-        Event(at=0.02, process=till, life=1, kind="note", what=say("receipt"), answer=say("('i-1',)"), site=site),
+        Happening(at=0.02, process=till, life=1, kind="note", what=say("receipt"), answer=say("('i-1',)"), site=site),
     ]
     judged = [
         Judged(kind="eventually", claim=say("it is booked once"), wrong=(say("it is booked twice"),)),

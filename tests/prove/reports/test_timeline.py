@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from faultproof.prove.reports.timeline import timeline
-from faultproof.prove.story import Event, Judged
+from faultproof.prove.story import Happening, Judged
 from tests.prove.reports.stories import crashed
 
 
@@ -38,8 +38,8 @@ def test_who_was_killed_is_dead_until_the_next_life_which_shares_its_lane():
 
 
 def test_who_was_frozen_has_a_band_until_it_is_back_and_its_replacement_a_lane_of_its_own():
-    def event(at: float, life: int, kind: str, what: str) -> Event:
-        return Event(at=at, process="till", life=life, kind=kind, what=what)  # type: ignore[arg-type]
+    def event(at: float, life: int, kind: str, what: str) -> Happening:
+        return Happening(at=at, process="till", life=life, kind=kind, what=what)  # type: ignore[arg-type]
 
     events = [
         event(0.0, 0, "start", "starts"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from faultproof.prove.story import USER_SQL, Asked, Event, Story, what_matters
+from faultproof.prove.story import USER_SQL, Asked, Happening, Story, what_matters
 
 STATEMENTS_NAMED = 4
 """Of one operation; the page shows them all."""
@@ -22,7 +22,7 @@ def struck(story: Story) -> list[tuple[str, str]]:
     return points
 
 
-def at(event: Event) -> str:
+def at(event: Happening) -> str:
     """The line of the source that asked for it; "" if that is not known."""
     return "" if event.site is None else f"{event.site}: {event.site.code}"
 
@@ -41,7 +41,7 @@ def expected_and_seen(story: Story) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield each.claim, tuple(each.wrong)
 
 
-def operation(event: Event) -> str:
+def operation(event: Happening) -> str:
     """One event in a line."""
     where = ""
     if event.site is not None and event.kind != "fault":
@@ -63,7 +63,7 @@ def short_name(statement: Asked) -> str:
     return statement.name.rpartition(".")[2].strip("_")
 
 
-def _doing(event: Event) -> str:
+def _doing(event: Happening) -> str:
     if event.kind == "fault":
         return f"*** {event.what}"
     if event.kind == "note":

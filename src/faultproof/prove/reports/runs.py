@@ -9,7 +9,7 @@ from faultproof.pages import text
 from faultproof.prove.reports.facts import Run
 from faultproof.prove.reports.lines import named, short_name
 from faultproof.prove.reports.timeline import timeline
-from faultproof.prove.story import USER_SQL, Asked, Event, Site, Story, what_matters
+from faultproof.prove.story import USER_SQL, Asked, Happening, Site, Story, what_matters
 
 EVENTS_SHOWN_MAX = 300
 """Of one run; the command line repeats it in full."""
@@ -61,7 +61,7 @@ def _first(story: Story, shown: int) -> int | None:
     return next(faults, next((n for n in what_matters(story, 1) if n < shown), None))
 
 
-def _event(event: Event, id: str) -> str:
+def _event(event: Happening, id: str) -> str:
     words = (
         f'<span class="t">{event.at:.3f} s</span> <span class="w">{text(event.who)}</span> '
         f'<span class="k-{event.kind}">{text(event.what)}</span>'
@@ -113,7 +113,7 @@ def statements_of(stories: Iterable[Story]) -> dict[str, str]:
     return _named_texts(event for story in stories for event in story.events)
 
 
-def _named_texts(events: Iterable[Event]) -> dict[str, str]:
+def _named_texts(events: Iterable[Happening]) -> dict[str, str]:
     return {each.name: each.text for event in events for each in event.statements if each.name != USER_SQL}
 
 
@@ -141,7 +141,7 @@ def history(run: Run) -> dict[str, Any]:
     }
 
 
-def _as_json(event: Event) -> dict[str, Any]:
+def _as_json(event: Happening) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "at": round(event.at, 6),
         "who": event.who,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from faultproof.pages import text
-from faultproof.prove.story import Event, Story
+from faultproof.prove.story import Happening, Story
 
 _ROW, _TOP, _SIDE = 34, 26, 14
 _WIDE, _NARROW, _LATER = 17, 10, 26
@@ -77,7 +77,7 @@ def key() -> str:
     return _KEY.format(**shapes)
 
 
-def _lives(events: Sequence[Event]) -> dict[tuple[str, int], _Life]:
+def _lives(events: Sequence[Happening]) -> dict[tuple[str, int], _Life]:
     """From first to last event of each."""
     lives: dict[tuple[str, int], _Life] = {}
     for n, event in enumerate(events):
@@ -106,7 +106,7 @@ def _lanes(lives: dict[tuple[str, int], _Life]) -> list[Lane]:
     return lanes
 
 
-def _places(events: Sequence[Event]) -> tuple[list[float], list[tuple[float, str]], float]:
+def _places(events: Sequence[Happening]) -> tuple[list[float], list[tuple[float, str]], float]:
     """The middle of each event, where the clock is written, and how wide all is."""
     x, before = float(_SIDE), -1.0
     places, ticks, written = [], list[tuple[float, str]](), -100.0
@@ -126,7 +126,7 @@ def _places(events: Sequence[Event]) -> tuple[list[float], list[tuple[float, str
 
 
 def _bands(
-    events: Sequence[Event],
+    events: Sequence[Happening],
     lives: dict[tuple[str, int], _Life],
     row: dict[tuple[str, int], int],
     places: list[float],
@@ -144,7 +144,7 @@ def _bands(
             yield _band("away", places[begin], places[end_event], y)
 
 
-def _away(events: Sequence[Event], who: tuple[str, int], life: _Life) -> Iterator[tuple[int, int]]:
+def _away(events: Sequence[Happening], who: tuple[str, int], life: _Life) -> Iterator[tuple[int, int]]:
     since = None
     for n in range(life.begins, life.ends + 1):
         event = events[n]
@@ -179,7 +179,7 @@ def _broken(x: float, height: float) -> str:
     return f'<line class="broken" x1="{x:.0f}" x2="{x:.0f}" y1="{_TOP}" y2="{height}"/>'
 
 
-def _mark(event: Event, x: float, row: int, href: str, is_first: bool) -> str:
+def _mark(event: Happening, x: float, row: int, href: str, is_first: bool) -> str:
     y = _TOP + row * _ROW
     title = f"{event.at:.3f} s {event.who}: {event.what}"
     return (
@@ -188,7 +188,7 @@ def _mark(event: Event, x: float, row: int, href: str, is_first: bool) -> str:
     )
 
 
-def _kind(event: Event) -> str:
+def _kind(event: Happening) -> str:
     if event.kind != "operation":
         return event.kind
     return "fails" if event.failed else "commit" if event.commits else "op"

@@ -19,7 +19,7 @@ from faultproof.prove.simulated.operations import Operation
 from faultproof.prove.simulated.process import Process
 from faultproof.prove.simulated.world import World
 from faultproof.prove.sites import Place, asked_by, name_of
-from faultproof.prove.story import EVENTS_MAX, STATEMENTS_MAX, Asked, Event, Kind
+from faultproof.prove.story import EVENTS_MAX, STATEMENTS_MAX, Asked, Happening, Kind
 
 
 class _Request(NamedTuple):
@@ -29,7 +29,7 @@ class _Request(NamedTuple):
     place: Place | None
 
 
-class _Happening(NamedTuple):
+class _Fact(NamedTuple):
     """An event before its lines are looked up in the source."""
 
     at: float
@@ -50,7 +50,7 @@ class WatchedWorld(World):
     def __init__(self, store: Store, *args: Any, at_end: Callable[[World], None], **kwargs: Any) -> None:
         super().__init__(TellingStore(store, self), *args, **kwargs)
         self._at_end = at_end
-        self.happenings: list[_Happening] = []
+        self.happenings: list[_Fact] = []
         self.left_out = 0
         self._script: Script[Any] | None = None
         """What a lane has just been given, until it asks for an operation or executes it at once."""
@@ -114,11 +114,11 @@ class WatchedWorld(World):
         else:
             self._operation(process, operation, str(what), outcome)
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[Happening]:
         """What happened, in order."""
         for each in self.happenings:
             statements = each.statements[:STATEMENTS_MAX]
-            yield Event(
+            yield Happening(
                 at=each.at,
                 process=each.process,
                 life=each.life,
@@ -191,7 +191,7 @@ class WatchedWorld(World):
             return
         life = process.incarnation
         self.happenings.append(
-            _Happening(self.loop.now, process.name, life, kind, what, answer, failed, commits, place, statements)
+            _Fact(self.loop.now, process.name, life, kind, what, answer, failed, commits, place, statements)
         )
 
 
