@@ -29,7 +29,7 @@ def page_path(name: str | None) -> Path | None:
     if name is None:
         return None
     path = Path(name)
-    if not name or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+    if not name or "\0" in name or path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise InvalidInput(f"the page cannot be written to {name!r}: name a file in a directory that is writable")
     return path
 
