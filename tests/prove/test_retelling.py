@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from faultproof.patterns.outbox import proof as outbox_proof
 from faultproof.patterns.outbox.proof import OUTBOX
 from faultproof.patterns.saga.proof import SAGA
 from faultproof.ports.database import Database
@@ -119,6 +120,15 @@ def test_statement_and_line_of_a_crash_point_are_the_users():
     assert fault.site.code == "await database.transact(mark(n))"
     assert [event.what for event in told(story, "start")] == ["starts", "starts again"]
     assert [event.who for event in told(story, "gone")] == ["marker.0"]
+
+
+def test_statements_of_a_script_are_named_by_the_lines_of_the_script():
+    story = retold(OUTBOX, {})
+    place = next(event for event in told(story, "operation") if event.what == "transaction place")
+    lines = {statement.name: statement.site and statement.site.line for statement in place.statements}
+    room = "patterns.outbox.proof."
+    assert lines[room + "_insert_order"] == line_of(outbox_proof._business, "if (yield from _insert_order")
+    assert lines[room + "_bump"] == line_of(outbox_proof._business, "return (yield from _bump")
 
 
 def test_users_own_sql_in_the_users_own_transaction():

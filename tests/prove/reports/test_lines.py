@@ -27,6 +27,18 @@ def test_operations_that_matter_are_what_was_interrupted_and_what_followed():
     ]
 
 
+def test_what_does_again_what_was_interrupted_is_told_before_what_merely_followed():
+    story = crashed()
+    elsewhere = replace(story.events[7], what="transaction renew", site=None)
+    told = replace(story, events=[*story.events[:7], *[elsewhere] * 5, *story.events[7:]])
+    assert [line.split("  ")[-1] for line in operations(told, 4)] == [
+        "transaction book: book; committed",
+        "*** crash after transaction book",
+        "transaction renew: book; committed",
+        "transaction book: book; committed",
+    ]
+
+
 def test_the_fault_is_the_last_thing_to_be_left_out():
     assert operations(crashed(), 1) == ["0.000 s  till.0  *** crash after transaction book"]
     assert operations(crashed(), 0) == []
