@@ -6,24 +6,20 @@ from html import escape
 
 from benchmarks.report import Chapter, Column, Report, Row
 from benchmarks.table import cell, number, settings_in_effect, times
+from faultproof.pages import document
 
 _SIDES = {"ours": "ours", "peer": "peer", "peer, as it comes": "plain", "by hand": "hand"}
 """Whose a bar is, and the name of its colour."""
 
 _STYLE = """
-:root { color-scheme: light dark; --page: #fff; --text: #1c1e21; --faint: #5a6068; --rule: #dfe2e6; --track: #f1f3f5;
-  --ours: #2f6fb5; --peer: #c96a2b; --plain: #e3b48f; --hand: #8a9098;
-  --reached: #1a7f4b; --missed: #8f6000; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --page: #16181b; --text: #e4e6e9; --faint: #a0a7af; --rule: #33373c;
-  --track: #22262a; --ours: #5f9fe6; --peer: #d98547; --plain: #8a5f3d; --hand: #767d86;
-  --reached: #63c08b; --missed: #d9ab4a; --bad: #f28b82; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-  color: var(--text); background: var(--page); overflow-wrap: anywhere; }
+:root { --ours: #2f6fb5; --peer: #c96a2b; --plain: #e3b48f; --hand: #8a9098; }
+@media (prefers-color-scheme: dark) { :root { --ours: #5f9fe6; --peer: #d98547; --plain: #8a5f3d; --hand: #767d86; } }
+body { max-width: 62rem; }
 h2 { margin: 2.6rem 0 .4rem; padding-top: .8rem; border-top: 1px solid var(--rule); }
 p, ul { margin: .4rem 0; }
 ul { padding-left: 1.1rem; }
 figure { margin: .9rem 0 1.2rem; max-width: 52rem; }
-figcaption, .small { color: var(--faint); font-size: 13px; }
+figcaption { color: var(--faint); font-size: 13px; }
 .bar { display: grid; grid-template-columns: 13.5rem 1fr 4.5rem; column-gap: .6rem; align-items: center;
   font-size: 13px; line-height: 1.25; margin: .2rem 0; }
 .bar > :first-child { text-align: right; }
@@ -31,7 +27,6 @@ svg { display: block; width: 100%; height: 14px; background: var(--track); }
 .ours { fill: var(--ours); } .peer { fill: var(--peer); } .plain { fill: var(--plain); } .hand { fill: var(--hand); }
 line { stroke: var(--text); stroke-width: 1.5px; vector-effect: non-scaling-stroke; }
 .key svg { display: inline-block; width: 14px; height: 10px; margin: 0 .4em 0 1em; } .key svg:first-child { margin-left: 0; }
-.scroll { overflow-x: auto; }
 table { border-collapse: collapse; overflow-wrap: normal; }
 td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
 tr + tr { border-top: 1px solid var(--rule); }
@@ -50,12 +45,7 @@ def page(report: Report) -> str:
         *(f"{name}: {value}" for name, value in report.machine.items()),
         *([f"{report.server}; not at its default: {changed}"] if report.server else []),
     ]
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-        # Whatever a name or a message brings along, nothing is fetched and nothing runs.
-        """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">""",
-        f"<title>faultproof {escape(report.faultproof)}: benchmarks</title><style>{_STYLE}</style></head><body>",
+    body = [
         f"<h1>faultproof {escape(report.faultproof)}: benchmarks</h1>",
         f"<p>{escape(report.when)}. Medians of several rounds in turns, in one run; thin lines reach from the lowest round"
         " to the highest. Ratios travel between machines, rates do not.</p>",
@@ -63,9 +53,8 @@ def page(report: Report) -> str:
         *(f'<p class="bad">Careful: {escape(warning)}</p>' for warning in report.warnings),
         f'<p class="small">{"<br>".join(escape(line) for line in about)}</p>',
         *(_chapter(chapter) for chapter in report.benchmarks),
-        "</body></html>",
     ]
-    return "\n".join(parts) + "\n"
+    return document(f"faultproof {report.faultproof}: benchmarks", _STYLE, body)
 
 
 def _swatch(kind: str) -> str:

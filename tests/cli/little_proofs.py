@@ -80,6 +80,15 @@ HELD = Proof(
     plants=(Plant(name="marks blindly", breaks="a mark whose answer was lost is made again"),),
 )
 VIOLATED = replace(HELD, name=NAME + "VIOLATED", processes=lambda plant: _processes("marks blindly"))
+LONG_WINDED = replace(
+    VIOLATED,
+    name=NAME + "LONG_WINDED",
+    claim="Each mark is made once, and nobody could say in fewer words than these what is meant by it. " * 10,
+    eventually=tuple(
+        Eventually(claim=f"there are two marks, {n} times", wrong=lambda evidence: _wrong_marks(evidence) * 5)
+        for n in range(5)
+    ),
+)
 BLIND = replace(HELD, name=NAME + "BLIND", plants=(Plant(name="harmless", breaks="nothing that anybody looks at"),))
 VACUOUS = replace(
     HELD,

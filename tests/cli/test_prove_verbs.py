@@ -1,10 +1,12 @@
 """`faultproof prove` and `faultproof replay`, through the real executable."""
 
+import inspect
 import io
 import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,18 +21,25 @@ from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import again
 from faultproof.prove.saved import load, save
 from faultproof.prove.simulated.lanes import FileStore, MemoryStore
+from tests.cli import little_proofs
 from tests.cli.executable import EXECUTABLE, faultproof, refusals
 from tests.cli.little_proofs import HELD
 from tests.fakes import WAIT_S
 
 ROOT = Path(__file__).resolve().parents[2]
 LITTLE = "tests.cli.little_proofs:"
-ENV = {"PYTHONPATH": str(ROOT)}
+ENV = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 
 
 def proved(name: str, *args: str, status: int) -> subprocess.CompletedProcess[str]:
     """`faultproof prove` on one of the little proofs."""
     return faultproof("prove", LITTLE + name, *args, status=status, env=ENV)
+
+
+def source_line(function: Any, beginning: str) -> int:
+    """The line of a function that begins so."""
+    lines, first = inspect.getsourcelines(function)
+    return first + next(n for n, line in enumerate(lines) if line.strip().startswith(beginning))
 
 
 def test_claim_that_holds_is_reported_with_all_that_was_not_tried() -> None:
@@ -47,7 +56,7 @@ def test_claim_that_holds_is_reported_with_all_that_was_not_tried() -> None:
     ):
         assert part in text
     # Before and after two commits, crash and freeze: a crash between the two is one place.
-    assert "result every one of 8 points (7 distinct), 8 schedules in " in text
+    assert "result every one of 8 points (7 distinct), once: 8 schedules in " in text
     assert "/s), held random from seed 3, " in text
     assert "7 schedules in" in text.split("random from seed 3")[1]
     assert len(lines) <= 25
@@ -88,16 +97,99 @@ def test_violation_is_shrunk_saved_and_replayed(tmp_path: Path) -> None:
     printed = proved("VIOLATED", "--save", str(tmp_path), status=1).stdout
     text = " ".join(printed.split())
     assert ": VIOLATED" in text
-    assert "struck by freeze before writer in marker.0 seen the marks are [1, 1, 2, 2], not [1, 2]" in text
+    assert "struck by freeze before writer in marker.0 (transaction mark)" in text
+    assert "expected there are two marks seen the marks are [1, 1, 2, 2], not [1, 2]" in text
     (tape,) = tmp_path.iterdir()
     command = f"faultproof replay {tape}"
     assert printed.splitlines()[-2:] == [f"replay        {command}", ""]
+    _is_explained(printed.splitlines())
 
-    got = faultproof(*command.split()[1:], status=1, env=ENV)
+    page = tmp_path / "page.html"
+    got = faultproof(*command.split()[1:], "--html", str(page), status=1, env=ENV)
     assert "seen       the marks are [1, 1, 2, 2], not [1, 2]\n" in got.stdout
     assert "world: FAULT 'freeze before writer in marker.0'" in got.stdout
     assert "planted    nothing\n" in got.stdout
+    assert "operations 0.000 s marker.0 *** freeze before transaction mark\n" in got.stdout
+    at = source_line(little_proofs._processes, "await database.transact")
+    assert f"\nat         tests/cli/little_proofs.py:{at} in _processes.main: " in got.stdout
     assert got.stdout.splitlines()[-1] == f"{LITTLE}VIOLATED: VIOLATED"
+    assert "The run on the tape" in page.read_text()
+    assert str(tmp_path) not in page.read_text()
+
+
+def _is_explained(lines: list[str]) -> None:
+    """By the operations that matter and the lines of the source."""
+    at = source_line(little_proofs._processes, "await database.transact")
+    struck = next(n for n, line in enumerate(lines) if line.startswith("struck by"))
+    assert lines[struck + 1].split() == [
+        f"tests/cli/little_proofs.py:{at}",
+        *["in", "_processes.main:", "await", "database.transact(mark(n))"],
+    ]
+    first = next(n for n, line in enumerate(lines) if line.startswith("operations"))
+    assert [line.removeprefix("operations").strip() for line in lines[first : first + 6]] == [
+        "0.000 s marker.0 *** freeze before transaction mark",
+        f"0.020 s marker.1 cli/little_proofs.py:{at} transaction mark: mark; committed",
+        f"0.020 s marker.1 cli/little_proofs.py:{at} transaction mark: mark; committed",
+        f"0.020 s marker.1 cli/little_proofs.py:{at + 1} tells the outside: finished ('marker',)",
+        "1.500 s marker.0 is back, and goes on",
+        f"1.500 s marker.0 cli/little_proofs.py:{at} transaction mark: mark; committed",
+    ]
+
+
+def test_what_explains_a_violation_takes_what_room_is_left_of_25_lines(tmp_path: Path) -> None:
+    long = proved("LONG_WINDED", "--save", str(tmp_path), status=1).stdout.splitlines()
+    assert len(long) == 25
+    assert sum(line.startswith("operations") for line in long) == 1
+    assert long[-2].startswith("replay ")
+
+
+def test_page_of_a_violation_shows_the_run_and_names_nobody_s_home(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    got = json.loads(proved("VIOLATED", "--save", str(tmp_path), "--html", str(page), "--json", status=1).stdout)
+    text = page.read_text()
+    for part in (
+        "freeze before transaction mark",
+        "tests/cli/little_proofs.py:",
+        "the marks are [1, 1, 2, 2], not [1, 2]",
+    ):
+        assert part in text, part
+    assert "<code>faultproof replay cli-violated.tape</code>" in text
+    assert str(tmp_path) not in text
+    assert str(ROOT) not in text
+    assert str(Path.home()) not in text.replace(str(ROOT), "") or Path.home() == Path("/")
+    assert socket.gethostname() not in text
+    # The same facts for machines.
+    violation = got[0]["violation"]
+    assert violation["struck"][0]["at"].startswith("tests/cli/little_proofs.py:")
+    assert violation["expected"] == [
+        {"expected": "there are two marks", "seen": ["the marks are [1, 1, 2, 2], not [1, 2]"]}
+    ]
+    assert violation["operations"][0] == "0.000 s  marker.0  *** freeze before transaction mark"
+    kinds = [event["kind"] for event in violation["history"]["events"]]
+    assert (kinds[0], kinds.count("fault"), kinds.count("wakes")) == ("start", 1, 1)
+    assert got[0]["properties"][0]["verdict"] == "violated"
+    (world,) = got[0]["worlds"]
+    assert (world["world"], world["verdict"]) == ("simulated", "violated")
+    assert world["scope"] == ["every one of 8 points (7 distinct), once"]
+    assert set(got[0]["environment"]) == {"faultproof", "Python", "SQLite", "system"}
+
+
+def test_page_of_what_held_shows_runs_and_mutants(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    proved("HELD", "--plants", "--html", str(page), status=0)
+    text = page.read_text()
+    for part in ("The undisturbed run", "One crash", "One freeze", "With &#x27;marks blindly&#x27; planted"):
+        assert f">{part}</label>" in text, part
+    assert "Mutants: 1 of 1 killed" in text
+    assert "What went wrong" not in text
+
+
+def test_page_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    """The disk may be full by then; the verdict stands, and whoever looks for the page must be told."""
+    (tmp_path / "full").symlink_to("/dev/full")
+    got = proved("HELD", "--html", str(tmp_path / "full"), status=4)
+    assert "the page could not be written" in got.stderr
+    assert ", held" in got.stdout
 
 
 def test_tape_of_a_planted_bug_is_replayed_with_it_and_holds_without_it(tmp_path: Path) -> None:
@@ -112,6 +204,8 @@ def test_tape_of_a_planted_bug_is_replayed_with_it_and_holds_without_it(tmp_path
     again = json.loads(faultproof("replay", tape, "--json", status=1, env=ENV).stdout)
     assert (again["proof"], again["plant"], again["found_with"]) == (f"{LITTLE}HELD", "marks blindly", "marks blindly")
     assert (again["seen"], again["faults"]) == (violation["seen"], violation["faults"])
+    assert again["struck"] == violation["struck"] != []
+    assert again["history"]["events"] == violation["history"]["events"]
     *_, planted, struck, seen, verdict = faultproof("replay", tape, status=1, env=ENV).stdout.splitlines()
     assert planted == "planted    'marks blindly', which the tape was found with"
     assert struck == "struck by  freeze before writer in marker.0"
@@ -159,9 +253,12 @@ def test_planted_bug_that_survives_is_a_failure() -> None:
     assert ", held" in printed
 
 
-def test_pairs_of_faults() -> None:
+def test_pairs_of_faults_are_every_point_twice() -> None:
     (got,) = json.loads(proved("HELD", "--depth", "2", "--json", status=0).stdout)
-    assert got["exhaustive"]["schedules"] == 1 + got["exhaustive"]["distinct"] > 30
+    tried = got["exhaustive"]
+    assert tried["schedules"] == 1 + tried["distinct"] > 30
+    pairs = f"({tried['points'] - 8:,} pairs, {tried['distinct'] - 7:,} distinct)"
+    assert got["worlds"][0]["scope"] == [f"every one of 8 points (7 distinct), twice {pairs}"]
 
 
 def test_nothing_that_could_strike_is_inconclusive() -> None:
@@ -276,6 +373,13 @@ PROVE: dict[str, tuple[str, ...]] = {
     "--depth is 1 (every fault) or 2 (every pair of faults), not 3": ("batch", "--depth", "3"),
     "--random is a number of schedules, not -1": ("batch", "--random", "-1"),
     "--seed is a whole number from 0 on, not -1": ("batch", "--seed", "-1"),
+    "the page cannot be written to '': name a file in a directory that is writable": ("batch", "--html", ""),
+    "the page cannot be written to '/nowhere/page.html': name a file in a directory that is writable": (
+        "batch",
+        "--html",
+        "/nowhere/page.html",
+    ),
+    "the page cannot be written to '/': name a file in a directory that is writable": ("batch", "--html", "/"),
     "tapes cannot be saved in '': name a directory that exists and is writable": ("batch", "--save", ""),
     "tapes cannot be saved in '/nowhere': name a directory that exists and is writable": (
         "batch",

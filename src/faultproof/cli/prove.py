@@ -8,14 +8,17 @@ from typing import Annotated
 
 import typer
 
+from faultproof.cli.documents import document, report_of, shown
 from faultproof.cli.output import JsonOption, console, print_json
+from faultproof.cli.pages import HtmlOption, page_path, write
 from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import kept, writable
-from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, document, print_outcome
+from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, print_outcome
 from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Proof
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.explore import Explorer, explore
+from faultproof.prove.simulated.retelling import retold
 
 
 def prove(
@@ -35,10 +38,11 @@ def prove(
     save: Annotated[
         str | None, typer.Option("--save", metavar="DIR", help="Where tapes of violations go, planted ones too.")
     ] = None,
+    html: HtmlOption = None,
     json: JsonOption = False,
 ) -> None:
     """Run proofs in simulation. Exit: 0 held, 1 violated, 2 bad input, 3 inconclusive, 4 the proof itself failed."""
-    options = Options(depth=depth, random=random, seed=seed, plants=plants, save=writable(save))
+    options = Options(depth=depth, random=random, seed=seed, plants=plants, save=writable(save), html=page_path(html))
     outcomes = []
     out = console(width_piped=WIDTH_PIPED)
     for proof in _found(names or []):
@@ -50,7 +54,10 @@ def prove(
             print(outcome.error, file=sys.stderr)
     if json:
         print_json([document(outcome, options) for outcome in outcomes])
-    raise typer.Exit(min((outcome.status for outcome in outcomes), key=WORST_FIRST.index))
+    statuses = [outcome.status for outcome in outcomes]
+    if options.html is not None and not write([report_of(each, options) for each in outcomes], options.html):
+        statuses.append(Status.ERROR)
+    raise typer.Exit(min(statuses, key=WORST_FIRST.index))
 
 
 def _found(names: list[str]) -> list[Proof]:
@@ -70,6 +77,9 @@ def _proved(proof: Proof, options: Options) -> Outcome:
             # Most are caught by one fault; a pair costs a hundred times as much.
             _try(planted, options, depths=tuple(range(1, options.depth + 1)))
             outcome.plants.append(planted)
+        if options.html is not None and outcome.violation is None:
+            with carried_out():
+                outcome.runs = shown(outcome)
     except HarnessError as error:
         outcome.error = f"{error}\n{proof.name} could not be carried out, so it shows nothing."
     return outcome
@@ -94,6 +104,7 @@ def _try(outcome: Outcome, options: Options, *, depths: tuple[int, ...]) -> None
         explorer = Explorer(proof, plant)
         with no_escapes():
             outcome.violation = explorer.shrunk(first)
+        outcome.story = retold(proof, outcome.violation.answers, plant=plant)
     if plant is None or options.save is not None:
         outcome.tape = kept(outcome.violation, proof=proof, plant=plant, directory=options.save or Path())
         outcome.is_unsaved = outcome.tape is None and options.save is not None

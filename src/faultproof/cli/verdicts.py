@@ -1,8 +1,9 @@
-"""What became of a proof: for people within 25 lines, for machines as a document."""
+"""What became of a proof, for people at a terminal: within 25 lines."""
 
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -12,11 +13,16 @@ from faultproof.cli.output import one_line
 from faultproof.cli.tapes import replay_command
 from faultproof.errors import InvalidInput
 from faultproof.prove.proof import Proof
+from faultproof.prove.reports.facts import Run
+from faultproof.prove.reports.lines import expected_and_seen, operations, struck
 from faultproof.prove.simulated.explore import Report, Violation
+from faultproof.prove.story import Story
 
 WIDTH_PIPED = 120
 """A claim is prose; narrower, a proof would take more than 25 lines."""
-_SEEN_MAX = 3
+LINES_MAX = 25
+"""What a proof takes on a terminal, unless its own prose takes more."""
+_SEEN_MAX = 2
 
 
 class Status(IntEnum):
@@ -40,6 +46,7 @@ class Options:
     seed: int
     plants: bool
     save: Path | None
+    html: Path | None = None
 
     def __post_init__(self) -> None:
         if self.depth not in (1, 2):
@@ -60,10 +67,14 @@ class Outcome:
     sampled: Report = field(default_factory=Report)
     violation: Violation | None = None
     """From the smallest tape found."""
+    story: Story | None = None
+    """The same run, told in full."""
     tape: Path | None = None
     is_unsaved: bool = False
     """Its tape was asked for, and could not be written."""
     plants: list["Outcome"] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    """Of a proof that held: a few that are worth looking at, if a page is to show them."""
     error: str | None = None
 
     @property
@@ -88,29 +99,77 @@ class Outcome:
 
 def print_outcome(outcome: Outcome, options: Options, out: Console) -> None:
     """Print what was claimed, what was tried, and what came of it."""
+    out.print(Text(outcome.proof.name, style="bold"), soft_wrap=True)
+    last = () if outcome.tape is None else (f"replay        {replay_command(outcome.tape)}",)
+    # What explains a violation takes what room there is.
+    for room in _ROOMS:
+        grid = _grid(outcome, options, room)
+        if outcome.story is None or 2 + len(out.render_lines(grid)) + len(last) <= LINES_MAX:
+            break
+    out.print(grid)
+    for line in last:
+        out.print(Text(line), soft_wrap=True)
+    out.print()
+
+
+class _Room(NamedTuple):
+    """What a violation is explained with."""
+
+    operations: int
+    broken: int
+    """Properties."""
+
+
+_ROOMS = (
+    _Room(6, 2),
+    _Room(5, 2),
+    _Room(4, 2),
+    _Room(3, 2),
+    _Room(5, 1),
+    _Room(4, 1),
+    _Room(3, 1),
+    _Room(2, 1),
+    _Room(1, 1),
+)
+"""From the roomiest on."""
+
+
+def _grid(outcome: Outcome, options: Options, room: _Room) -> Table:
     proof = outcome.proof
-    out.print(Text(proof.name, style="bold"), soft_wrap=True)
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     _rows(grid, "claim", (proof.claim,))
-    _rows(grid, "faults", proof.faults)
+    if outcome.story is None:
+        _rows(grid, "faults", proof.faults)
     _rows(grid, "assuming", proof.assumptions)
-    _rows(grid, "not tested", proof.not_tested)
-    for number, sentence in enumerate(_results(outcome, options)):
+    if outcome.story is None:  # what else might be wrong is of no interest then
+        _rows(grid, "not tested", proof.not_tested)
+    for number, sentence in enumerate(results(outcome, options)):
         style = {Status.HELD: "green", Status.INCONCLUSIVE: "yellow"}.get(outcome.status, "red")
         grid.add_row("" if number else "result", Text(sentence, style=style))
-    if outcome.violation is not None:
-        _rows(grid, "struck by", outcome.violation.faults or ("no fault at all",))
-        sentences = outcome.violation.sentences
-        more = (f"and {len(sentences) - _SEEN_MAX} more",) if len(sentences) > _SEEN_MAX else ()
-        _rows(grid, "seen", (*(one_line(sentence, 200) for sentence in sentences[:_SEEN_MAX]), *more))
+    if outcome.story is not None:
+        _add_story(grid, outcome.story, room)
     _rows(grid, "planted bugs", tuple(_planted(plant) for plant in outcome.plants))
-    out.print(grid)
-    if outcome.tape is not None:
-        out.print(Text(f"tape          {outcome.tape}"), soft_wrap=True)
-        out.print(Text(f"replay        {replay_command(outcome.tape)}"), soft_wrap=True)
-    out.print()
+    return grid
+
+
+def _add_story(grid: Table, story: Story, room: _Room) -> None:
+    """The smallest run that shows the violation: where it was struck, what was done, expected and seen."""
+    points = [line for point in struck(story) for line in point if line]
+    for label, lines in (
+        ("struck by", points or ["no fault at all"]),
+        ("operations", operations(story, room.operations)),
+    ):
+        for number, line in enumerate(lines):
+            grid.add_row("" if number else label, Text(one_line(line), no_wrap=True, overflow="ellipsis"))
+    broken = list(expected_and_seen(story))
+    for expected, seen in broken[: room.broken]:
+        more = (f"and {len(seen) - _SEEN_MAX} more",) if len(seen) > _SEEN_MAX else ()
+        _rows(grid, "expected", (one_line(expected, 300),))
+        _rows(grid, "seen", (*(one_line(sentence, 200) for sentence in seen[:_SEEN_MAX]), *more))
+    if len(broken) > room.broken:
+        _rows(grid, "", (f"and {len(broken) - room.broken} more claims broken",))
 
 
 def _rows(grid: Table, label: str, lines: tuple[str, ...]) -> None:
@@ -118,25 +177,34 @@ def _rows(grid: Table, label: str, lines: tuple[str, ...]) -> None:
         grid.add_row("" if number else label, Text(line))
 
 
-def _results(outcome: Outcome, options: Options) -> list[str]:
+def results(outcome: Outcome, options: Options) -> list[str]:
     """What was tried, and what came of it."""
     if outcome.error is not None:
         return ["none: the proof itself failed, see below"]
     report, sampled = outcome.exhaustive, outcome.sampled
-    pairs = " up to 2 faults deep" if options.depth == 2 else ""
-    sentences = [f"every one of {report.points:,} points ({report.distinct:,} distinct){pairs}, {_speed(report)}"]
+    verdict = ": VIOLATED" if report.violations else ", held"
+    sentences = [f"{scope(report, options.depth)}: {_speed(report)}{verdict}"]
     if not report.distinct:
         sentences[0] = f"{_speed(report)}; no fault could strike anywhere, so nothing was shown"
-    elif not report.violations:
-        sentences[0] += ", held"
-    else:
-        sentences[0] += ": VIOLATED"
     sentences += [f"never happened: {claim}; so this shows little" for claim in outcome.never]
     if sampled.schedules:
         verdict = ": VIOLATED" if sampled.violations else ", held"
-        seeds = f"random from seed {options.seed}, {sampled.distinct:,} faults struck"
-        sentences.append(f"{seeds}, {_speed(sampled)}{verdict}")
+        sentences.append(f"{scope_at_random(sampled, options.seed)}, {_speed(sampled)}{verdict}")
     return sentences
+
+
+def scope(report: Report, depth: int) -> str:
+    """Where faults struck, exhaustively."""
+    where = f"every one of {report.first_points:,} points ({report.first_distinct:,} distinct)"
+    if depth == 1:
+        return f"{where}, once"
+    pairs, distinct = report.points - report.first_points, report.distinct - report.first_distinct
+    return f"{where}, twice ({pairs:,} pairs, {distinct:,} distinct)"
+
+
+def scope_at_random(report: Report, seed: int) -> str:
+    """How many faults struck, at random."""
+    return f"random from seed {seed}, {report.distinct:,} faults struck"
 
 
 def _speed(report: Report) -> str:
@@ -149,48 +217,3 @@ def _planted(planted: Outcome) -> str:
         return f"{planted.plant}: SURVIVED {schedules:,} schedules"
     tape = f" ({planted.tape})" if planted.tape else ""
     return f"{planted.plant}: caught, {' and '.join(planted.violation.faults) or 'without a fault'}{tape}"
-
-
-def document(outcome: Outcome, options: Options) -> dict[str, object]:
-    """The same for machines, with nothing cut."""
-    proof = outcome.proof
-    return {
-        "proof": proof.name,
-        "outcome": outcome.status.name.lower(),
-        "claim": proof.claim,
-        "faults": proof.faults,
-        "assumptions": proof.assumptions,
-        "not_tested": proof.not_tested,
-        "depth": options.depth,
-        "exhaustive": _numbers(outcome.exhaustive),
-        "random": {"seed": options.seed, **_numbers(outcome.sampled)} if outcome.sampled.schedules else None,
-        "violation": _violation(outcome),
-        "sometimes": [{"claim": each.claim, "happened": each.claim not in outcome.never} for each in proof.sometimes],
-        "plants": [
-            {"plant": plant.plant, "caught": plant.violation is not None, "violation": _violation(plant)}
-            for plant in outcome.plants
-        ],
-        "error": outcome.error,
-    }
-
-
-def _numbers(report: Report) -> dict[str, object]:
-    return {
-        "points": report.points,
-        "distinct": report.distinct,
-        "schedules": report.schedules,
-        "seconds": report.seconds,
-        "violated": bool(report.violations),
-    }
-
-
-def _violation(outcome: Outcome) -> dict[str, object] | None:
-    if outcome.violation is None:
-        return None
-    tape = outcome.tape
-    return {
-        "faults": outcome.violation.faults,
-        "seen": outcome.violation.sentences,
-        "tape": None if tape is None else str(tape),
-        "replay": None if tape is None else replay_command(tape),
-    }

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from faultproof.errors import CannotOpen, InvalidInput
+from faultproof.pages import document
 from faultproof.shop.display import conclusion, words
 from faultproof.shop.findings import Check
 from faultproof.shop.timeline import Timeline, lanes
@@ -30,18 +31,15 @@ _STATES = {
 _OTHER = "#5a6068"
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --dim: #5a6068; --line: #c9ccd1; --paper: #fff; --a: #1a7f5a; --b: #b5532a; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e7e9; --dim: #a2a8b0; --line: #4a4f57; --paper: #16181b; --a: #4fc393; --b: #e58e63; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: var(--ink);
-  background: var(--paper); }
+:root { --a: #1a7f5a; --b: #b5532a; }
+@media (prefers-color-scheme: dark) { :root { --a: #4fc393; --b: #e58e63; } }
+body { max-width: 60rem; }
 table { border-collapse: collapse; } td, th { padding: .15rem 1rem .15rem 0; text-align: left; vertical-align: top; }
 td.n, th.n { text-align: right; }
-.wide { overflow-x: auto; } svg { display: block; margin: .4rem 0 1rem; min-width: 40rem; max-width: 100%; height: auto; }
-svg text { font: 12px system-ui, sans-serif; fill: var(--ink); } .axis { stroke: var(--line); }
+svg { display: block; margin: .4rem 0 1rem; min-width: 40rem; max-width: 100%; height: auto; }
+svg text { font: 12px system-ui, sans-serif; fill: var(--text); } .axis { stroke: var(--rule); }
 .verdict { font-size: 1.3rem; font-weight: 600; }
-.held { color: #1a7f5a; } .violated { color: #c5221f; } .vacuous { color: #9a6700; }
-.small, .small li { color: var(--dim); font-size: 13px; } .bad { color: #c5221f; }
+.held { color: var(--reached); } .violated, .bad { color: var(--bad); } .vacuous { color: var(--missed); }
 .mark { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin: 0 .3em 0 1em; }
 """
 
@@ -74,10 +72,7 @@ def page(verdict: Verdict, timeline: Timeline) -> str:
     kind = "violated" if not verdict.held else "vacuous" if verdict.vacuous else "held"
     bins = timeline.bins(verdict.seconds)
     times = [each.at for each in bins]
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-        f"<title>faultproof shop: {kind}</title><style>{_STYLE}</style></head><body>",
+    body = [
         "<h1>faultproof shop</h1>",
         f'<p class="verdict {kind}">{escape(conclusion(verdict))}</p>',
         f"<p>{'<br>'.join(escape(line) for line in words(verdict) if line)}</p>",
@@ -105,9 +100,8 @@ def page(verdict: Verdict, timeline: Timeline) -> str:
         ),
         "<h2>The audit</h2>",
         _checks(verdict.checks),
-        "</body></html>",
     ]
-    return "\n".join(parts) + "\n"
+    return document(f"faultproof shop: {kind}", _STYLE, body)
 
 
 def _killed(verdict: Verdict, timeline: Timeline) -> str:
@@ -186,7 +180,7 @@ def _across(seconds: float) -> Callable[[float], float]:
 def _svg(height: float, parts: Sequence[str], label: str) -> str:
     width = _LEFT + _WIDTH + _RIGHT
     return (
-        f'<div class="wide"><svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
+        f'<div class="scroll"><svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
         f' aria-label="{escape(label)}">{"".join(parts)}</svg></div>'
     )
 
@@ -199,6 +193,6 @@ def _checks(checks: Sequence[Check]) -> str:
         for check in checks
     )
     return (
-        f'<div class="wide"><table><tr><th>claim</th><th class="n">examined</th><th class="n">found</th></tr>{rows}</table>'
+        f'<div class="scroll"><table><tr><th>claim</th><th class="n">examined</th><th class="n">found</th></tr>{rows}</table>'
         "</div>"
     )

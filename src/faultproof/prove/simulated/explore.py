@@ -48,6 +48,9 @@ class Report:
     """Faults that could strike: places times kinds, summed over the runs that were branched from."""
     distinct: int = 0
     """Those left when equivalent ones are counted once; each was tried (in random runs: the faults that struck)."""
+    first_points: int = 0
+    """Of the points, those of the undisturbed run."""
+    first_distinct: int = 0
     seconds: float = 0.0
     violations: list[Violation] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
@@ -62,6 +65,8 @@ class Report:
         self.schedules += other.schedules
         self.points += other.points
         self.distinct += other.distinct
+        self.first_points += other.first_points
+        self.first_distinct += other.first_distinct
         self.violations.extend(other.violations)
         self.seen |= other.seen
         self.fired |= other.fired
@@ -90,11 +95,13 @@ class Explorer:
         *,
         granularity: Granularity = "commit",
         tell: Tell | None = None,
+        world: Callable[..., World] = World,
     ) -> None:
         self._proof = proof
         self._plant = plant
         self._granularity = granularity
         self._tell = tell
+        self._world = world
         self._runs = 0
         self.image = prepared(proof)
         self._store = MemoryStore(self.image)
@@ -111,7 +118,7 @@ class Explorer:
         """One run; the world as it ended, and what is wrong with it. With `files`, on real WAL files there."""
         store: Store
         store = self._store if files is None else FileStore(files, self.image, synchronous=synchronous)
-        world = World(store, tape, granularity=self._granularity, faults_max=faults_max, faults=faults)
+        world = self._world(store, tape, granularity=self._granularity, faults_max=faults_max, faults=faults)
         store.reset(world.wall_us)
         proof, wrong = self._proof, list[str]()
         if proof.always:
@@ -156,9 +163,10 @@ class Explorer:
         """Every point up to `depth` faults deep, of which this process takes each `parts`-th first point."""
         report, faults = Report(), tuple(faults)
         world = self.strike(report, {}, faults_max=1)
-        strikes = list(_strikes(world.points, faults))
+        strikes = list(worth_striking(world.points, faults))
         if part == 0:
-            report.points, report.distinct = _places(world.points, faults), len(strikes)
+            report.points = report.first_points = _places(world.points, faults)
+            report.distinct = report.first_distinct = len(strikes)
         else:
             report.schedules = 0  # the undisturbed run is counted once
         for position, fault in strikes[part::parts]:
@@ -171,7 +179,7 @@ class Explorer:
             return
         last = max(answers)
         points = [point for point in world.points if point.position > last]
-        strikes = list(_strikes(points, faults))
+        strikes = list(worth_striking(points, faults))
         report.points += _places(points, faults)
         report.distinct += len(strikes)
         for position, fault in strikes:
@@ -209,7 +217,7 @@ class Explorer:
 
         start, wrong = self.run(Tape(), faults_max=1)
         kinds = sorted({CRASH, FREEZE} | (set(violation.answers.values()) & EVERY))
-        singles = [{position: fault} for position, fault in _strikes(start.points, kinds)]
+        singles = [{position: fault} for position, fault in worth_striking(start.points, kinds)]
         for single in [dict[int, int]()] * bool(wrong) + singles:
             if fails(single):
                 world, wrong = self.run(Tape(single), faults_max=faults_max)
@@ -300,7 +308,7 @@ def _places(points: Iterable[Point], faults: tuple[int, ...]) -> int:
     return sum(fault in point.kinds for point in points for fault in faults)
 
 
-def _strikes(points: Iterable[Point], faults: Iterable[int]) -> Iterator[tuple[int, int]]:
+def worth_striking(points: Iterable[Point], faults: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Tape position and fault, once for each set of equivalent places."""
     seen = set()
     for point in points:

@@ -36,8 +36,8 @@ class Store(Protocol):
         """Nothing is left but what was synced, and perhaps a part of what was being written; nobody is connected."""
         ...
 
-    def executor(self, lane: SimLane) -> Callable[[Step], Answer]:
-        """What runs the steps of a lane."""
+    def executor(self, lane: SimLane, script: Script[Any]) -> Callable[[Step], Answer]:
+        """What runs a script's steps in a lane."""
         ...
 
     def call(self, lane: SimLane, function: Callable[[Connection], T]) -> T:
@@ -78,7 +78,7 @@ class SimLane:
     async def _drive(self, script: Script[T]) -> T:
         if self.process.world.granularity == "statement" and self.role == "writer":
             return await self._stepwise(script)
-        execute = self._executor()
+        execute = self._executor(script)
         if not self._is_inside():
             kinds: tuple[Fault, ...] = WHOLE if self.role == "writer" else BEGINNING
             return await self._operate(self.role, lambda: drive(script, execute), kinds)
@@ -88,9 +88,9 @@ class SimLane:
             return await self._operate(type(step).__name__, lambda: drive(script, execute, step), kinds)
         return drive(script, execute, step)
 
-    def _executor(self) -> Callable[[Step], Answer]:
+    def _executor(self, script: Script[Any]) -> Callable[[Step], Answer]:
         """The store's; it gives no answer to a commit if that is the fault that strikes."""
-        execute, world = self._store.executor(self), self.process.world
+        execute, world = self._store.executor(self, script), self.process.world
 
         def step_of(step: Step) -> Answer:
             if type(step) is not Commit or world.fault not in (Fault.LOST, Fault.UNHEARD):
@@ -118,7 +118,7 @@ class SimLane:
         pass
 
     async def _stepwise(self, script: Script[T]) -> T:
-        execute = self._executor()
+        execute = self._executor(script)
         try:
             step = next(script)
             while True:
@@ -185,7 +185,7 @@ class MemoryStore:
         """Here every commit is durable at once."""
         self.owner = None
 
-    def executor(self, lane: SimLane) -> Callable[[Step], Answer]:
+    def executor(self, lane: SimLane, script: Script[Any]) -> Callable[[Step], Answer]:
         execute, bound = self._connection.execute, self._bound
 
         def step_of(step: Step) -> Answer:
@@ -266,7 +266,7 @@ class FileStore:
         self.close()
         self._own = self._begin(image, log[: self._synced + (len(log) - self._synced) * choose(8) // 8])
 
-    def executor(self, lane: SimLane) -> Callable[[Step], Answer]:
+    def executor(self, lane: SimLane, script: Script[Any]) -> Callable[[Step], Answer]:
         def execute(step: Step) -> Answer:
             answer = self._connection(lane).execute(step)
             if type(step) is Commit:

@@ -242,7 +242,7 @@ class _Spared(SimLane):
 
     async def drive(self, script: Script[T], *, then: Callable[[T], None] | None = None) -> T:
         await self._turn()
-        result = drive(script, self._shared.executor(self))
+        result = drive(script, self._shared.executor(self, script))
         if then is not None:
             then(result)
         return result
