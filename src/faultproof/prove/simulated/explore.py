@@ -24,10 +24,11 @@ from faultproof.prove.harness import Tell, in_processes
 from faultproof.prove.proof import Always, Eventually, Process, Proof
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, Fault, Point
-from faultproof.prove.simulated.lanes import FileStore, MemoryStore, Store
+from faultproof.prove.simulated.lanes import FileStore, MemoryStore, SimLane, Store
 from faultproof.prove.simulated.loop import StepLimit
+from faultproof.prove.simulated.process import Process as SimProcess
 from faultproof.prove.simulated.tape import Priorities, Tape, shrink
-from faultproof.prove.simulated.world import Granularity, World
+from faultproof.prove.simulated.world import Granularity, Limits, World
 
 
 class Violation(NamedTuple):
@@ -73,6 +74,19 @@ class Report:
         return self.schedules / self.seconds if self.seconds else 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """Another world for the same proof: a mutant's, or one in which statements are written down."""
+
+    image: bytes | None = None
+    """Instead of what the proof prepares."""
+    store: Callable[[bytes], MemoryStore] = MemoryStore
+    judge: Callable[[MemoryStore], list[str]] | None = None
+    """What else must be true at the end."""
+    lane: Callable[[SimProcess, Store, str], SimLane] = SimLane
+    limits: Limits | None = None
+
+
 PCT_DEPTH = 3
 """How many events in one order a bug may need that random priorities are likely to find."""
 VIOLATIONS_MAX = 20
@@ -90,14 +104,18 @@ class Explorer:
         *,
         granularity: Granularity = "commit",
         tell: Tell | None = None,
+        variation: Variation | None = None,
     ) -> None:
         self._proof = proof
+        self._variation = variation or Variation()
         self._plant = plant
         self._granularity = granularity
         self._tell = tell
         self._runs = 0
-        self.image = prepared(proof)
-        self._store = MemoryStore(self.image)
+        self.longest = Limits(steps=0, seconds=0.0)
+        """What the longest of the runs so far have taken."""
+        self.image = self._variation.image or prepared(proof)
+        self.store = self._variation.store(self.image)
 
     def run(
         self,
@@ -110,8 +128,16 @@ class Explorer:
     ) -> tuple[World, list[str]]:
         """One run; the world as it ended, and what is wrong with it. With `files`, on real WAL files there."""
         store: Store
-        store = self._store if files is None else FileStore(files, self.image, synchronous=synchronous)
-        world = World(store, tape, granularity=self._granularity, faults_max=faults_max, faults=faults)
+        store = self.store if files is None else FileStore(files, self.image, synchronous=synchronous)
+        world = World(
+            store,
+            tape,
+            granularity=self._granularity,
+            faults_max=faults_max,
+            faults=faults,
+            limits=self._variation.limits,
+            lane=self._variation.lane,
+        )
         store.reset(world.wall_us)
         proof, wrong = self._proof, list[str]()
         if proof.always:
@@ -120,19 +146,25 @@ class Explorer:
             for name, main in proof.processes(self._plant).items():
                 world.spawn(name, main)
             try:
-                world.run(lambda: proof.done(world))
+                # Whoever died of its own error has violated the claim, and might do so for ever.
+                world.run(lambda: bool(_deaths(world)) or proof.done(world))
             except StepLimit as error:
                 return world, [*wrong, f"not finished: {error}"]
-            wrong += [f"{name} died of {error!r}" for name, error in world.deaths if not _is_let_crash(error, world)]
+            wrong += _deaths(world)
+            if self._variation.judge is not None:
+                wrong += self._variation.judge(self.store)
             return world, wrong + _judged(proof.eventually, world)
         finally:
-            self._count()
+            self._count(world)
             world.close()
             if isinstance(store, FileStore):
                 store.close()
 
-    def _count(self) -> None:
+    def _count(self, world: World) -> None:
         self._runs += 1
+        longest, loop = self.longest, world.loop
+        if loop.steps > longest.steps or loop.now > longest.seconds:
+            self.longest = Limits(steps=max(loop.steps, longest.steps), seconds=max(loop.now, longest.seconds))
         if self._tell is not None and self._runs % TELL_EVERY == 0:
             self._tell(self._runs)
 
@@ -156,7 +188,7 @@ class Explorer:
         """Every point up to `depth` faults deep, of which this process takes each `parts`-th first point."""
         report, faults = Report(), tuple(faults)
         world = self.strike(report, {}, faults_max=1)
-        strikes = list(_strikes(world.points, faults))
+        strikes = list(strikes_at(world.points, faults))
         if part == 0:
             report.points, report.distinct = _places(world.points, faults), len(strikes)
         else:
@@ -171,7 +203,7 @@ class Explorer:
             return
         last = max(answers)
         points = [point for point in world.points if point.position > last]
-        strikes = list(_strikes(points, faults))
+        strikes = list(strikes_at(points, faults))
         report.points += _places(points, faults)
         report.distinct += len(strikes)
         for position, fault in strikes:
@@ -209,7 +241,7 @@ class Explorer:
 
         start, wrong = self.run(Tape(), faults_max=1)
         kinds = sorted({CRASH, FREEZE} | (set(violation.answers.values()) & EVERY))
-        singles = [{position: fault} for position, fault in _strikes(start.points, kinds)]
+        singles = [{position: fault} for position, fault in strikes_at(start.points, kinds)]
         for single in [dict[int, int]()] * bool(wrong) + singles:
             if fails(single):
                 world, wrong = self.run(Tape(single), faults_max=faults_max)
@@ -219,6 +251,10 @@ class Explorer:
         answers = shrink(violation.answers, fails)
         world, wrong = self.run(Tape(answers), faults_max=faults_max)
         return Violation(tuple(wrong), tuple(world.faults), answers)
+
+
+def _deaths(world: World) -> list[str]:
+    return [f"{name} died of {error!r}" for name, error in world.deaths if not _is_let_crash(error, world)]
 
 
 def _is_let_crash(error: BaseException, world: World) -> bool:
@@ -300,7 +336,7 @@ def _places(points: Iterable[Point], faults: tuple[int, ...]) -> int:
     return sum(fault in point.kinds for point in points for fault in faults)
 
 
-def _strikes(points: Iterable[Point], faults: Iterable[int]) -> Iterator[tuple[int, int]]:
+def strikes_at(points: Iterable[Point], faults: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Tape position and fault, once for each set of equivalent places."""
     seen = set()
     for point in points:

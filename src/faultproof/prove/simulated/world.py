@@ -20,7 +20,7 @@ from typing import Any, Literal
 from faultproof.errors import TryAgain
 from faultproof.prove.proof import Main
 from faultproof.prove.simulated.faults import AFTER, EVERY, INSIDE, MESSAGE, Fault, Faults, Point
-from faultproof.prove.simulated.lanes import Store
+from faultproof.prove.simulated.lanes import SimLane, Store
 from faultproof.prove.simulated.loop import STRAND, Escape, SimLoop, StepLimit, Strand
 from faultproof.prove.simulated.operations import Operation, Operations
 from faultproof.prove.simulated.process import Process
@@ -61,8 +61,11 @@ class World:
         faults_max: int = 0,
         faults: frozenset[Fault] = EVERY,
         limits: Limits | None = None,
+        lane: Callable[[Process, Store, str], SimLane] = SimLane,
     ) -> None:
         self.store = store
+        self.lane = lane
+        """Makes the lanes of its processes; a mutant's are others."""
         self.tape = tape
         self.granularity = granularity
         self.limits = limits or Limits()

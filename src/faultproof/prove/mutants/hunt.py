@@ -1,0 +1,156 @@
+"""Exploring mutants until each is killed: the same runs for all of them, cheap ones first, and an end to trying.
+
+A mutant is killed by the first run whose outcome the proof calls wrong. The very same runs without any mutant must hold;
+they also tell how long a run may take, so that a mutant which only never ends is not waited for.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from faultproof.prove.harness import Tell, in_processes
+from faultproof.prove.mutants.constraints import relaxed
+from faultproof.prove.mutants.mutant import Mutant
+from faultproof.prove.mutants.reference import Reference, Work, beside, worked
+from faultproof.prove.simulated.escapes import no_escapes
+from faultproof.prove.simulated.explore import Explorer, strikes_at
+from faultproof.prove.simulated.faults import CRASH, FREEZE
+from faultproof.prove.simulated.mutated import connected, laid
+from faultproof.prove.simulated.tape import Tape
+from faultproof.prove.simulated.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long a mutant is tried on each proof, after the undisturbed run."""
+
+    points: int | None = None
+    """At how many points, evenly spread, each fault strikes alone; None: at all."""
+    seeds: int = 60
+    """Random schedules with up to three random faults."""
+    pairs: int = 20
+    """Of crashes, chosen at random among all."""
+
+
+class Killed(NamedTuple):
+    """The run that a mutant did not survive."""
+
+    proof: str
+    how: str
+    faults: tuple[str, ...]
+    sentence: str
+
+
+class Outcome(NamedTuple):
+    """What became of a mutant."""
+
+    mutant: str
+    kind: str
+    killed: Killed | None
+    dearer: str | None
+    """How much more work the undisturbed run was, if that is all that could be seen."""
+    schedules: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """A mutant, and the proofs in whose runs its statements are executed."""
+
+    mutant: Mutant
+    references: tuple[Reference, ...]
+
+
+def hunt(targets: Sequence[Target], effort: Effort, *, processes: int = 2, progress: Tell | None = None) -> list[Outcome]:
+    """What becomes of each, in the order given. `progress` hears how many have been tried.
+
+    Raises `HarnessError` when a run could not be carried out.
+    """
+
+    def job(part: int, tell: Tell) -> list[tuple[int, Outcome]]:
+        found = []
+        with no_escapes():
+            for number in range(part, len(targets), processes):
+                found.append((number, tried(targets[number], effort)))
+                tell(len(found))
+        return found
+
+    parts = in_processes(job, processes, progress or (lambda count: None))
+    return [outcome for _, outcome in sorted(pair for part in parts for pair in part)]
+
+
+def tried(target: Target, effort: Effort) -> Outcome:
+    """Run it on each of its proofs until one notices, or all of the effort is spent."""
+    mutant, schedules, dearer = target.mutant, 0, None
+    for reference in target.references:
+        explorer = _explorer(mutant, reference)
+        for how, faults, wrong in runs(explorer, effort):
+            schedules += 1
+            if wrong:
+                killed = Killed(reference.proof.name, how, faults, wrong[0])
+                return Outcome(mutant.name, mutant.kind, killed, None, schedules)
+        dearer = dearer or _dearer(worked(explorer), reference.work)
+    return Outcome(mutant.name, mutant.kind, None, dearer, schedules)
+
+
+def _explorer(mutant: Mutant, on: Reference) -> Explorer:
+    image = relaxed(on.image, mutant.constraints) if mutant.constraints else on.image
+    variation = beside(on.neighbours, image, connected(mutant))
+    if mutant.is_about_transactions:
+        variation = replace(variation, lane=laid(mutant))
+    return Explorer(on.proof, variation=replace(variation, limits=on.limits))
+
+
+def _dearer(work: Work, usual: Work) -> str | None:
+    """A hundredth more at least, or what it saves itself would count."""
+    for name, now, before in zip(Work._fields, work, usual, strict=True):
+        if now > before and now * 100 >= before * 101:
+            return f"{now:,} {name} instead of {before:,}"
+    return None
+
+
+Run = tuple[str, tuple[str, ...], list[str]]
+"""How it was chosen, which faults struck, and what is wrong."""
+
+
+def runs(explorer: Explorer, effort: Effort) -> Iterator[Run]:
+    """Without a fault; then some at random, since most mutants are killed by most runs; then in order."""
+    world, wrong = _judged(explorer, Tape(), 1)
+    yield "no fault", (), wrong
+    if world is None:
+        return
+    strikes = list(strikes_at(world.points, (CRASH, FREEZE)))
+    few = min(12, effort.seeds)
+    yield from (_run(explorer, "chance", _random(seed), 3) for seed in range(few))
+    step = max(1, len(strikes) // effort.points) if effort.points else 1
+    yield from (_run(explorer, "one fault", Tape({at: fault}), 1) for at, fault in strikes[::step])
+    yield from (_run(explorer, "chance", _random(seed), 3) for seed in range(few, effort.seeds))
+    crashes = [at for at, fault in strikes if fault == CRASH]
+    yield from (_run(explorer, "two faults", tape, 2) for tape in _pairs(crashes, effort.pairs))
+
+
+def _random(seed: int) -> Tape:
+    chance = (0.0, 0.02, 0.05)[seed % 3]
+    return Tape(rng=random.Random(seed), chance=chance)  # noqa: S311  # a schedule, not a secret
+
+
+def _pairs(crashes: list[int], count: int) -> Iterator[Tape]:
+    rng = random.Random(count)  # noqa: S311  # a schedule, not a secret
+    for _ in range(count if crashes else 0):
+        first = rng.choice(crashes)
+        yield Tape({first: CRASH, first + rng.randrange(1, 1 + crashes[-1]): CRASH})
+
+
+def _run(explorer: Explorer, how: str, tape: Tape, faults_max: int) -> Run:
+    world, wrong = _judged(explorer, tape, faults_max)
+    return how, tuple(world.faults) if world else (), wrong
+
+
+def _judged(explorer: Explorer, tape: Tape, faults_max: int) -> tuple[World | None, list[str]]:
+    """Where rows are such that the proof's own code cannot read them, it has noticed."""
+    try:
+        return explorer.run(tape, faults_max=faults_max)
+    except Exception as error:
+        return None, [f"judging ended in {error!r}"]
