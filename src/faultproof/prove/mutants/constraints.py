@@ -111,4 +111,3 @@ def _index(name: str) -> str:
 
 def _parsed(definition: str) -> exp.Expression:
     return sqlglot.parse_one(_WITHOUT_ROWID.sub("", definition), dialect="sqlite")
-

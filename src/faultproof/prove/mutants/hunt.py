@@ -17,7 +17,7 @@ from faultproof.prove.mutants.mutant import Mutant
 from faultproof.prove.mutants.reference import Reference, Work, beside, worked
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.explore import Explorer, strikes_at
-from faultproof.prove.simulated.faults import CRASH, FREEZE
+from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, Fault
 from faultproof.prove.simulated.mutated import connected, laid
 from faultproof.prove.simulated.tape import Tape
 from faultproof.prove.simulated.world import World
@@ -63,7 +63,9 @@ class Target:
     references: tuple[Reference, ...]
 
 
-def hunt(targets: Sequence[Target], effort: Effort, *, processes: int = 2, progress: Tell | None = None) -> list[Outcome]:
+def hunt(
+    targets: Sequence[Target], effort: Effort, *, processes: int = 2, progress: Tell | None = None
+) -> list[Outcome]:
     """What becomes of each, in the order given. `progress` hears how many have been tried.
 
     Raises `HarnessError` when a run could not be carried out.
@@ -91,7 +93,8 @@ def tried(target: Target, effort: Effort) -> Outcome:
             if wrong:
                 killed = Killed(reference.proof.name, how, faults, wrong[0])
                 return Outcome(mutant.name, mutant.kind, killed, None, schedules)
-        dearer = dearer or _dearer(worked(explorer), reference.work)
+        if mutant.kind in ("statement", "condition"):
+            dearer = dearer or _dearer(worked(explorer), reference.work)
     return Outcome(mutant.name, mutant.kind, None, dearer, schedules)
 
 
@@ -111,6 +114,9 @@ def _dearer(work: Work, usual: Work) -> str | None:
     return None
 
 
+_CHANCES = (0.0, 0.02, 0.05)
+"""That a fault strikes at a place where it could: also none, since most mutants need only another order."""
+
 Run = tuple[str, tuple[str, ...], list[str]]
 """How it was chosen, which faults struck, and what is wrong."""
 
@@ -123,17 +129,13 @@ def runs(explorer: Explorer, effort: Effort) -> Iterator[Run]:
         return
     strikes = list(strikes_at(world.points, (CRASH, FREEZE)))
     few = min(12, effort.seeds)
-    yield from (_run(explorer, "chance", _random(seed), 3) for seed in range(few))
+    yield from (_run(explorer, "chance", *explorer.schedule(seed, _CHANCES[seed % 3])) for seed in range(few))
     step = max(1, len(strikes) // effort.points) if effort.points else 1
-    yield from (_run(explorer, "one fault", Tape({at: fault}), 1) for at, fault in strikes[::step])
-    yield from (_run(explorer, "chance", _random(seed), 3) for seed in range(few, effort.seeds))
+    yield from (_run(explorer, "one fault", Tape({at: fault})) for at, fault in strikes[::step])
+    rest = range(few, effort.seeds)
+    yield from (_run(explorer, "chance", *explorer.schedule(seed, _CHANCES[seed % 3])) for seed in rest)
     crashes = [at for at, fault in strikes if fault == CRASH]
-    yield from (_run(explorer, "two faults", tape, 2) for tape in _pairs(crashes, effort.pairs))
-
-
-def _random(seed: int) -> Tape:
-    chance = (0.0, 0.02, 0.05)[seed % 3]
-    return Tape(rng=random.Random(seed), chance=chance)  # noqa: S311  # a schedule, not a secret
+    yield from (_run(explorer, "two faults", tape) for tape in _pairs(crashes, effort.pairs))
 
 
 def _pairs(crashes: list[int], count: int) -> Iterator[Tape]:
@@ -143,14 +145,16 @@ def _pairs(crashes: list[int], count: int) -> Iterator[Tape]:
         yield Tape({first: CRASH, first + rng.randrange(1, 1 + crashes[-1]): CRASH})
 
 
-def _run(explorer: Explorer, how: str, tape: Tape, faults_max: int) -> Run:
-    world, wrong = _judged(explorer, tape, faults_max)
+def _run(explorer: Explorer, how: str, tape: Tape, faults: frozenset[Fault] = EVERY) -> Run:
+    world, wrong = _judged(explorer, tape, 3, faults)
     return how, tuple(world.faults) if world else (), wrong
 
 
-def _judged(explorer: Explorer, tape: Tape, faults_max: int) -> tuple[World | None, list[str]]:
+def _judged(
+    explorer: Explorer, tape: Tape, faults_max: int, faults: frozenset[Fault] = EVERY
+) -> tuple[World | None, list[str]]:
     """Where rows are such that the proof's own code cannot read them, it has noticed."""
     try:
-        return explorer.run(tape, faults_max=faults_max)
+        return explorer.run(tape, faults_max=faults_max, faults=faults)
     except Exception as error:
         return None, [f"judging ended in {error!r}"]

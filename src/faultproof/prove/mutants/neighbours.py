@@ -113,6 +113,6 @@ def _hidden(query: str, scopes: tuple[tuple[str, tuple[str, ...]], ...]) -> str:
             if table.name == name:
                 own = exp.select("*").from_(exp.to_table(name))
                 for each in names:
-                    own = own.where(f'instr("{each}", \'{_MARK}\') = 0', dialect="sqlite")
+                    own = own.where(f"instr(\"{each}\", '{_MARK}') = 0", dialect="sqlite")
                 table.replace(own.subquery(table.alias_or_name))
     return tree.sql(dialect="sqlite")

@@ -218,14 +218,18 @@ class Explorer:
         """
         report = Report()
         for seed in seeds:
-            rng = random.Random(seed)  # noqa: S311  # a schedule, not a secret
-            faults = frozenset(fault for fault in sorted(EVERY) if rng.random() < 0.5)
-            priorities = Priorities(rng, depth=PCT_DEPTH, length=self.length) if seed % 2 else None
-            tape = Tape(rng=rng, chance=chance, priorities=priorities)
+            tape, faults = self.schedule(seed, chance)
             world = self._counted(report, tape, faults_max=faults_max, faults=faults)
             report.points += len(world.points)
             report.distinct += len(world.faults)
         return report
+
+    def schedule(self, seed: int, chance: float) -> tuple[Tape, frozenset[Fault]]:
+        """A random one, and the kinds of faults that may strike in it."""
+        rng = random.Random(seed)  # noqa: S311  # not a secret
+        faults = frozenset(fault for fault in sorted(EVERY) if rng.random() < 0.5)
+        priorities = Priorities(rng, depth=PCT_DEPTH, length=self.length) if seed % 2 else None
+        return Tape(rng=rng, chance=chance, priorities=priorities), faults
 
     @cached_property
     def length(self) -> int:

@@ -21,6 +21,7 @@ from faultproof.ports.script import (
     Step,
 )
 from faultproof.ports.statement import NOTHING, Answer, Statement
+from faultproof.prove.simulated.faults import COMMITTING, INSIDE, WHOLE
 from faultproof.prove.simulated.lanes import NestedConnection, SimLane, Store
 from faultproof.prove.simulated.process import Process
 
@@ -85,7 +86,7 @@ class MutatedLane(SimLane):
     def __init__(self, process: Process, store: Store, role: str, *, mutation: Mutation) -> None:
         super().__init__(process, store, role)
         self._mutation = mutation
-        self._execute = store.executor(self)
+        self._execute = self._executor()
         self._last: Statement | None = None
         """Executed in the open transaction."""
         self._savepoints = 0
@@ -95,10 +96,13 @@ class MutatedLane(SimLane):
             return await super()._drive(script)
         is_inside = self._is_inside()
         step = next(script)  # a script that yields nothing is not one
-        if is_inside and type(step) is not Commit and type(step) is not Rollback:
-            ended = self._run(script, step)
+        if not is_inside:
+            ended = await self._operate(self.role, lambda: self._run(script, step), WHOLE)
+        elif type(step) is Commit or type(step) is Rollback:
+            kinds = COMMITTING if type(step) is Commit else INSIDE
+            ended = await self._operate(type(step).__name__, lambda: self._run(script, step), kinds)
         else:
-            ended = await self._operate(self.role, lambda: self._run(script, step))
+            ended = self._run(script, step)
         while isinstance(ended, _Cut):
             ended = await self._after_cut(script, ended.step)
         return ended
@@ -187,5 +191,3 @@ def laid(mutation: Mutation) -> Laying:
 def connected(mutation: Mutation) -> type[NestedConnection]:
     """The connection of that mutant's world."""
     return type("Mutated", (MutatedConnection,), {"mutation": mutation})
-
-
