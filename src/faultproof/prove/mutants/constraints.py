@@ -53,7 +53,7 @@ def relaxed(image: bytes, dropped: frozenset[Constraint]) -> bytes:
         return new.serialize()
 
 
-Part: TypeAlias = exp.Expression
+Part: TypeAlias = exp.Expr
 
 
 def _without(table: str, definition: str, dropped: frozenset[Constraint]) -> str:
@@ -68,7 +68,7 @@ def _without(table: str, definition: str, dropped: frozenset[Constraint]) -> str
     return tree.sql(dialect="sqlite") + without_rowid
 
 
-def _of_table(table: str, tree: exp.Expression) -> Iterator[tuple[Part, Constraint]]:
+def _of_table(table: str, tree: exp.Expr) -> Iterator[tuple[Part, Constraint]]:
     """Each part of the definition with the constraint it makes, or contributes to."""
     for column in tree.find_all(exp.ColumnDef):
         for part in column.find_all(exp.ColumnConstraint):
@@ -83,7 +83,7 @@ def _of_table(table: str, tree: exp.Expression) -> Iterator[tuple[Part, Constrai
             yield part, Constraint(table, what, _key_columns(what, names))
 
 
-def _of_column(column: exp.ColumnDef, kind: exp.Expression) -> str | None:
+def _of_column(column: exp.ColumnDef, kind: exp.Expr) -> str | None:
     if isinstance(kind, exp.NotNullColumnConstraint):
         return None if kind.args.get("allow_null") else "NOT NULL"
     if isinstance(kind, exp.CheckColumnConstraint):
@@ -109,5 +109,5 @@ def _index(name: str) -> str:
     return f"UNIQUE INDEX {name}"
 
 
-def _parsed(definition: str) -> exp.Expression:
+def _parsed(definition: str) -> exp.Expr:
     return sqlglot.parse_one(_WITHOUT_ROWID.sub("", definition), dialect="sqlite")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from faultproof.prove.harness import Tell, in_processes
 from faultproof.prove.mutants.constraints import relaxed
@@ -53,6 +53,16 @@ class Outcome(NamedTuple):
     dearer: str | None
     """How much more work the undisturbed run was, if that is all that could be seen."""
     schedules: int
+
+    @property
+    def label(self) -> str:
+        """Kind and name."""
+        return f"{self.kind} {self.mutant}"
+
+    @property
+    def fate(self) -> Literal["killed", "dearer", "survived"]:
+        """In a word."""
+        return "killed" if self.killed else "dearer" if self.dearer else "survived"
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ class Mutant:
     """A transaction that ends with one of them has its result before it is committed."""
 
     @property
+    def label(self) -> str:
+        """Kind and name."""
+        return f"{self.kind} {self.name}"
+
+    @property
     def key(self) -> Hashable:
         """Equal for what is left out of two proofs alike."""
         return self.kind, self.name, self.constraints

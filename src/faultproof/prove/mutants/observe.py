@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 from faultproof.ports.script import Call, Later
 from faultproof.ports.statement import Answer, Statement
 from faultproof.prove.mutants.images import Row, definitions, rows
 from faultproof.prove.simulated.lanes import NestedConnection
-
 
 Snapshot: TypeAlias = Mapping[str, list[Row]]
 """A table's rows by its name."""
@@ -79,7 +79,7 @@ class ObservingConnection(NestedConnection):
         answer = super()._commit()
         if self._open is not None and self._open.statements:
             statements, changes, _ = self._open
-            for number, pair in enumerate(zip(statements, statements[1:], strict=False), 1):
+            for number, pair in enumerate(pairwise(statements), 1):
                 if any(self._open.matters[:number]) and any(changes[number:]):
                     self.observed.neighbours[pair] = None
             if any(changes):

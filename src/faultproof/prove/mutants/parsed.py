@@ -85,7 +85,7 @@ def _without(text: str, is_dropped: _Choice, is_plain: bool) -> str:
     return _restored(tree.sql()) + (lock[0] if lock else "")
 
 
-def _parse(text: str) -> exp.Expression:
+def _parse(text: str) -> exp.Expr:
     protected = _MACRO.sub(
         lambda found: f":faultproof_{found[1]}" if found[1] in _MOMENTS else f"faultproof_set_{found[1]}",
         _LOCK.sub("", text),
@@ -96,20 +96,21 @@ def _parse(text: str) -> exp.Expression:
         raise InvalidInput(f"no mutants of a statement that cannot be parsed: {text!r}") from error
 
 
-def _conditions(tree: exp.Expression) -> Iterator[exp.Expression]:
+def _conditions(tree: exp.Expr) -> Iterator[exp.Expr]:
     for node in tree.walk(bfs=False):
         clause = _clause(node)
         if clause is not None and not isinstance(clause, exp.Boolean):
             yield from _conjuncts(clause)
 
 
-def _clause(node: exp.Expression) -> exp.Expression | None:
+def _clause(node: exp.Expr) -> exp.Expr | None:
     if isinstance(node, (exp.Where, exp.Having)) or (isinstance(node, exp.If) and isinstance(node.parent, exp.Case)):
         return node.this
-    return node.args.get("on") if isinstance(node, exp.Join) else None
+    on = node.args.get("on") if isinstance(node, exp.Join) else None
+    return on if isinstance(on, exp.Expr) else None
 
 
-def _conjuncts(clause: exp.Expression) -> Iterator[exp.Expression]:
+def _conjuncts(clause: exp.Expr) -> Iterator[exp.Expr]:
     if isinstance(clause, exp.And):
         yield from _conjuncts(clause.left)
         yield from _conjuncts(clause.right)
@@ -117,7 +118,7 @@ def _conjuncts(clause: exp.Expression) -> Iterator[exp.Expression]:
         yield clause
 
 
-def _written(condition: exp.Expression) -> str:
+def _written(condition: exp.Expr) -> str:
     return _NOT_NULL.sub(r"\1 IS NOT NULL", _restored(condition.sql()))
 
 
