@@ -105,7 +105,8 @@ def _conditions(tree: exp.Expr) -> Iterator[exp.Expr]:
 
 def _clause(node: exp.Expr) -> exp.Expr | None:
     if isinstance(node, (exp.Where, exp.Having)) or (isinstance(node, exp.If) and isinstance(node.parent, exp.Case)):
-        return node.this
+        condition: exp.Expr = node.this
+        return condition
     on = node.args.get("on") if isinstance(node, exp.Join) else None
     return on if isinstance(on, exp.Expr) else None
 
