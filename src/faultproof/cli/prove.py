@@ -13,7 +13,7 @@ from faultproof.cli.output import JsonOption, console, print_json
 from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import kept, writable
 from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, document, print_outcome
-from faultproof.errors import InvalidInput
+from faultproof.errors import MissingExtra
 from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Proof
 from faultproof.prove.simulated.escapes import no_escapes
@@ -72,7 +72,7 @@ def _mutants(
     try:
         from faultproof.cli.mutants import groups_of, hunted, mutants_document, print_mutants, status_of
     except ImportError as missing:
-        raise InvalidInput("--mutants parses SQL: pip install 'faultproof[prove]'") from missing
+        raise MissingExtra("--mutants parses SQL: pip install 'faultproof[prove]'") from missing
     for group in groups_of(proofs, is_everything=is_everything):
         try:
             with Progress(f"mutants of {group.name}", "tried") as progress:

@@ -14,13 +14,12 @@ from typing import Literal, NamedTuple
 from faultproof.prove.harness import Tell, in_processes
 from faultproof.prove.mutants.constraints import relaxed
 from faultproof.prove.mutants.mutant import Mutant
-from faultproof.prove.mutants.reference import Reference, Work, beside, worked
+from faultproof.prove.mutants.reference import Reference, Run, Work, beside, happened, worked
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.explore import Explorer, strikes_at
 from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, Fault
 from faultproof.prove.simulated.mutated import connected, laid
 from faultproof.prove.simulated.tape import Tape
-from faultproof.prove.simulated.world import World
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +96,17 @@ def tried(target: Target, effort: Effort) -> Outcome:
     """Run it on each of its proofs until one notices, or all of the effort is spent."""
     mutant, schedules, dearer = target.mutant, 0, None
     for reference in target.references:
-        explorer = _explorer(mutant, reference)
-        for how, faults, wrong in runs(explorer, effort):
+        explorer, proof = _explorer(mutant, reference), reference.proof
+        missing = set(reference.seen)
+        for run in runs(explorer, effort):
             schedules += 1
-            if wrong:
-                killed = Killed(reference.proof.name, how, faults, wrong[0])
+            missing -= happened(proof, missing, run)
+            if run.wrong:
+                killed = Killed(proof.name, run.how, run.faults, run.wrong[0])
                 return Outcome(mutant.name, mutant.kind, killed, None, schedules)
+        if missing:  # a proof that has become vacuous is inconclusive, which is another way of noticing
+            killed = Killed(proof.name, "vacuity", (), f"never happened: {'; '.join(sorted(missing))}")
+            return Outcome(mutant.name, mutant.kind, killed, None, schedules)
         if mutant.kind in ("statement", "condition"):
             dearer = dearer or _dearer(worked(explorer), reference.work)
     return Outcome(mutant.name, mutant.kind, None, dearer, schedules)
@@ -126,26 +130,27 @@ def _dearer(work: Work, usual: Work) -> str | None:
 
 _CHANCES = (0.0, 0.02, 0.05)
 """That a fault strikes at a place where it could: also none, since most mutants need only another order."""
-
-Run = tuple[str, tuple[str, ...], list[str]]
-"""How it was chosen, which faults struck, and what is wrong."""
+_FAULTS_MAX = 3
 
 
 def runs(explorer: Explorer, effort: Effort) -> Iterator[Run]:
     """Without a fault; then some at random, since most mutants are killed by most runs; then in order."""
-    world, wrong = _judged(explorer, Tape(), 1)
-    yield "no fault", (), wrong
-    if world is None:
+    undisturbed = _run(explorer, "no fault", Tape())
+    yield undisturbed
+    if undisturbed.world is None:
         return
-    strikes = list(strikes_at(world.points, (CRASH, FREEZE)))
+    strikes = list(strikes_at(undisturbed.world.points, (CRASH, FREEZE)))
     few = min(12, effort.seeds)
-    yield from (_run(explorer, "chance", *explorer.schedule(seed, _CHANCES[seed % 3])) for seed in range(few))
+    yield from (_at_random(explorer, seed) for seed in range(few))
     step = max(1, len(strikes) // effort.points) if effort.points else 1
     yield from (_run(explorer, "one fault", Tape({at: fault})) for at, fault in strikes[::step])
-    rest = range(few, effort.seeds)
-    yield from (_run(explorer, "chance", *explorer.schedule(seed, _CHANCES[seed % 3])) for seed in rest)
+    yield from (_at_random(explorer, seed) for seed in range(few, effort.seeds))
     crashes = [at for at, fault in strikes if fault == CRASH]
     yield from (_run(explorer, "two faults", tape) for tape in _pairs(crashes, effort.pairs))
+
+
+def _at_random(explorer: Explorer, seed: int) -> Run:
+    return _run(explorer, "chance", *explorer.schedule(seed, _CHANCES[seed % 3]))
 
 
 def _pairs(crashes: list[int], count: int) -> Iterator[Tape]:
@@ -156,15 +161,8 @@ def _pairs(crashes: list[int], count: int) -> Iterator[Tape]:
 
 
 def _run(explorer: Explorer, how: str, tape: Tape, faults: frozenset[Fault] = EVERY) -> Run:
-    world, wrong = _judged(explorer, tape, 3, faults)
-    return how, tuple(world.faults) if world else (), wrong
-
-
-def _judged(
-    explorer: Explorer, tape: Tape, faults_max: int, faults: frozenset[Fault] = EVERY
-) -> tuple[World | None, list[str]]:
-    """Where rows are such that the proof's own code cannot read them, it has noticed."""
     try:
-        return explorer.run(tape, faults_max=faults_max, faults=faults)
-    except Exception as error:
-        return None, [f"judging ended in {error!r}"]
+        world, wrong = explorer.run(tape, faults_max=_FAULTS_MAX, faults=faults)
+    except Exception as error:  # rows are such that the proof's own code cannot read them: it has noticed
+        return Run(how, None, (), [f"judging ended in {error!r}"])
+    return Run(how, world, tuple(world.faults), wrong)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from faultproof.prove.proof import Proof
 from faultproof.prove.simulated.explore import Explorer, Variation, prepared
 from faultproof.prove.simulated.lanes import MemoryStore, NestedConnection
 from faultproof.prove.simulated.tape import Tape
-from faultproof.prove.simulated.world import Limits
+from faultproof.prove.simulated.world import Limits, World
 
 
 class Work(NamedTuple):
@@ -38,9 +38,22 @@ class Reference(NamedTuple):
     limits: Limits
     """Ample for every run that was made."""
     work: Work
+    seen: frozenset[str]
+    """The claims of those `Sometimes` that happened in these runs."""
 
 
-Runs = Callable[[Explorer], Iterator[tuple[str, tuple[str, ...], list[str]]]]
+class Run(NamedTuple):
+    """One of those that every mutant is tried in, and what came of it."""
+
+    how: str
+    """It was chosen."""
+    world: World | None
+    """As it ended; None if the proof's own code could not judge it."""
+    faults: tuple[str, ...]
+    wrong: list[str]
+
+
+Runs = Callable[[Explorer], Iterator[Run]]
 
 
 def reference(proof: Proof, runs: Runs) -> Reference:
@@ -53,11 +66,24 @@ def reference(proof: Proof, runs: Runs) -> Reference:
 
     observed = Observed()
     explorer = Explorer(proof, variation=beside(neighbours, image, observing(observed)))
-    for how, faults, wrong in runs(explorer):
-        if wrong:
-            raise HarnessError(f"{proof.name} does not hold beside neighbours ({how}: {faults}): {'; '.join(wrong)}")
+    claims = {each.claim for each in proof.sometimes}
+    missing = set(claims)
+    for run in runs(explorer):
+        missing -= happened(proof, missing, run)
+        if run.wrong:
+            raise HarnessError(
+                f"{proof.name} does not hold beside neighbours ({run.how}, {run.faults}): {run.wrong[0]}"
+            )
     limits = Limits(steps=4 * explorer.longest.steps + 2_000, seconds=3 * explorer.longest.seconds + 5)
-    return Reference(proof, image, neighbours, observed, limits, worked(explorer))
+    return Reference(proof, image, neighbours, observed, limits, worked(explorer), frozenset(claims - missing))
+
+
+def happened(proof: Proof, claims: Set[str], run: Run) -> set[str]:
+    """Which of these claims of the proof's `sometimes` did happen in this run."""
+    world = run.world
+    if world is None:
+        return set()
+    return {each.claim for each in proof.sometimes if each.claim in claims and each.happened(world)}
 
 
 def beside(neighbours: Neighbourhood, image: bytes, connection: type[NestedConnection]) -> Variation:
