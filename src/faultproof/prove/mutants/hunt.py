@@ -96,7 +96,7 @@ def tried(target: Target, effort: Effort) -> Outcome:
     """Run it on each of its proofs until one notices, or all of the effort is spent."""
     mutant, schedules, dearer = target.mutant, 0, None
     for reference in target.references:
-        explorer, proof = _explorer(mutant, reference), reference.proof
+        explorer, proof = hunting(mutant, reference), reference.proof
         missing = set(reference.seen)
         for run in runs(explorer, effort):
             schedules += 1
@@ -112,7 +112,8 @@ def tried(target: Target, effort: Effort) -> Outcome:
     return Outcome(mutant.name, mutant.kind, None, dearer, schedules)
 
 
-def _explorer(mutant: Mutant, on: Reference) -> Explorer:
+def hunting(mutant: Mutant, on: Reference) -> Explorer:
+    """What runs the proof with that mutant, beside its neighbours."""
     image = relaxed(on.image, mutant.constraints) if mutant.constraints else on.image
     variation = beside(on.neighbours, image, connected(mutant))
     if mutant.is_about_transactions:

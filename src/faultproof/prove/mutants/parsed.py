@@ -21,7 +21,11 @@ from faultproof.ports.statement import Statement
 _MACRO = re.compile(r"\{([a-z_]+)\}")
 _MOMENTS = ("now", "moment")
 _LOCK = re.compile(r"\s*\{(lock|lock_or_skip)\}\s*$")
-_PROTECTED = re.compile(r":faultproof_(now|moment)\b|\bfaultproof_set_([a-z_]+)")
+_PROTECTED = re.compile(r":faultproof_(now|moment)\b|faultproof_set_([a-z_]+)")
+_POSTGRES = re.compile(r"::|\bARRAY\b|\bFOR\s+(NO\s+KEY\s+|KEY\s+)?(UPDATE|SHARE)\b")
+"""What PostgreSQL alone understands: casts, arrays and row locks. Other statements are the engines' common SQL, which is
+written as it was read."""
+_NAMED = re.compile(r"%\((\w+)\)s")
 _NOT_NULL = re.compile(r'\bNOT ([\w."]+) IS NULL\b')
 
 
@@ -82,7 +86,7 @@ def _without(text: str, is_dropped: _Choice, is_plain: bool) -> str:
             condition.replace(exp.true())
     if is_plain:
         tree.set("conflict", None)
-    return _restored(tree.sql()) + (lock[0] if lock else "")
+    return _restored(tree.sql(dialect=_dialect(text))) + (lock[0] if lock else "")
 
 
 def _parse(text: str) -> exp.Expr:
@@ -91,9 +95,13 @@ def _parse(text: str) -> exp.Expr:
         _LOCK.sub("", text),
     )
     try:
-        return sqlglot.parse_one(protected)
+        return sqlglot.parse_one(protected, dialect=_dialect(text))
     except SqlglotError as error:
         raise InvalidInput(f"no mutants of a statement that cannot be parsed: {text!r}") from error
+
+
+def _dialect(text: str) -> str | None:
+    return "postgres" if _POSTGRES.search(text) else None
 
 
 def _conditions(tree: exp.Expr) -> Iterator[exp.Expr]:
@@ -124,4 +132,5 @@ def _written(condition: exp.Expr) -> str:
 
 
 def _restored(text: str) -> str:
-    return _PROTECTED.sub(lambda found: f"{{{found[1] or found[2]}}}", text)
+    named = _NAMED.sub(r":\1", text)  # sqlglot's spelling of a parameter on PostgreSQL
+    return _PROTECTED.sub(lambda found: f"{{{found[1] or found[2]}}}", named)

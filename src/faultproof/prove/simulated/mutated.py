@@ -74,6 +74,10 @@ class MutatedConnection(NestedConnection):
         return super()._later(step)
 
 
+_BEHIND_S = 0.001
+"""Long enough for whoever has the answer to tell others of it."""
+
+
 class _Cut(NamedTuple):
     """The transaction was committed before this step, which has not been executed."""
 
@@ -166,7 +170,7 @@ class MutatedLane(SimLane):
                 self.process.wakeups.send(topic for (topic,) in topics)
 
         self._last = None
-        self.process.world.operate(self.process, self, "commit behind the answer", commit)
+        self.process.world.operate(self.process, self, "commit behind the answer", commit, after_s=_BEHIND_S)
 
 
 def _statement(step: Step) -> Statement | None:

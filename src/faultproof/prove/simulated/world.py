@@ -144,12 +144,17 @@ class World:
         action: Callable[[], Any],
         eligible: Callable[[], bool] | None = None,
         kinds: tuple[Fault, ...] = INSIDE,
+        after_s: float = 0.0,
     ) -> asyncio.Future[Any]:
         """Queue an operation behind the others of its lane; the future gets what `action` returns or raises, unless its
-        process dies first."""
+        process dies first. `after_s`: it does not happen before."""
         process.check_alive()
         future = self.loop.create_future()
-        self._operations.add(Operation(process, lane, label, action, future, eligible, kinds))
+        operation = Operation(process, lane, label, action, future, eligible, kinds)
+        if after_s:
+            operation.not_before = self.loop.now + after_s
+            self._later(after_s, _nothing)
+        self._operations.add(operation)
         return future
 
     def post(self, receiver: Process, label: str, action: Callable[[], Any]) -> None:
