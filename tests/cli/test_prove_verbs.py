@@ -258,7 +258,9 @@ PROVE: dict[str, tuple[str, ...]] = {
         "nowhere.at_all:X",
     ),
     "there is no proof ':X': no module '' is in the current directory, or installed": (":X",),
-    "there is no proof 'faultproof.cli:app': the module has no Proof of that name; it has none": ("faultproof.cli:app",),
+    "there is no proof 'faultproof.cli:app': the module has no Proof of that name; it has none": (
+        "faultproof.cli:app",
+    ),
     "--depth is 1 (every fault) or 2 (every pair of faults), not 3": ("batch", "--depth", "3"),
     "--random is a number of schedules, not -1": ("batch", "--random", "-1"),
     "--seed is a whole number from 0 on, not -1": ("batch", "--seed", "-1"),

@@ -8,13 +8,12 @@ from faultproof.cli.output import one_line
 from faultproof.cli.verdicts import Status
 from faultproof.prove.harness import Tell
 from faultproof.prove.mutants.groups import Group, groups, targets
-from faultproof.prove.mutants.hunt import Effort, Outcome
+from faultproof.prove.mutants.hunt import FATES, Effort, Outcome
 from faultproof.prove.mutants.kernel import kernel
 from faultproof.prove.mutants.mutant import KINDS
 from faultproof.prove.mutants.verdict import Verdict, explained, judged
 from faultproof.prove.proof import Proof
 
-FATES = ("killed", "dearer", "survived")
 _COMPLAINTS_MAX = 8
 
 

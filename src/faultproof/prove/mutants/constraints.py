@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import NamedTuple, TypeAlias
@@ -51,6 +52,21 @@ def relaxed(image: bytes, dropped: frozenset[Constraint]) -> bytes:
             elif not any(each.table == table and each.what == _index(name) for each in dropped):
                 new.execute(definition)
         return new.serialize()
+
+
+def would_refuse(image: bytes, dropped: frozenset[Constraint], database: sqlite3.Connection) -> bool:
+    """Whether these tables hold rows that they could not with the constraints they had in that image."""
+    with closing(opened(image)) as original, closing(opened()) as strict:
+        tables = {each.table for each in dropped}
+        for each in definitions(original):
+            if each.table in tables:
+                strict.execute(each.sql)
+        for name in tables:
+            found = rows(database, name)
+            insert(strict, name, found, len(columns(original, name)))
+            if len(rows(strict, name)) != len(found):
+                return True
+    return False
 
 
 Part: TypeAlias = exp.Expr

@@ -7,18 +7,19 @@ they also tell how long a run may take, so that a mutant which only never ends i
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from faultproof.prove.harness import Tell, in_processes
-from faultproof.prove.mutants.constraints import relaxed
+from faultproof.prove.mutants.constraints import relaxed, would_refuse
 from faultproof.prove.mutants.mutant import Mutant
 from faultproof.prove.mutants.reference import Reference, Run, Work, beside, happened, worked
 from faultproof.prove.simulated.escapes import no_escapes
-from faultproof.prove.simulated.explore import Explorer, strikes_at
+from faultproof.prove.simulated.explore import Explorer, Variation, strikes_at
 from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, Fault
-from faultproof.prove.simulated.mutated import connected, laid
+from faultproof.prove.simulated.lanes import MemoryStore
+from faultproof.prove.simulated.mutated import Difference, connected, laid
 from faultproof.prove.simulated.tape import Tape
 
 
@@ -43,6 +44,10 @@ class Killed(NamedTuple):
     sentence: str
 
 
+Fate: TypeAlias = Literal["killed", "dearer", "idle", "survived"]
+FATES: tuple[Fate, ...] = ("killed", "dearer", "idle", "survived")
+
+
 class Outcome(NamedTuple):
     """What became of a mutant."""
 
@@ -51,6 +56,9 @@ class Outcome(NamedTuple):
     killed: Killed | None
     dearer: str | None
     """How much more work the undisturbed run was, if that is all that could be seen."""
+    is_idle: bool
+    """In none of its runs did it change what any statement answered, or what any table held or was told too early: what
+    the guard is there for did not come up."""
     schedules: int
 
     @property
@@ -59,9 +67,9 @@ class Outcome(NamedTuple):
         return f"{self.kind} {self.mutant}"
 
     @property
-    def fate(self) -> Literal["killed", "dearer", "survived"]:
+    def fate(self) -> Fate:
         """In a word."""
-        return "killed" if self.killed else "dearer" if self.dearer else "survived"
+        return "killed" if self.killed else "dearer" if self.dearer else "idle" if self.is_idle else "survived"
 
 
 @dataclass(frozen=True)
@@ -94,31 +102,44 @@ def hunt(
 
 def tried(target: Target, effort: Effort) -> Outcome:
     """Run it on each of its proofs until one notices, or all of the effort is spent."""
-    mutant, schedules, dearer = target.mutant, 0, None
+    mutant, schedules, dearer, difference = target.mutant, 0, None, Difference()
     for reference in target.references:
-        explorer, proof = hunting(mutant, reference), reference.proof
+        explorer, proof = hunting(mutant, reference, difference), reference.proof
         missing = set(reference.seen)
         for run in runs(explorer, effort):
             schedules += 1
             missing -= happened(proof, missing, run)
             if run.wrong:
                 killed = Killed(proof.name, run.how, run.faults, run.wrong[0])
-                return Outcome(mutant.name, mutant.kind, killed, None, schedules)
+                return Outcome(mutant.name, mutant.kind, killed, None, False, schedules)
         if missing:  # a proof that has become vacuous is inconclusive, which is another way of noticing
             killed = Killed(proof.name, "vacuity", (), f"never happened: {'; '.join(sorted(missing))}")
-            return Outcome(mutant.name, mutant.kind, killed, None, schedules)
+            return Outcome(mutant.name, mutant.kind, killed, None, False, schedules)
         if mutant.kind in ("statement", "condition"):
-            dearer = dearer or _dearer(worked(explorer), reference.work)
-    return Outcome(mutant.name, mutant.kind, None, dearer, schedules)
+            with difference.unobserved():
+                dearer = dearer or _dearer(worked(explorer), reference.work)
+    return Outcome(mutant.name, mutant.kind, None, dearer, not difference.made, schedules)
 
 
-def hunting(mutant: Mutant, on: Reference) -> Explorer:
+def hunting(mutant: Mutant, on: Reference, difference: Difference) -> Explorer:
     """What runs the proof with that mutant, beside its neighbours."""
     image = relaxed(on.image, mutant.constraints) if mutant.constraints else on.image
-    variation = beside(on.neighbours, image, connected(mutant))
+    variation = beside(on.neighbours, image, connected(mutant, difference))
+    if mutant.constraints:
+        variation = replace(variation, judge=_refusing(variation, mutant, on, difference))
     if mutant.is_about_transactions:
-        variation = replace(variation, lane=laid(mutant))
+        variation = replace(variation, lane=laid(mutant, difference))
     return Explorer(on.proof, variation=replace(variation, limits=on.limits))
+
+
+def _refusing(
+    variation: Variation, mutant: Mutant, on: Reference, difference: Difference
+) -> Callable[[MemoryStore], list[str]]:
+    def judge(store: MemoryStore) -> list[str]:
+        difference.made = difference.made or would_refuse(on.image, mutant.constraints, store.raw)
+        return variation.judge(store) if variation.judge else []
+
+    return judge
 
 
 def _dearer(work: Work, usual: Work) -> str | None:

@@ -56,7 +56,7 @@ def rows(database: sqlite3.Connection, table: str) -> list[Row]:
 
 
 def insert(database: sqlite3.Connection, table: str, new: Iterable[Row], width: int) -> None:
-    """Rows of so many values; a row whose key is there already is left out."""
+    """Rows of so many values; a row that the table refuses is left out."""
     marks: Sequence[str] = ["?"] * width
     database.executemany(f"INSERT OR IGNORE INTO {_quoted(table)} VALUES ({', '.join(marks)})", new)  # noqa: S608
 

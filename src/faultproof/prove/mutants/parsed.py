@@ -83,10 +83,18 @@ def _without(text: str, is_dropped: _Choice, is_plain: bool) -> str:
     tree = _parse(text)
     for number, condition in enumerate(list(_conditions(tree))):
         if is_dropped(number, _written(condition)):
-            condition.replace(exp.true())
+            _drop(condition)
     if is_plain:
         tree.set("conflict", None)
     return _restored(tree.sql(dialect=_dialect(text))) + (lock[0] if lock else "")
+
+
+def _drop(condition: exp.Expr) -> None:
+    joined = condition.parent
+    if isinstance(joined, exp.And):
+        joined.replace(joined.right if condition is joined.left else joined.left)
+    else:
+        condition.replace(exp.true())
 
 
 def _parse(text: str) -> exp.Expr:

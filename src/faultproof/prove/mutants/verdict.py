@@ -28,7 +28,7 @@ class Verdict:
     def complaints(self) -> list[str]:
         """A sentence for whatever is not as it must be; none if the proof can tell."""
         reasons = explained(self.survivors)
-        alive = [outcome for outcome in self.outcomes if outcome.killed is None and outcome.dearer is None]
+        alive = [outcome for outcome in self.outcomes if outcome.fate == "survived"]
         return [
             *(f"survived, and nobody says why: {each.label}" for each in alive if each.label not in reasons),
             *(

@@ -3,8 +3,8 @@ or answered before they are committed. Everything else is as in any simulated wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, Protocol, TypeVar
 
 from faultproof.errors import FaultproofError
@@ -57,14 +57,51 @@ def nothing_done(statement: Statement) -> Answer:
     return NOTHING
 
 
+class Difference:
+    """Whether a mutation has changed anything at all, in any run so far."""
+
+    def __init__(self) -> None:
+        self.made = False
+
+    @contextmanager
+    def unobserved(self) -> Iterator[None]:
+        """Inside, nobody looks: to look takes as much work as the statements themselves."""
+        made, self.made = self.made, True
+        try:
+            yield
+        finally:
+            self.made = made
+
+
 class MutatedConnection(NestedConnection):
     """Executes what the mutation leaves of each statement."""
 
     mutation: Mutation
+    difference: Difference
 
     def _call(self, call: Call) -> Answer:
         instead = self.mutation.rewrite(call)
+        if instead is call or self.difference.made:
+            return self._instead(call, instead)
+        usual = self._as_usual(call)
+        self.difference.made = True  # so it is if this fails
+        answer = self._instead(call, instead)
+        self.difference.made = usual is None or not _same(call.statement, usual, answer)
+        return answer
+
+    def _instead(self, call: Call, instead: Call | None) -> Answer:
         return nothing_done(call.statement) if instead is None else super()._call(instead)
+
+    def _as_usual(self, call: Call) -> Answer | None:
+        """What the statement itself would have answered here; None: it would have failed."""
+        self.raw.execute("SAVEPOINT usual")
+        try:
+            return super()._call(call)
+        except FaultproofError:
+            return None
+        finally:
+            self.raw.execute("ROLLBACK TO usual")
+            self.raw.execute("RELEASE usual")
 
     def _later(self, step: Later) -> Answer:
         # Nobody waits for this answer, so that a statement and its check are left out together: a guard that is not
@@ -72,6 +109,13 @@ class MutatedConnection(NestedConnection):
         if step.refuses and self.mutation.rewrite(step.call) is None:
             return NOTHING
         return super()._later(step)
+
+
+def _same(statement: Statement, usual: Answer, answer: Answer) -> bool:
+    """In any order: where the order matters the statement asks for it, and the mutant as well."""
+    if sorted(map(repr, usual.rows)) != sorted(map(repr, answer.rows)):
+        return False
+    return statement.reads or usual.changed == answer.changed
 
 
 _BEHIND_S = 0.001
@@ -87,9 +131,12 @@ class _Cut(NamedTuple):
 class MutatedLane(SimLane):
     """Commits in the middle of transactions, or behind their answers, where the mutation says so."""
 
-    def __init__(self, process: Process, store: Store, role: str, *, mutation: Mutation) -> None:
+    def __init__(
+        self, process: Process, store: Store, role: str, *, mutation: Mutation, difference: Difference
+    ) -> None:
         super().__init__(process, store, role)
         self._mutation = mutation
+        self._difference = difference
         self._execute = self._executor()
         self._last: Statement | None = None
         """Executed in the open transaction."""
@@ -130,6 +177,7 @@ class MutatedLane(SimLane):
         try:
             while True:
                 if self._is_cut_before(step):
+                    self._difference.made = True
                     self._execute(Commit())
                     return _Cut(step)
                 try:
@@ -164,13 +212,18 @@ class MutatedLane(SimLane):
     def _commit_later(self) -> None:
         """An operation of its own, before which its process may die. Until then the lock is held."""
 
+        process = self.process
+        told = process.notes
+
         def commit() -> None:
+            # Who has told nobody of its answer when it dies might as well have died before.
+            self._difference.made = self._difference.made or process.notes != told
             with suppress(FaultproofError):  # there is nobody left to tell
                 topics = self._execute(Commit()).rows
-                self.process.wakeups.send(topic for (topic,) in topics)
+                process.wakeups.send(topic for (topic,) in topics)
 
         self._last = None
-        self.process.world.operate(self.process, self, "commit behind the answer", commit, after_s=_BEHIND_S)
+        process.world.operate(process, self, "commit behind the answer", commit, after_s=_BEHIND_S)
 
 
 def _statement(step: Step) -> Statement | None:
@@ -183,15 +236,15 @@ Laying = Callable[[Process, Store, str], SimLane]
 """How a world makes its processes' lanes."""
 
 
-def laid(mutation: Mutation) -> Laying:
+def laid(mutation: Mutation, difference: Difference) -> Laying:
     """Lanes of that mutant's world."""
 
     def lane(process: Process, store: Store, role: str) -> SimLane:
-        return MutatedLane(process, store, role, mutation=mutation)
+        return MutatedLane(process, store, role, mutation=mutation, difference=difference)
 
     return lane
 
 
-def connected(mutation: Mutation) -> type[NestedConnection]:
+def connected(mutation: Mutation, difference: Difference) -> type[NestedConnection]:
     """The connection of that mutant's world."""
-    return type("Mutated", (MutatedConnection,), {"mutation": mutation})
+    return type("Mutated", (MutatedConnection,), {"mutation": mutation, "difference": difference})
