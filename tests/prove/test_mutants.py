@@ -183,7 +183,7 @@ EXPECTED = {
     "statement tests.prove.paying.balance": "survived",
     "condition tests.prove.paying.book: shop = :shop": "killed",
     "condition tests.prove.paying.balance: shop = :shop": "dearer",
-    "condition tests.prove.paying.book: balance + :amount <= :most": "survived",
+    "condition tests.prove.paying.book: balance + :amount <= :most": "idle",
     "split tests.prove.paying.balance | tests.prove.paying.book": "killed",
     "constraint paid: PRIMARY KEY (shop, invoice)": "killed",
     "constraint account: NOT NULL": "idle",
@@ -192,7 +192,7 @@ EXPECTED = {
     "early answer … tests.prove.paying.book": "killed",
     "early answer … tests.prove.paying.balance": "survived",
 }
-"""`balance` and a condition of `book` keep to the same limit, so either of them can go. Where `balance` does not keep to its
+"""`balance` and a condition of `book` keep to the same limit, so either of them can go, and the second never has to. Where `balance` does not keep to its
 shop it reads more, and its first row is the right one all the same. To lose the last invoice takes more luck than these few
 runs have."""
 
@@ -338,7 +338,7 @@ def test_two_guards_of_which_each_would_do_must_not_both_be_missed() -> None:
 
 
 def test_excuses_for_more_than_a_tenth_and_for_what_is_no_mutant_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="3 of 13 mutants are said to survive; at most a tenth may"):
+    with pytest.raises(InvalidInput, match="2 of 13 mutants are said to survive; at most a tenth may"):
         _verdict(Survivor(mutants=ALIVE, reason="too many"))
     with pytest.raises(InvalidInput, match="no mutants of these proofs: statement long gone"):
         _verdict(Survivor(mutants=("statement long gone",), reason="it was there once"))
