@@ -192,9 +192,9 @@ EXPECTED = {
     "early answer … tests.prove.paying.book": "killed",
     "early answer … tests.prove.paying.balance": "survived",
 }
-"""`balance` and a condition of `book` keep to the same limit, so either of them can go, and the second never has to. Where `balance` does not keep to its
-shop it reads more, and its first row is the right one all the same. To lose the last invoice takes more luck than these few
-runs have."""
+"""`balance` and a condition of `book` keep to the same limit, so either of them can go, and the second never has to. Where
+`balance` does not keep to its shop it reads more, and its first row is the right one all the same. To lose the last
+invoice takes more luck than these few runs have."""
 
 
 def test_every_statement_condition_constraint_and_transaction_has_its_mutant() -> None:

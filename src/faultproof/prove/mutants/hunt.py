@@ -27,11 +27,11 @@ from faultproof.prove.simulated.tape import Tape
 class Effort:
     """How long a mutant is tried on each proof, after the undisturbed run."""
 
-    points: int | None = None
+    points: int | None = 16
     """At how many points, evenly spread, each fault strikes alone; None: at all."""
-    seeds: int = 60
+    seeds: int = 14
     """Random schedules with up to three random faults."""
-    pairs: int = 20
+    pairs: int = 0
     """Of crashes, chosen at random among all."""
 
 

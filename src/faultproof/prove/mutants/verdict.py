@@ -12,7 +12,7 @@ from faultproof.prove.mutants.hunt import Effort, Outcome, Target, hunt
 from faultproof.prove.proof import Survivor
 
 ONE_IN = 10
-"""At most so many mutants may survive on somebody's word."""
+"""At most one in so many mutants may survive on somebody's word; of a handful one."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def judged(
     if strange:
         raise InvalidInput(f"listed as survivors, and no mutants of these proofs: {'; '.join(sorted(strange))}")
     alone = [name for name, survivor in reasons.items() if survivor.twin is None]
-    if len(alone) * ONE_IN > len(targets):
+    if len(alone) > max(1, len(targets) // ONE_IN):
         raise InvalidInput(f"{len(alone)} of {len(targets)} mutants are said to survive; at most a tenth may")
     pairs = [
         Target(known[name].mutant | known[survivor.twin].mutant, known[name].references)

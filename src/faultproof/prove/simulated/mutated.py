@@ -84,8 +84,11 @@ class MutatedConnection(NestedConnection):
         if instead is call or self.difference.made:
             return self._instead(call, instead)
         usual = self._as_usual(call)
-        self.difference.made = True  # so it is if this fails
-        answer = self._instead(call, instead)
+        try:
+            answer = self._instead(call, instead)
+        except FaultproofError:
+            self.difference.made = usual is not None
+            raise
         self.difference.made = usual is None or not _same(call.statement, usual, answer)
         return answer
 
