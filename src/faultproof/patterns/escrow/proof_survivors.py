@@ -36,6 +36,10 @@ SURVIVORS = (
         twin="constraint faultproof_escrow_hold: NOT NULL",
     ),
     Survivor(
+        mutants=(f"split {_SQL}instant | {_SQL}lock_or_skip",),
+        reason="what was changed before are other requests, each whole; what comes is decided by what is read then",
+    ),
+    Survivor(
         mutants=(f"condition {_SQL}take: escrow = :escrow",),
         reason="among all escrows one has none left: the table refuses, and the careful way does the work",
     ),
@@ -48,7 +52,7 @@ SURVIVORS = (
         reason="more is looked at than need be; whether a hold is over is decided behind the locks",
     ),
     Survivor(
-        mutants=("early answer … patterns.escrow.proof._tell", f"early answer … {_SQL}insert"),
+        mutants=("early answer … patterns.escrow.proof._tell",),
         reason="who dies with an answer that was lost asks again with the same key, and gets the same one",
     ),
 )

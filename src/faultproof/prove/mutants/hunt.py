@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias
 
 from faultproof.prove.harness import Tell, in_processes
@@ -19,7 +20,7 @@ from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.explore import Explorer, Variation, strikes_at
 from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, Fault
 from faultproof.prove.simulated.lanes import MemoryStore
-from faultproof.prove.simulated.mutated import Difference, connected, laid
+from faultproof.prove.simulated.mutated import AFTER_CUT, BEHIND_ANSWER, Difference, connected, laid
 from faultproof.prove.simulated.tape import Tape
 
 
@@ -153,6 +154,7 @@ def _dearer(work: Work, usual: Work) -> str | None:
 _CHANCES = (0.0, 0.02, 0.05)
 """That a fault strikes at a place where it could: also none, since most mutants need only another order."""
 _FAULTS_MAX = 3
+_CUTS_MAX = 40
 
 
 def runs(explorer: Explorer, effort: Effort) -> Iterator[Run]:
@@ -161,7 +163,12 @@ def runs(explorer: Explorer, effort: Effort) -> Iterator[Run]:
     yield undisturbed
     if undisturbed.world is None:
         return
-    strikes = list(strikes_at(undisturbed.world.points, (CRASH, FREEZE)))
+    points = undisturbed.world.points
+    strikes = list(strikes_at(points, (CRASH, FREEZE)))
+    # Where a mutant has cut a transaction is where it can be struck.
+    cuts = [point for point in points if point.label in (AFTER_CUT, BEHIND_ANSWER) and point.when == "before"]
+    first = islice(strikes_at(cuts, (FREEZE, CRASH)), _CUTS_MAX)
+    yield from (_run(explorer, "one fault", Tape({at: fault})) for at, fault in first)
     few = min(12, effort.seeds)
     yield from (_at_random(explorer, seed) for seed in range(few))
     step = max(1, len(strikes) // effort.points) if effort.points else 1

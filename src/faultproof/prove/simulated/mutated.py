@@ -121,6 +121,8 @@ def _same(statement: Statement, usual: Answer, answer: Answer) -> bool:
     return statement.reads or usual.changed == answer.changed
 
 
+AFTER_CUT = "goes on after a commit"
+BEHIND_ANSWER = "commit behind the answer"
 _BEHIND_S = 0.001
 """Long enough for whoever has the answer to tell others of it."""
 
@@ -170,9 +172,7 @@ class MutatedLane(SimLane):
             return self._run(script, step)
 
         world = self.process.world
-        ended: T | _Cut = await world.operate(
-            self.process, self, "goes on after a commit", again, lambda: self._store.free_for(self)
-        )
+        ended: T | _Cut = await world.operate(self.process, self, AFTER_CUT, again, lambda: self._store.free_for(self))
         return ended
 
     def _run(self, script: Script[T], step: Step) -> T | _Cut:
@@ -226,7 +226,7 @@ class MutatedLane(SimLane):
                 process.wakeups.send(topic for (topic,) in topics)
 
         self._last = None
-        process.world.operate(process, self, "commit behind the answer", commit, after_s=_BEHIND_S)
+        process.world.operate(process, self, BEHIND_ANSWER, commit, after_s=_BEHIND_S)
 
 
 def _statement(step: Step) -> Statement | None:
