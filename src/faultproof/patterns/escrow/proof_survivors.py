@@ -18,14 +18,13 @@ SURVIVORS = (
         twin=f"{_ITEM}CHECK (available >= 0)",
     ),
     Survivor(
-        mutants=(f"split {_SQL}lock | {_SQL}lines", f"split {_SQL}lock_or_skip | {_SQL}lines"),
+        mutants=(f"split {_SQL}lock | {_SQL}lines",),
         reason="who decides by numbers that have changed meanwhile is refused by the table",
         twin=f"{_ITEM}CHECK (available >= 0)",
     ),
     Survivor(
-        mutants=(f"split {_SQL}lines | {_SQL}move",),
-        reason="who decides by a hold that has changed meanwhile is refused by the table",
-        twin=f"{_ITEM}CHECK (reserved >= 0)",
+        mutants=(f"split {_SQL}lock_or_skip | {_SQL}lines", f"split {_SQL}lines | {_SQL}move"),
+        reason="here nobody takes the last of an item, or ends the same hold, just between; two sessions at once would",
     ),
     Survivor(
         mutants=(
@@ -42,6 +41,7 @@ SURVIVORS = (
     Survivor(
         mutants=(f"condition {_SQL}take: escrow = :escrow",),
         reason="among all escrows one has none left: the table refuses, and the careful way does the work",
+        twin=f"{_ITEM}NOT NULL",
     ),
     Survivor(
         mutants=(
