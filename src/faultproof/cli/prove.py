@@ -2,11 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from faultproof.cli.documents import document, report_of, shown
 from faultproof.cli.output import JsonOption, console, print_json
@@ -14,6 +15,8 @@ from faultproof.cli.pages import HtmlOption, page_path, write
 from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import kept, writable
 from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, print_outcome
+from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, document, print_outcome
+from faultproof.errors import MissingExtra
 from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Proof
 from faultproof.prove.simulated.escapes import no_escapes
@@ -35,6 +38,10 @@ def prove(
     random: Annotated[int, typer.Option("--random", metavar="N", help="N random schedules on top.")] = 0,
     seed: Annotated[int, typer.Option("--seed", metavar="S", help="The first of them.")] = 0,
     plants: Annotated[bool, typer.Option("--plants", help="Run the planted bugs too: each must be caught.")] = False,
+    mutants: Annotated[
+        bool,
+        typer.Option("--mutants", help="Leave out everything that can be, in turn: each must be noticed (minutes)."),
+    ] = False,
     save: Annotated[
         str | None, typer.Option("--save", metavar="DIR", help="Where tapes of violations go, planted ones too.")
     ] = None,
@@ -45,19 +52,48 @@ def prove(
     options = Options(depth=depth, random=random, seed=seed, plants=plants, save=writable(save), html=page_path(html))
     outcomes = []
     out = console(width_piped=WIDTH_PIPED)
-    for proof in _found(names or []):
+    proofs = _found(names or [])
+    for proof in proofs:
         outcome = _proved(proof, options)
         outcomes.append(outcome)
         if not json:
             print_outcome(outcome, options, out)
         if outcome.error is not None:
             print(outcome.error, file=sys.stderr)
+    documents = [document(outcome, options) for outcome in outcomes]
+    worst = [outcome.status for outcome in outcomes]
+    if mutants:
+        for status, described in _mutants(proofs, is_everything=not names, out=None if json else out):
+            worst.append(status)
+            documents.append(described)
     if json:
         print_json([document(outcome, options) for outcome in outcomes])
     statuses = [outcome.status for outcome in outcomes]
     if options.html is not None and not write([report_of(each, options) for each in outcomes], options.html):
         statuses.append(Status.ERROR)
     raise typer.Exit(min(statuses, key=WORST_FIRST.index))
+        print_json(documents)
+    raise typer.Exit(min(worst, key=WORST_FIRST.index))
+
+
+def _mutants(
+    proofs: list[Proof], *, is_everything: bool, out: Console | None
+) -> Iterator[tuple[Status, dict[str, object]]]:
+    try:
+        from faultproof.cli.mutants import groups_of, hunted, mutants_document, print_mutants, status_of
+    except ImportError as missing:
+        raise MissingExtra("--mutants parses SQL: pip install 'faultproof[prove]'") from missing
+    for group in groups_of(proofs, is_everything=is_everything):
+        try:
+            with Progress(f"mutants of {group.name}", "tried") as progress:
+                verdict = hunted(group, progress)
+        except HarnessError as error:
+            print(f"{error}\nThe mutants of {group.name} could not be tried.", file=sys.stderr)
+            yield Status.ERROR, {"mutants_of": group.name, "outcome": "error", "error": str(error)}
+            continue
+        if out is not None:
+            print_mutants(group, verdict, out)
+        yield status_of(verdict), mutants_document(group, verdict)
 
 
 def _found(names: list[str]) -> list[Proof]:
@@ -111,7 +147,7 @@ def _try(outcome: Outcome, options: Options, *, depths: tuple[int, ...]) -> None
 
 
 class Progress:
-    """One line on a terminal that is rewritten, from the first second on. Call it with the schedules run so far."""
+    """One line on a terminal that is rewritten, from the first second on. Call it with what has been done so far."""
 
     def __init__(self, what: str, unit: str = "schedules") -> None:
         self._what = what

@@ -110,6 +110,17 @@ class Plant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Survivor:
+    """Derived mutants (`prove.mutants`) that a proof does not notice, and why that is no fault of the proof's."""
+
+    mutants: tuple[str, ...]
+    """By kind and name, as `faultproof prove --mutants` prints them."""
+    reason: str
+    twin: str | None = None
+    """Another mutant, whose guard does the same work: without both of them at once the proof must notice."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Proof:
     """What is claimed, how it is tried, and what was not tried."""
 
@@ -129,6 +140,7 @@ class Proof:
     eventually: tuple[Eventually, ...]
     sometimes: tuple[Sometimes, ...]
     plants: tuple[Plant, ...] = ()
+    survivors: tuple[Survivor, ...] = ()
 
 
 ANY_FAULT = (

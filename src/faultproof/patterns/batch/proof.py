@@ -143,6 +143,7 @@ async def _caller(process: Process, group_commit: GroupCommit[Item, str], number
 def _wrong_answers(evidence: Evidence) -> list[str]:
     rows = Counter(id for (id,) in evidence.fetch("SELECT id FROM item"))
     wrong = [f"operation {id} was committed {count} times" for id, count in rows.items() if count > 1]
+    wrong += [f"poison was let in: {id}" for (id,) in evidence.fetch("SELECT id FROM item WHERE kind = 'poison'")]
     for kind, id, *facts in evidence.notes:
         if kind == "done" and id not in rows:
             wrong.append(f"operation {id} was answered and is not there")

@@ -23,6 +23,7 @@ from faultproof.patterns.escrow.proof_orders import (
     wrong_holds,
     wrong_sums,
 )
+from faultproof.patterns.escrow.proof_survivors import SURVIVORS
 from faultproof.patterns.escrow.requests import Confirm, Expire, Hold, Request, Reserve
 from faultproof.patterns.escrow.sql import StockRow
 from faultproof.ports.database import Database
@@ -301,4 +302,5 @@ ESCROW = Proof(
             name="partial hold", breaks="a hold of several items is made one by one: some are held without the others"
         ),
     ),
+    survivors=SURVIVORS,
 )

@@ -172,8 +172,9 @@ def _wrong_versions(evidence: Evidence) -> list[str]:
     for item, version in evidence.fetch("SELECT item, version FROM effect ORDER BY item, n"):
         effects[item].append(version)
     wrong = []
-    for item, last in evidence.fetch("SELECT name, version FROM item"):
-        expected = list(range(1, last + 1))
+    last = dict(evidence.fetch("SELECT name, version FROM item"))
+    for item in sorted(last.keys() | stream.keys() | effects.keys()):
+        expected = list(range(1, last.get(item, 0) + 1))
         if stream[item] != expected:
             wrong.append(f"the stream of {item} has the versions {stream[item]}, not {expected}")
         if effects[item] != expected:

@@ -24,10 +24,11 @@ from faultproof.prove.harness import Tell, in_processes
 from faultproof.prove.proof import Always, Eventually, Process, Proof
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, Fault, Point
-from faultproof.prove.simulated.lanes import FileStore, MemoryStore, Store
+from faultproof.prove.simulated.lanes import FileStore, MemoryStore, SimLane, Store
 from faultproof.prove.simulated.loop import StepLimit
+from faultproof.prove.simulated.process import Process as SimProcess
 from faultproof.prove.simulated.tape import Priorities, Tape, shrink
-from faultproof.prove.simulated.world import Granularity, World
+from faultproof.prove.simulated.world import Granularity, Limits, World
 
 
 class Violation(NamedTuple):
@@ -78,6 +79,19 @@ class Report:
         return self.schedules / self.seconds if self.seconds else 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """Another world for the same proof: a mutant's, or one in which statements are written down."""
+
+    image: bytes | None = None
+    """Instead of what the proof prepares."""
+    store: Callable[[bytes], MemoryStore] = MemoryStore
+    judge: Callable[[MemoryStore], list[str]] | None = None
+    """What else must be true at the end."""
+    lane: Callable[[SimProcess, Store, str], SimLane] = SimLane
+    limits: Limits | None = None
+
+
 PCT_DEPTH = 3
 """How many events in one order a bug may need that random priorities are likely to find."""
 VIOLATIONS_MAX = 20
@@ -96,15 +110,19 @@ class Explorer:
         granularity: Granularity = "commit",
         tell: Tell | None = None,
         world: Callable[..., World] = World,
+        variation: Variation | None = None,
     ) -> None:
         self._proof = proof
+        self._variation = variation or Variation()
         self._plant = plant
         self._granularity = granularity
         self._tell = tell
         self._world = world
         self._runs = 0
-        self.image = prepared(proof)
-        self._store = MemoryStore(self.image)
+        self.longest = Limits(steps=0, seconds=0.0)
+        """What the longest of the runs so far have taken."""
+        self.image = self._variation.image or prepared(proof)
+        self.store = self._variation.store(self.image)
 
     def run(
         self,
@@ -119,6 +137,16 @@ class Explorer:
         store: Store
         store = self._store if files is None else FileStore(files, self.image, synchronous=synchronous)
         world = self._world(store, tape, granularity=self._granularity, faults_max=faults_max, faults=faults)
+        store = self.store if files is None else FileStore(files, self.image, synchronous=synchronous)
+        world = World(
+            store,
+            tape,
+            granularity=self._granularity,
+            faults_max=faults_max,
+            faults=faults,
+            limits=self._variation.limits,
+            lane=self._variation.lane,
+        )
         store.reset(world.wall_us)
         proof, wrong = self._proof, list[str]()
         if proof.always:
@@ -127,19 +155,25 @@ class Explorer:
             for name, main in proof.processes(self._plant).items():
                 world.spawn(name, main)
             try:
-                world.run(lambda: proof.done(world))
+                # Whoever died of its own error has violated the claim, and might do so for ever.
+                world.run(lambda: bool(_deaths(world)) or proof.done(world))
             except StepLimit as error:
                 return world, [*wrong, f"not finished: {error}"]
-            wrong += [f"{name} died of {error!r}" for name, error in world.deaths if not _is_let_crash(error, world)]
+            wrong += _deaths(world)
+            if self._variation.judge is not None:
+                wrong += self._variation.judge(self.store)
             return world, wrong + _judged(proof.eventually, world)
         finally:
-            self._count()
+            self._count(world)
             world.close()
             if isinstance(store, FileStore):
                 store.close()
 
-    def _count(self) -> None:
+    def _count(self, world: World) -> None:
         self._runs += 1
+        longest, loop = self.longest, world.loop
+        if loop.steps > longest.steps or loop.now > longest.seconds:
+            self.longest = Limits(steps=max(loop.steps, longest.steps), seconds=max(loop.now, longest.seconds))
         if self._tell is not None and self._runs % TELL_EVERY == 0:
             self._tell(self._runs)
 
@@ -164,6 +198,7 @@ class Explorer:
         report, faults = Report(), tuple(faults)
         world = self.strike(report, {}, faults_max=1)
         strikes = list(worth_striking(world.points, faults))
+        strikes = list(strikes_at(world.points, faults))
         if part == 0:
             report.points = report.first_points = _places(world.points, faults)
             report.distinct = report.first_distinct = len(strikes)
@@ -180,6 +215,7 @@ class Explorer:
         last = max(answers)
         points = [point for point in world.points if point.position > last]
         strikes = list(worth_striking(points, faults))
+        strikes = list(strikes_at(points, faults))
         report.points += _places(points, faults)
         report.distinct += len(strikes)
         for position, fault in strikes:
@@ -194,14 +230,18 @@ class Explorer:
         """
         report = Report()
         for seed in seeds:
-            rng = random.Random(seed)  # noqa: S311  # a schedule, not a secret
-            faults = frozenset(fault for fault in sorted(EVERY) if rng.random() < 0.5)
-            priorities = Priorities(rng, depth=PCT_DEPTH, length=self.length) if seed % 2 else None
-            tape = Tape(rng=rng, chance=chance, priorities=priorities)
+            tape, faults = self.schedule(seed, chance)
             world = self._counted(report, tape, faults_max=faults_max, faults=faults)
             report.points += len(world.points)
             report.distinct += len(world.faults)
         return report
+
+    def schedule(self, seed: int, chance: float) -> tuple[Tape, frozenset[Fault]]:
+        """A random one, and the kinds of faults that may strike in it."""
+        rng = random.Random(seed)  # noqa: S311  # not a secret
+        faults = frozenset(fault for fault in sorted(EVERY) if rng.random() < 0.5)
+        priorities = Priorities(rng, depth=PCT_DEPTH, length=self.length) if seed % 2 else None
+        return Tape(rng=rng, chance=chance, priorities=priorities), faults
 
     @cached_property
     def length(self) -> int:
@@ -218,6 +258,7 @@ class Explorer:
         start, wrong = self.run(Tape(), faults_max=1)
         kinds = sorted({CRASH, FREEZE} | (set(violation.answers.values()) & EVERY))
         singles = [{position: fault} for position, fault in worth_striking(start.points, kinds)]
+        singles = [{position: fault} for position, fault in strikes_at(start.points, kinds)]
         for single in [dict[int, int]()] * bool(wrong) + singles:
             if fails(single):
                 world, wrong = self.run(Tape(single), faults_max=faults_max)
@@ -227,6 +268,10 @@ class Explorer:
         answers = shrink(violation.answers, fails)
         world, wrong = self.run(Tape(answers), faults_max=faults_max)
         return Violation(tuple(wrong), tuple(world.faults), answers)
+
+
+def _deaths(world: World) -> list[str]:
+    return [f"{name} died of {error!r}" for name, error in world.deaths if not _is_let_crash(error, world)]
 
 
 def _is_let_crash(error: BaseException, world: World) -> bool:
@@ -309,6 +354,7 @@ def _places(points: Iterable[Point], faults: tuple[int, ...]) -> int:
 
 
 def worth_striking(points: Iterable[Point], faults: Iterable[int]) -> Iterator[tuple[int, int]]:
+def strikes_at(points: Iterable[Point], faults: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Tape position and fault, once for each set of equivalent places."""
     seen = set()
     for point in points:

@@ -160,12 +160,13 @@ class MemoryStore:
     reader that came a moment later would see. `FileStore` confirms on real WAL files that nothing depends on it.
     """
 
-    def __init__(self, image: bytes | None = None) -> None:
+    def __init__(self, image: bytes | None = None, *, connection: type[NestedConnection] | None = None) -> None:
         self.raw = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
         self.commits = 0
         self.owner: Process | None = None
         self.now: Callable[[], int] = lambda: 0
-        self._connection = NestedConnection(self.raw, name="the simulated database", now=lambda: self.now())
+        executing = connection or NestedConnection
+        self._connection = executing(self.raw, name="the simulated database", now=lambda: self.now())
         if image is not None:
             self.raw.deserialize(image)
         self.raw.execute("BEGIN")

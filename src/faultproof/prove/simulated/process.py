@@ -11,7 +11,6 @@ from faultproof.engines.sqlite.database import SqliteDatabase
 from faultproof.errors import OutcomeUnknown
 from faultproof.prove.proof import Main
 from faultproof.prove.simulated.faults import OUTSIDE, Fault
-from faultproof.prove.simulated.lanes import SimLane
 from faultproof.prove.simulated.loop import Strand
 from faultproof.prove.simulated.senses import SimClock, SimIds, SimRng, SimWakeups
 
@@ -51,8 +50,8 @@ class Process:
         store = self.world.store
         return SqliteDatabase(
             env=self.env,
-            writer=SimLane(self, store, "writer"),
-            reader=SimLane(self, store, "reader"),
+            writer=self.world.lane(self, store, "writer"),
+            reader=self.world.lane(self, store, "reader"),
             wakeups=self.wakeups,
             checkpointer=None,
             durability="simulated",

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from faultproof.errors import TryAgain
 from faultproof.prove.proof import Main
 from faultproof.prove.simulated.faults import AFTER, EVERY, INSIDE, MESSAGE, Fault, Faults, Point
-from faultproof.prove.simulated.lanes import Store
+from faultproof.prove.simulated.lanes import SimLane, Store
 from faultproof.prove.simulated.loop import STRAND, Escape, SimLoop, StepLimit, Strand
 from faultproof.prove.simulated.operations import Operation, Operations
 from faultproof.prove.simulated.process import Process
@@ -61,8 +61,11 @@ class World:
         faults_max: int = 0,
         faults: frozenset[Fault] = EVERY,
         limits: Limits | None = None,
+        lane: Callable[[Process, Store, str], SimLane] = SimLane,
     ) -> None:
         self.store = store
+        self.lane = lane
+        """Makes the lanes of its processes; a mutant's are others."""
         self.tape = tape
         self.granularity = granularity
         self.limits = limits or Limits()
@@ -141,12 +144,17 @@ class World:
         action: Callable[[], Any],
         eligible: Callable[[], bool] | None = None,
         kinds: tuple[Fault, ...] = INSIDE,
+        after_s: float = 0.0,
     ) -> asyncio.Future[Any]:
         """Queue an operation behind the others of its lane; the future gets what `action` returns or raises, unless its
-        process dies first."""
+        process dies first. `after_s`: it does not happen before."""
         process.check_alive()
         future = self.loop.create_future()
-        self._operations.add(Operation(process, lane, label, action, future, eligible, kinds))
+        operation = Operation(process, lane, label, action, future, eligible, kinds)
+        if after_s:
+            operation.not_before = self.loop.now + after_s
+            self._later(after_s, _nothing)
+        self._operations.add(operation)
         return future
 
     def post(self, receiver: Process, label: str, action: Callable[[], Any]) -> None:

@@ -1,0 +1,85 @@
+"""`faultproof prove --mutants`: what becomes of a proof when something is left out of its scripts."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from faultproof.cli.output import one_line
+from faultproof.cli.verdicts import Status
+from faultproof.prove.harness import Tell
+from faultproof.prove.mutants.groups import Group, groups, targets
+from faultproof.prove.mutants.hunt import FATES, Effort, Outcome
+from faultproof.prove.mutants.kernel import kernel
+from faultproof.prove.mutants.mutant import KINDS
+from faultproof.prove.mutants.verdict import Verdict, explained, judged
+from faultproof.prove.proof import Proof
+
+_COMPLAINTS_MAX = 8
+
+
+def hunted(group: Group, progress: Tell) -> Verdict:
+    """Every mutant of these proofs.
+
+    Raises `HarnessError` if one of them does not hold, and `InvalidInput` if their list of survivors is not in order.
+    """
+    effort = Effort()
+    return judged(targets(group, effort), group.survivors, effort, progress=progress)
+
+
+def groups_of(proofs: list[Proof], *, is_everything: bool) -> list[Group]:
+    """By package; behind all patterns the kernel, which no pattern answers for alone."""
+    return [*groups(proofs), *([kernel(proofs)] if is_everything else [])]
+
+
+def status_of(verdict: Verdict) -> Status:
+    """A mutant that nobody can explain is as bad as a claim that does not hold."""
+    return Status.VIOLATED if verdict.complaints else Status.HELD
+
+
+def print_mutants(group: Group, verdict: Verdict, out: Console) -> None:
+    """A table by kind, and what wants attention."""
+    out.print(Text(f"{group.name}: {len(verdict.outcomes)} mutants", style="bold"), soft_wrap=True)
+    counts = verdict.count()
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for head in ("", *FATES):
+        table.add_column(head, justify="left" if not head else "right")
+    table.add_row("", *FATES)
+    for kind in KINDS:
+        table.add_row(kind, *(str(counts[kind, fate]) for fate in FATES))
+    out.print(table)
+    for survivor in {id(each): each for each in explained(verdict.survivors).values()}.values():
+        guarded = ", and killed without both" if survivor.twin else ""
+        out.print(Text(f"{len(survivor.mutants)} survive{guarded}: {one_line(survivor.reason, 160)}"), soft_wrap=True)
+    complaints = verdict.complaints
+    more = [f"and {len(complaints) - _COMPLAINTS_MAX} more"] if len(complaints) > _COMPLAINTS_MAX else []
+    for complaint in [*complaints[:_COMPLAINTS_MAX], *more]:
+        out.print(Text(one_line(complaint, 300), style="red"), soft_wrap=True)
+    out.print()
+
+
+def mutants_document(group: Group, verdict: Verdict) -> dict[str, object]:
+    """The same for machines, with nothing cut."""
+    reasons = explained(verdict.survivors)
+    return {
+        "mutants_of": group.name,
+        "proofs": [proof.name for proof in group.proofs],
+        "outcome": status_of(verdict).name.lower(),
+        "complaints": verdict.complaints,
+        "mutants": [
+            {**_outcome(outcome), "reason": reasons[outcome.label].reason if outcome.label in reasons else None}
+            for outcome in verdict.outcomes
+        ],
+        "pairs": [_outcome(outcome) for outcome in verdict.twins],
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, object]:
+    killed = outcome.killed
+    return {
+        "kind": outcome.kind,
+        "mutant": outcome.mutant,
+        "fate": outcome.fate,
+        "killed_by": None if killed is None else killed._asdict(),
+        "dearer": outcome.dearer,
+        "schedules": outcome.schedules,
+    }
