@@ -8,77 +8,37 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-from faultproof.clock import Env
 from faultproof.errors import InvalidInput
-from faultproof.ports.database import Database
+from faultproof.ports.database import Database, Tx
 from faultproof.ports.script import Call
 from faultproof.ports.statement import Statement
-from faultproof.prove.proof import Plant
-
-if TYPE_CHECKING:
-    from faultproof.prove.stepped.database import SteppedDatabase
+from faultproof.prove.proof import Evidence, Plant, Process, Sometimes
 
 T = TypeVar("T")
+Isolation = Literal["read committed", "repeatable read", "serializable"]
 
 SESSIONS_MAX = 3
 PREEMPTIONS_OF_THREE = 3
 """Three sessions have too many interleavings for all of them; few bugs need more changes of hand than this."""
 
-Rewrite = Callable[[Call], Call | None]
+Rewrite: TypeAlias = Callable[[Call], Call | None]
 """Sees every statement before it is sent: the same, another one, or None to leave it out."""
 
 
-class Process(Protocol):
-    """What a session's main function is given."""
+class Stepping(Process, Protocol):
+    """What a session's main function is given: what a process has in every world, and transactions of the user's own."""
 
-    name: str
-    incarnation: int
-    env: Env
-
-    def database(self) -> SteppedDatabase:
-        """The database, over a connection of this session's own."""
-        ...
-
-    def note(self, kind: str, *facts: Any) -> None:
-        """Tell the outside world something that cannot be taken back: an answer to a client."""
-        ...
-
-    async def outside(self, what: str, act: Callable[[dict[str, Any]], T]) -> T:
-        """A request to a service outside, which keeps its own state; a step of its own."""
+    async def joined(self, isolation: Isolation, work: Callable[[Tx], Awaitable[T]]) -> T:
+        """A transaction of the user's own at that level, on a joined handle that `work` passes on as `tx=`. Begun again a
+        few times, as users are told to, when it could not be serialized or was a deadlock's victim; then `Busy`."""
         ...
 
 
-Main = Callable[[Process], Coroutine[Any, Any, None]]
-
-
-class Evidence(Protocol):
-    """What is judged, once all sessions have ended."""
-
-    @property
-    def notes(self) -> Sequence[tuple[Any, ...]]:
-        """What was noted, in order: the kind, and the facts."""
-        ...
-
-    @property
-    def outside(self) -> Mapping[str, Any]:
-        """The states of the services outside."""
-        ...
-
-    def fetch(self, sql: str) -> list[tuple[Any, ...]]:
-        """A query on what is committed."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sometimes:
-    """The interesting thing that has to happen in some interleaving, or the case has shown nothing."""
-
-    claim: str
-    happened: Callable[[Evidence], bool]
+Main: TypeAlias = Callable[[Stepping], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +91,18 @@ def replaced(name: str, old: str, new: str) -> Rewrite:
 def dropped(name: str) -> Rewrite:
     """A planted bug: the statement called `name` is never sent."""
     return lambda call: None if call.statement.name == name else call
+
+
+def together(*rewrites: Rewrite) -> Rewrite:
+    """A planted bug: all of these, one after the other."""
+
+    def rewrite(call: Call) -> Call | None:
+        rewritten: Call | None = call
+        for each in rewrites:
+            rewritten = None if rewritten is None else each(rewritten)
+        return rewritten
+
+    return rewrite
 
 
 @functools.cache  # bounded: by the planted bugs; and engines keep what they rendered of each statement

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import Context
 from functools import partial
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import psycopg
 
@@ -16,13 +16,13 @@ from faultproof.engines.joined.psycopg import JoinedAsyncPsycopg
 from faultproof.engines.postgres.claims import PostgresClaims
 from faultproof.engines.postgres.connection import Connection
 from faultproof.engines.postgres.database import RESTARTS_MAX, PostgresDatabase
-from faultproof.engines.postgres.faults import Restartable
+from faultproof.engines.postgres.faults import Restartable, translated
 from faultproof.engines.postgres.install import install
 from faultproof.engines.postgres.log import PostgresLog
 from faultproof.engines.postgres.render import render_numbered
 from faultproof.engines.postgres.transaction import PostgresTransaction
 from faultproof.engines.postgres.wire import Raw
-from faultproof.engines.scopes import Scope
+from faultproof.engines.scopes import Scope, is_inside
 from faultproof.errors import NotSupported
 from faultproof.ports.claims import ClaimTable
 from faultproof.ports.database import Health, News, Transaction, Tx
@@ -47,11 +47,10 @@ from faultproof.ports.script import (
 )
 from faultproof.ports.statement import NOTHING, Statement
 from faultproof.prove.harness import HarnessError
-from faultproof.prove.stepped.case import Rewrite
+from faultproof.prove.stepped.case import Isolation, Rewrite
 from faultproof.prove.stepped.wire import Wire
 
 T = TypeVar("T")
-Isolation = Literal["read committed", "repeatable read", "serializable"]
 
 _BEGINS: dict[Isolation, bytes] = {
     "read committed": b"BEGIN ISOLATION LEVEL READ COMMITTED",
@@ -99,25 +98,30 @@ class SteppedDatabase:
     async def transact(self, work: Runnable[T]) -> T:
         for tries in range(RESTARTS_MAX):
             try:
-                return (await self._connection().drive(self._seen(transaction(begun(work))))).result
+                async with self._lent() as connection:
+                    return (await connection.drive(self._seen(transaction(begun(work))))).result
             except Restartable:
                 if not callable(work) or tries == RESTARTS_MAX - 1:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def read(self, script: Script[T], *, snapshot: bool = True) -> T:
-        return await self._connection().drive(self._seen(on_snapshot(script) if snapshot else script))
+        async with self._lent() as connection:
+            return await connection.drive(self._seen(on_snapshot(script) if snapshot else script))
 
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[Transaction]:
         return self._transaction()
 
     async def joined(self, isolation: Isolation, work: Callable[[Tx], Awaitable[T]]) -> T:
-        """A transaction of the user's own at that level, in which `work` passes the handle on as `tx=`; begun again, as
-        users are told to, when it could not be serialized or was a deadlock's victim, up to `RESTARTS_MAX` times."""
+        """See `Stepping.joined`."""
         for tries in range(RESTARTS_MAX):
             try:
                 return await self._joined(_BEGINS[isolation], work)
-            except (Restartable, psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+            except psycopg.Error as error:  # the user's own COMMIT
+                problem = translated(error, "the joined database")
+                if not isinstance(problem, Restartable) or tries == RESTARTS_MAX - 1:
+                    raise problem from error
+            except Restartable:
                 if tries == RESTARTS_MAX - 1:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -127,7 +131,7 @@ class SteppedDatabase:
             await self.transact(partial(install, schema))
 
     def in_transaction(self) -> bool:
-        return False
+        return is_inside(self)
 
     def changed(self, topic: str) -> News:
         raise NotSupported("in the stepped world nobody is woken: call what looks")
@@ -143,27 +147,33 @@ class SteppedDatabase:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _connection(self) -> Connection:
-        return Connection(self._wire, "the stepped database", _never_replaced)
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Connection]:
+        """As the engine lends one: given back, what is still open on it is rolled back."""
+        connection = Connection(self._wire, "the stepped database", _never_replaced)
+        try:
+            yield connection
+        except GeneratorExit:  # the run has been given up: nothing may be sent any more
+            raise
+        except BaseException:
+            if not connection.is_idle:
+                await connection.execute(Rollback())
+            raise
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Transaction]:
-        connection = self._connection()
-        await connection.execute(Begin(writes=True))
-        scope = Scope(self, lambda: None)
-        scope.begin()
-        # It asks its database for nothing; that it is the same one is what callers check.
-        tx = _Seen(cast(PostgresDatabase, self), connection, scope, self._seen)
-        try:
-            yield tx
+        async with self._lent() as connection:
+            await connection.execute(Begin(writes=True))
+            scope = Scope(self, lambda: None)
+            scope.begin()
+            # It asks its database for nothing; that it is the same one is what callers check.
+            tx = _Seen(cast(PostgresDatabase, self), connection, scope, self._seen)
+            try:
+                yield tx
+            finally:
+                scope.end()
             tx.check_whole()
-        except BaseException as error:
-            scope.end()
-            if not isinstance(error, GeneratorExit):
-                await connection.execute(Rollback())
-            raise
-        scope.end()
-        await connection.execute(Commit())
+            await connection.execute(Commit())
 
     async def _joined(self, begin: bytes, work: Callable[[Tx], Awaitable[T]]) -> T:
         await self._say(begin, is_silent=True)

@@ -67,12 +67,9 @@ class Session:
 
     def heard(self, event: int) -> None:
         """Its socket has something for it, or takes something again."""
-        ready = Ready.NONE
-        if event & ~select.POLLOUT:
-            ready |= Ready.R
-        if event & select.POLLOUT:
-            ready |= Ready.W
-        self._resume(lambda work: work.send(ready))
+        readable = Ready.R if event & ~select.POLLOUT else Ready.NONE
+        writable = Ready.W if event & select.POLLOUT else Ready.NONE
+        self._resume(lambda work: work.send(readable | writable))
 
     @property
     def waits_for(self) -> int:

@@ -12,14 +12,15 @@ the victim. The interleaving in which another closes it is stepped through as we
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from faultproof.clock import Env
 from faultproof.errors import InvalidInput
+from faultproof.ports.database import Database, Tx
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.simulated.tape import Tape
-from faultproof.prove.stepped.case import PREEMPTIONS_OF_THREE, SESSIONS_MAX, Case, Rewrite
+from faultproof.prove.stepped.case import PREEMPTIONS_OF_THREE, SESSIONS_MAX, Case, Isolation, Rewrite, together
 from faultproof.prove.stepped.database import Names, SteppedDatabase, still_env
 from faultproof.prove.stepped.ground import Ground
 from faultproof.prove.stepped.session import Session, at_once, listen
@@ -90,7 +91,7 @@ class Seen:
 
     def __init__(self, ground: Ground) -> None:
         self.notes: list[tuple[Any, ...]] = []
-        self.outside: dict[str, dict[str, Any]] = {}
+        self.outside: dict[str, Any] = {}
         self.fetch = ground.fetch
 
 
@@ -106,19 +107,22 @@ class Party:
         self._seen = seen
         self._wire = wire
 
-    def database(self) -> SteppedDatabase:
+    def database(self) -> Database:
         return self._database
 
     def note(self, kind: str, *facts: Any) -> None:
         self._seen.notes.append((kind, *facts))
 
     async def outside(self, what: str, act: Callable[[dict[str, Any]], T]) -> T:
-        def done() -> Any:
-            return act(self._seen.outside.setdefault(what, {}))
-            yield  # a generator, like all that waits for its turn
+        def done() -> Generator[Any, Any, T]:  # a generator, like all that waits for its turn
+            yield from ()
+            return act(self._seen.outside)
 
-        result: T = await Turn(done(), f"asks {what}", is_silent=False)
+        result: T = await Turn(done(), what, is_silent=False)
         return result
+
+    async def joined(self, isolation: Isolation, work: Callable[[Tx], Awaitable[T]]) -> T:
+        return await self._database.joined(isolation, work)
 
 
 class World:
@@ -177,21 +181,23 @@ class World:
         return sessions
 
     def _rewriting(self) -> Rewrite | None:
-        planted = self.case.rewrites.get(self.plant or "")
-        if planted is None or self.rewrite is None:
-            return planted or self.rewrite
-        first, then = planted, self.rewrite
-
-        def both(call: Any) -> Any:
-            rewritten = first(call)
-            return None if rewritten is None else then(rewritten)
-
-        return both
+        both = [each for each in (self.case.rewrites.get(self.plant or ""), self.rewrite) if each is not None]
+        return together(*both) if both else None
 
     def _prepare(self) -> None:
         wire = self.ground.wire(self._names)
         env = still_env("prepare", len(_LETTERS))
-        at_once(self.case.prepare(SteppedDatabase(wire, self._names, env, None)), wire, seconds=SETTLE_S)
+        database = SteppedDatabase(wire, self._names, env, None)
+
+        async def prepare() -> None:
+            await self.case.prepare(database)
+
+        try:
+            at_once(prepare(), wire, seconds=SETTLE_S)
+        except HarnessError:
+            raise
+        except Exception as error:
+            raise HarnessError(f"{self.case.name} cannot be prepared: {error!r}") from error
         wire.shut()
         self.ground.keep()
 
