@@ -192,15 +192,37 @@ TAKEN_OVER = Case(
         Sometimes(claim="the slow one is told", happened=lambda evidence: noted(evidence, "lost") == {"slow"}),
         Sometimes(claim="the slow one is in time", happened=lambda evidence: noted(evidence, "stored") == {"slow"}),
     ),
-    plants=(
-        Plant(name="answers without a token", breaks="the slow one stores its answer beside the other's claim"),
-        Plant(name="answers twice", breaks="the slow one overwrites an answer that was given out"),
-    ),
+    plants=(Plant(name="answers twice", breaks="the slow one overwrites an answer that was given out"),),
     rewrites={
-        "answers without a token": replaced(f"{_KEYS}._finish", "AND token = :token AND", "AND :token = :token AND"),
-        "answers twice": replaced(
-            f"{_KEYS}._finish", "AND token = :token AND answer IS NULL", "AND token >= :token"
-        ),
+        # Either condition would do: who has taken over has another token, or has answered already.
+        "answers twice": replaced(f"{_KEYS}._finish", "AND token = :token AND answer IS NULL", "AND token >= :token"),
+    },
+)
+
+
+async def _gives_up(process: Stepping) -> None:
+    database, keys = process.database(), _keys(process.database(), 0.000001)
+    token, _ = await database.transact(lambda: keys._take(KEY, "same"))
+    if token is not None:
+        await database.transact(lambda: keys._freed(KEY, token))
+
+
+GIVEN_UP = Case(
+    name=f"{_HERE}:GIVEN_UP",
+    claim="Whoever gives a key up after his lease ran out takes it from nobody who has taken it over.",
+    prepare=_prepare,
+    sessions=lambda plant: {"slow": _gives_up, "other": _leased(3_600.0)},
+    wrong=lambda evidence: [
+        f"{note[1]} did the work under a lease that runs, and could not store its answer"
+        for note in evidence.notes
+        if note[0] == "lost"
+    ],
+    sometimes=(
+        Sometimes(claim="the other stores its answer", happened=lambda evidence: noted(evidence, "stored") == {"other"}),
+    ),
+    plants=(Plant(name="gives up without a token", breaks="the other's claim is deleted with its own"),),
+    rewrites={
+        "gives up without a token": replaced(f"{_KEYS}._give_up", "token = :token", ":token = :token"),
     },
 )
 CASES = (
@@ -211,4 +233,5 @@ CASES = (
     JOINED_REPEATABLE_READ,
     JOINED_SERIALIZABLE,
     TAKEN_OVER,
+    GIVEN_UP,
 )

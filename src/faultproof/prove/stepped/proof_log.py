@@ -108,6 +108,7 @@ LATE = Case(
             f"{_LOGS}._move", 'p.next_offset + row_number() OVER (PARTITION BY m."partition" ORDER BY m.id) - 1', "m.id"
         )
     },
+    preemptions=2,
 )
 FOLLOWED = Case(
     name=f"{_HERE}:FOLLOWED",
