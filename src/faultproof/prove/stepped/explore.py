@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from faultproof.errors import InvalidInput
@@ -96,13 +96,15 @@ def explore_stepped(
     *,
     plant: str | None = None,
     rewrite: Rewrite | None = None,
+    preemptions: int | None = None,
     until_violated: bool | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> SteppedReport:
     """Step through every interleaving of the case on the PostgreSQL server at `url`.
 
     In a schema of its own, which is dropped at the end; nothing else there is touched. With a planted bug or a `rewrite` of
-    the statements it stops at the first violation unless `until_violated` is False. `progress` is told now and then how
+    the statements it stops at the first violation unless `until_violated` is False. `preemptions`: instead of the case's own
+    limit, as a sample of what has very many interleavings. `progress` is told now and then how
     many interleavings have been run. Raises `HarnessError` for a case that cannot be carried out, `InvalidInput` for a
     planted bug that the case does not have, `TryAgain` where the server cannot be reached.
     """
@@ -110,6 +112,8 @@ def explore_stepped(
         raise InvalidInput(f"{case.name} has no planted bug {plant!r}; it has {', '.join(known) or 'none'}")
     stops = (plant is not None or rewrite is not None) if until_violated is None else until_violated
     began = time.perf_counter()
+    if preemptions is not None:
+        case = replace(case, preemptions=preemptions)
     with World(case, url, plant=plant, rewrite=rewrite) as world:
         report = SteppedReport(case.name, len(world.sessions), world.preemptions)
         happened = [False] * len(case.sometimes)

@@ -71,7 +71,9 @@ TAKE = Case(
             happened=lambda evidence: sorted(len(note[2]) for note in evidence.notes if note[0] == "took") == [1, 2],
         ),
     ),
-    plants=(Plant(name="takes without a lock", breaks="both see the same rows, and the second takes over the first's"),),
+    plants=(
+        Plant(name="takes without a lock", breaks="both see the same rows, and the second takes over the first's"),
+    ),
     rewrites={"takes without a lock": replaced(f"{_CLAIMS}._take", "FOR UPDATE SKIP LOCKED", "")},
 )
 
@@ -223,7 +225,9 @@ def _end(
         sometimes=(
             Sometimes(
                 claim="somebody takes over what the zombie has taken",
-                happened=lambda evidence: any(note[0] == "succeeded" and max(note[1], default=0) > 1 for note in evidence.notes),
+                happened=lambda evidence: any(
+                    note[0] == "succeeded" and max(note[1], default=0) > 1 for note in evidence.notes
+                ),
             ),
         ),
         plants=tuple(Plant(name=plant, breaks="the successor's claim is changed by the zombie") for plant in plants),

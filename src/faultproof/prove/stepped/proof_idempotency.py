@@ -77,7 +77,9 @@ ONCE = Case(
     ),
     plants=(
         Plant(name="does what was done", breaks="whoever waited for the first does the work once more"),
-        Plant(name="answer not kept", breaks="whoever waited for the first finds no answer, and does the work once more"),
+        Plant(
+            name="answer not kept", breaks="whoever waited for the first finds no answer, and does the work once more"
+        ),
     ),
     rewrites={
         "does what was done": replaced(f"{_KEYS}._begin", _WAITED, ""),
@@ -90,12 +92,14 @@ DECLINED = Case(
     claim="Where the first call's work fails and is rolled back, the second, which waited for it, does its own.",
     prepare=_prepare,
     sessions=lambda plant: {"declined": _caller(fails=True), "other": _caller()},
-    wrong=lambda evidence: [
-        f"{note[1]!r}, although only the other could pay"
-        for note in evidence.notes
-        if note[0] == "answered" and note[1] != "paid by other"
-    ]
-    + ([] if evidence.fetch("SELECT payer FROM payment") == [("other",)] else ["the payment is not the other's"]),
+    wrong=lambda evidence: (
+        [
+            f"{note[1]!r}, although only the other could pay"
+            for note in evidence.notes
+            if note[0] == "answered" and note[1] != "paid by other"
+        ]
+        + ([] if evidence.fetch("SELECT payer FROM payment") == [("other",)] else ["the payment is not the other's"])
+    ),
     sometimes=(
         Sometimes(
             claim="the declined one comes later, and is given the answer of the other",
@@ -122,9 +126,7 @@ def _joined(isolation: Isolation) -> Main:
         keys = _keys(process.database())
         process.note(
             "answered",
-            await process.joined(
-                isolation, lambda tx: tx.run(keys.script(KEY, {"amount": 1}, _work(process.name)))
-            ),
+            await process.joined(isolation, lambda tx: tx.run(keys.script(KEY, {"amount": 1}, _work(process.name)))),
         )
 
     return main
@@ -218,7 +220,9 @@ GIVEN_UP = Case(
         if note[0] == "lost"
     ],
     sometimes=(
-        Sometimes(claim="the other stores its answer", happened=lambda evidence: noted(evidence, "stored") == {"other"}),
+        Sometimes(
+            claim="the other stores its answer", happened=lambda evidence: noted(evidence, "stored") == {"other"}
+        ),
     ),
     plants=(Plant(name="gives up without a token", breaks="the other's claim is deleted with its own"),),
     rewrites={

@@ -56,7 +56,9 @@ def _wrong_log(evidence: Evidence, committed: Sequence[str], *, dense: bool = Tr
     if dense and [offset for offset, _, _ in log] != list(range(len(log))):
         wrong.append(f"the offsets are {[offset for offset, _, _ in log]}")
     if sorted([*(id for _, id, _ in log), *waiting]) != sorted(committed):
-        wrong.append(f"{[id for _, id, _ in log]} are in the log and {waiting} wait; committed were {sorted(committed)}")
+        wrong.append(
+            f"{[id for _, id, _ in log]} are in the log and {waiting} wait; committed were {sorted(committed)}"
+        )
     return wrong
 
 
@@ -108,7 +110,6 @@ LATE = Case(
             f"{_LOGS}._move", 'p.next_offset + row_number() OVER (PARTITION BY m."partition" ORDER BY m.id) - 1', "m.id"
         )
     },
-    preemptions=2,
 )
 FOLLOWED = Case(
     name=f"{_HERE}:FOLLOWED",
@@ -187,7 +188,9 @@ APPEND = Case(
     prepare=_prepare,
     sessions=_overtaken,
     wrong=lambda evidence: _wrong_log(evidence, ["e1"]),
-    sometimes=(Sometimes(claim="it is too late to be moved", happened=lambda evidence: noted(evidence, "moved") == {0}),),
+    sometimes=(
+        Sometimes(claim="it is too late to be moved", happened=lambda evidence: noted(evidence, "moved") == {0}),
+    ),
     plants=(
         Plant(
             name="first n, twice",
@@ -226,12 +229,14 @@ HOLD = Case(
     claim="Whoever holds a log can read from where it begins until his transaction ends, whatever is trimmed meanwhile.",
     prepare=_prepare_log,
     sessions=lambda plant: {"trimmer": _trimmer, "joiner": _joiner},
-    wrong=lambda evidence: [
-        f"the log begins at {first}, and from there {count} events were read"
-        for _, first, count in evidence.notes
-        if first + count != 3
-    ]
-    + ([] if evidence.fetch("SELECT count(*) FROM faultproof_log") == [(1,)] else ["it was not trimmed"]),
+    wrong=lambda evidence: (
+        [
+            f"the log begins at {first}, and from there {count} events were read"
+            for _, first, count in evidence.notes
+            if first + count != 3
+        ]
+        + ([] if evidence.fetch("SELECT count(*) FROM faultproof_log") == [(1,)] else ["it was not trimmed"])
+    ),
     sometimes=(
         Sometimes(claim="it was trimmed before", happened=lambda evidence: noted(evidence, "began") == {2}),
         Sometimes(claim="it is trimmed after", happened=lambda evidence: noted(evidence, "began") == {0}),
