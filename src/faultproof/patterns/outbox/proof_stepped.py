@@ -134,6 +134,12 @@ def _receivers(isolation: Isolation) -> Callable[[str | None], Mapping[str, Main
     return lambda plant: {"one": main, "other": main}
 
 
+def _handled_twice(evidence: Evidence) -> list[str]:
+    said = sorted(note[1] for note in evidence.notes)
+    ((effects,),) = evidence.fetch("SELECT count(*) FROM effect")
+    return [] if (said, effects) == ([False, True], 1) else [f"the receivers were told {said}, effects are {effects}"]
+
+
 def _receiving(name: str, isolation: Isolation) -> Case:
     async def prepare(database: Database) -> None:
         await _prepare(database)
@@ -144,12 +150,7 @@ def _receiving(name: str, isolation: Isolation) -> Case:
         claim=f"Of two that receive one message at the same time one handles it. At {isolation.upper()}.",
         prepare=prepare,
         sessions=_receivers(isolation),
-        wrong=lambda evidence: (
-            []
-            if sorted(note[1] for note in evidence.notes) == [False, True]
-            and evidence.fetch("SELECT count(*) FROM effect") == [(1,)]
-            else [f"{evidence.notes}, with {evidence.fetch('SELECT count(*) FROM effect')} effects"]
-        ),
+        wrong=_handled_twice,
         plants=(Plant(name="seen before", breaks="a message that was seen counts as seen for the first time"),),
         rewrites={"seen before": replaced(f"{_SQL}.see", "DO NOTHING", "DO UPDATE SET at_us = excluded.at_us")},
     )
@@ -307,7 +308,7 @@ async def _late_member(process: Stepping) -> None:
 def _left_over(evidence: Evidence) -> list[str]:
     rows: dict[str, list[tuple[Any, ...]]] = {
         "its cursors": evidence.fetch("SELECT next_offset FROM faultproof_inbox"),
-        "its leases": evidence.fetch(f"SELECT id FROM faultproof_claim WHERE kind LIKE '{LOG}:group:%'"),  # noqa: S608
+        "its leases": evidence.fetch("SELECT id FROM faultproof_claim WHERE kind LIKE 'outbox:group:%'"),
     }
     wrong = [f"{what} are left of a group that was forgotten: {found}" for what, found in rows.items() if found]
     effects = evidence.fetch("SELECT count(*) FROM effect")

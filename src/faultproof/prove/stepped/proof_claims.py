@@ -150,26 +150,25 @@ FENCE = Case(
 
 # -- how a claim ends ----------------------------------------------------------------------------------------------------
 
-Ending = Callable[[ClaimTable, list[Claim]], Script[object]]
+Ending = Callable[[ClaimTable, list[Claim]], Script[None]]
 Row = tuple[str | None, int, int]
 
 
-def _finish(claims: ClaimTable, mine: list[Claim]) -> Script[object]:
-    return (yield from claims.finish(KIND, mine))
+def _finish(claims: ClaimTable, mine: list[Claim]) -> Script[None]:
+    return claims.finish(KIND, mine)
 
 
-def _fail(claims: ClaimTable, mine: list[Claim]) -> Script[object]:
-    return (yield from claims.fail(KIND, mine[0], error="x", retry_in_us=None))
+def _fail(claims: ClaimTable, mine: list[Claim]) -> Script[None]:
+    return claims.fail(KIND, mine[0], error="x", retry_in_us=None)
 
 
-def _renew(claims: ClaimTable, mine: list[Claim]) -> Script[object]:
+def _renew(claims: ClaimTable, mine: list[Claim]) -> Script[None]:
     if not (yield from claims.renew(KIND, mine, ttl_us=HOUR_US)):
         raise LeaseLost("not renewed")
-    return None
 
 
-def _release(claims: ClaimTable, mine: list[Claim]) -> Script[object]:
-    return (yield from claims.release(KIND, mine, delay_us=HOUR_US))
+def _release(claims: ClaimTable, mine: list[Claim]) -> Script[None]:
+    return claims.release(KIND, mine, delay_us=HOUR_US)
 
 
 def _ending(end: Ending) -> Callable[[str | None], Mapping[str, Main]]:
