@@ -15,8 +15,10 @@ from faultproof.errors import InvalidInput
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.simulated.tape import Tape
 from faultproof.prove.stepped.case import Case, Rewrite
-from faultproof.prove.stepped.world import DEADLOCK, NOT_SERIALIZED, Run, Stepped, World
+from faultproof.prove.stepped.runs import Run, Stepped
+from faultproof.prove.stepped.world import World
 
+DEADLOCK, NOT_SERIALIZED = "40P01", "40001"
 VIOLATIONS_MAX = 20
 INTERLEAVINGS_MAX = 200_000
 """More would take longer than anybody waits: shorter sessions, or fewer preemptions."""

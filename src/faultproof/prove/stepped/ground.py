@@ -7,13 +7,15 @@ end. Between two runs a function in it puts the rows and sequences back, in one 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from faultproof.engines.postgres.address import address_of, cannot_reach, without_password
+from faultproof.engines.postgres.faults import line
+from faultproof.errors import CannotOpen
 from faultproof.prove.stepped.wire import Wire
 
 VACUUM_EVERY = 250
@@ -38,9 +40,15 @@ class Ground:
         self._tables: list[str] = []
         self._opened: list[psycopg.Connection[Any]] = []
         self.observer = self.connect()
-        self.observer.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema)))
-        self.may_hurry = self._may_hurry()
-        """Whether sessions may say when deadlocks are looked for; else each costs what the server waits, by default 1 s."""
+        try:
+            self.observer.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema)))
+            self.may_hurry = self._may_hurry()
+        except psycopg.errors.InsufficientPrivilege as error:
+            self.observer.close()
+            raise CannotOpen(f"{self._address.name}: stepping needs a schema of its own: {line(error)}") from error
+
+    may_hurry: bool
+    """Whether sessions may say when deadlocks are looked for; else each costs what the server waits, by default 1 s."""
 
     def connect(self) -> psycopg.Connection[Any]:
         """One more connection, in autocommit; closed with the ground."""
@@ -134,6 +142,6 @@ class Ground:
         for name in self._tables:
             self.observer.execute(sql.SQL("VACUUM {}").format(sql.Identifier(name)))
 
-    def wire(self, name_of: Any) -> Wire:
+    def wire(self, name_of: Callable[[bytes], str]) -> Wire:
         """A session's connection."""
         return Wire(self.connect(), name_of)

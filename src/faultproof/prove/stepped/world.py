@@ -12,21 +12,17 @@ the victim. The interleaving in which another closes it is stepped through as we
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
 
-from faultproof.clock import Env
 from faultproof.errors import InvalidInput
-from faultproof.ports.database import Database, Tx
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.simulated.tape import Tape
-from faultproof.prove.stepped.case import PREEMPTIONS_OF_THREE, SESSIONS_MAX, Case, Isolation, Rewrite, together
+from faultproof.prove.stepped.case import PREEMPTIONS_OF_THREE, SESSIONS_MAX, Case, Rewrite, together
 from faultproof.prove.stepped.database import Names, SteppedDatabase, still_env
 from faultproof.prove.stepped.ground import Ground
+from faultproof.prove.stepped.party import Party, Seen
+from faultproof.prove.stepped.runs import Run, Stepped
 from faultproof.prove.stepped.session import Session, at_once, listen
-from faultproof.prove.stepped.wire import Turn, Wire
-
-T = TypeVar("T")
 
 ANSWER_S = 0.001
 """How long an answer is waited for before asking whether the statement waits for a lock."""
@@ -35,94 +31,6 @@ SETTLE_S = 20.0
 STEPS_MAX = 500
 """Statements of one run. One that takes more has sessions that begin again for ever."""
 _LETTERS = "ABC"
-DEADLOCK, NOT_SERIALIZED = "40P01", "40001"
-
-
-class Stepped(NamedTuple):
-    """One statement of a schedule."""
-
-    session: str
-    """Its letter."""
-    number: int
-    """Of the session's statements."""
-    what: str
-    waited: bool = False
-    refused: str = ""
-    """The SQLSTATE, where it was refused at once."""
-
-    @property
-    def short(self) -> str:
-        """As `A3 (waits)`."""
-        return f"{self.session}{self.number}{' (waits)' if self.waited else ''}"
-
-
-class Run(NamedTuple):
-    """What came of one schedule."""
-
-    steps: tuple[Stepped, ...]
-    wrong: list[str]
-    taken: list[int]
-    """The answers of the tape."""
-    widths: list[int]
-    """Out of how many each was chosen."""
-    refused: tuple[str, ...]
-    """SQLSTATEs, of all sessions."""
-    happened: tuple[bool, ...]
-    """Of the case's `sometimes`, in order."""
-
-    @property
-    def waited(self) -> bool:
-        """Whether a statement had to wait for another session's lock."""
-        return any(step.waited for step in self.steps)
-
-    @property
-    def schedule(self) -> str:
-        """As `A1 A2 B1 (waits) A3`."""
-        return " ".join(step.short for step in self.steps)
-
-    @property
-    def answers(self) -> dict[int, int]:
-        """The tape that repeats it."""
-        return {position: answer for position, answer in enumerate(self.taken) if answer}
-
-
-class Seen:
-    """The evidence of one run."""
-
-    def __init__(self, ground: Ground) -> None:
-        self.notes: list[tuple[Any, ...]] = []
-        self.outside: dict[str, Any] = {}
-        self.fetch = ground.fetch
-
-
-class Party:
-    """What a session's main function is given."""
-
-    incarnation = 0
-
-    def __init__(self, name: str, env: Env, database: SteppedDatabase, seen: Seen, wire: Wire) -> None:
-        self.name = name
-        self.env = env
-        self._database = database
-        self._seen = seen
-        self._wire = wire
-
-    def database(self) -> Database:
-        return self._database
-
-    def note(self, kind: str, *facts: Any) -> None:
-        self._seen.notes.append((kind, *facts))
-
-    async def outside(self, what: str, act: Callable[[dict[str, Any]], T]) -> T:
-        def done() -> Generator[Any, Any, T]:  # a generator, like all that waits for its turn
-            yield from ()
-            return act(self._seen.outside)
-
-        result: T = await Turn(done(), what, is_silent=False)
-        return result
-
-    async def joined(self, isolation: Isolation, work: Callable[[Tx], Awaitable[T]]) -> T:
-        return await self._database.joined(isolation, work)
 
 
 class World:
@@ -176,7 +84,7 @@ class World:
         for number, (letter, wire, (name, main)) in enumerate(zip(_LETTERS, self._wires, mains.items(), strict=False)):
             wire.refused.clear()
             env = still_env(name, number)
-            party = Party(name, env, SteppedDatabase(wire, self._names, env, self._rewriting()), seen, wire)
+            party = Party(name, env, SteppedDatabase(wire, self._names, env, self._rewriting()), seen)
             sessions.append(Session(name, letter, wire, main(party)))
         return sessions
 
