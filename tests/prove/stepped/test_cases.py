@@ -17,8 +17,10 @@ MODULES = {
     "saga": saga,
 }
 CASES = {f"{name}-{case.name.rpartition(':')[2]}": case for name, module in MODULES.items() for case in module.CASES}
-SAMPLED = {"log-FOLLOWED": 1, "log-LATE": 2, "outbox-CONSUME": 2, "outbox-FORGET": 2, "escrow-SKIP": 2, "escrow-NEW": 2}
+SAMPLED = {"log-LATE": 1, "outbox-CONSUME": 2, "outbox-FORGET": 2, "escrow-SKIP": 1, "escrow-NEW": 2}
 """Those with very many: all of them with `make soak`, and every time those with so few preemptions."""
+LONG = "log-FOLLOWED"
+"""Thousands even so: with `make soak` alone. What it shows, `log-LATE` shows with two sessions."""
 EXACTLY = {
     # Nobody waits: 8 statements, of which 4 are one session's, and 8! / (4! 4!) orders.
     "claims-TAKE": "70 interleavings of 2 sessions",
@@ -30,7 +32,7 @@ EXACTLY = {
 PLANTS = [(name, plant.name) for name, case in CASES.items() for plant in case.plants]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {LONG}))
 def test_holds_through_its_interleavings(name: str, url: str) -> None:
     report = explore_stepped(CASES[name], url, preemptions=SAMPLED.get(name))
     assert [(violation.sentences, violation.schedule) for violation in report.violations] == []
@@ -41,7 +43,7 @@ def test_holds_through_its_interleavings(name: str, url: str) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", SAMPLED)
+@pytest.mark.parametrize("name", [*SAMPLED, LONG])
 def test_holds_through_all_of_very_many_interleavings(name: str, url: str) -> None:
     report = explore_stepped(CASES[name], url)
     assert [(violation.sentences, violation.schedule) for violation in report.violations] == []

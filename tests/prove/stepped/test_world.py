@@ -1,6 +1,6 @@
 """The stepped world itself: who waits is seen, nobody waits for ever, each interleaving comes once, and nothing is left."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import psycopg
 import pytest
@@ -253,8 +253,13 @@ def test_a_statement_that_is_left_out_is_not_sent(url: str) -> None:
 def test_a_bug_that_cannot_be_planted_any_more_is_an_error(url: str) -> None:
     plant = Plant(name="gone", breaks="nothing")
     case = locked(plants=(plant,), rewrites={"gone": replaced(LOOKS, "no such text", "")})
-    with pytest.raises(InvalidInput, match="has no 'no such text' to plant a bug in"):
+    with pytest.raises(HarnessError, match="has no 'no such text' to plant a bug in"):
         explore_stepped(case, url, plant="gone")
+
+
+def test_a_planted_bug_that_is_no_sql_is_an_error_and_not_caught(url: str) -> None:
+    with pytest.raises(HarnessError, match=r"does not understand .*look_and_lock: syntax error"):
+        explore_stepped(locked(), url, rewrite=replaced(LOOKS, "SELECT", "SELEKT"))
 
 
 def test_what_never_happened_is_told(url: str) -> None:
@@ -279,16 +284,20 @@ def test_a_session_that_dies_violates_its_case(url: str) -> None:
     assert report.violations[0].sentences == ("one died of ZeroDivisionError('oh')",)
 
 
+class Message:
+    def __await__(self) -> Iterator[str]:
+        yield "a message"
+
+
+async def waits_elsewhere(process: Stepping) -> None:
+    async with process.database().transaction() as tx:
+        await tx.run(add_one("a"))
+        await Message()
+
+
 def test_a_session_that_waits_for_anything_else_is_refused(url: str) -> None:
-    class Elsewhere:
-        def __await__(self):  # type: ignore[no-untyped-def]
-            yield "a message"
-
-    async def waits(process: Stepping) -> None:
-        await Elsewhere()
-
     with pytest.raises(HarnessError, match="session one waits for 'a message'"):
-        explore_stepped(case_of({"one": waits, "other": adds("b")}, 1), url)
+        explore_stepped(case_of({"one": waits_elsewhere, "other": adds("a")}, 1), url)
 
 
 def test_a_session_without_an_end_is_refused(url: str) -> None:
@@ -305,9 +314,13 @@ def test_a_case_that_cannot_be_prepared_says_why(url: str) -> None:
         async with database.transaction() as tx:
             await tx.execute("CREATE TABLE account (name NOSUCHTYPE)")
 
-    case = Case(name="tests:CASE", claim="", prepare=fails, sessions=APART.sessions, wrong=APART.wrong)
-    with pytest.raises(HarnessError, match=r'tests:CASE cannot be prepared: .*type "nosuchtype" does not exist'):
-        explore_stepped(case, url)
+    async def raises(database: Database) -> None:
+        raise ZeroDivisionError("oh")
+
+    for broken, why in ((fails, 'type "nosuchtype" does not exist'), (raises, "cannot be prepared: ZeroDivisionError")):
+        case = Case(name="tests:CASE", claim="", prepare=broken, sessions=APART.sessions, wrong=APART.wrong)
+        with pytest.raises(HarnessError, match=why):
+            explore_stepped(case, url)
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -343,7 +356,7 @@ def test_nothing_is_left_and_others_tables_are_not_touched(url: str) -> None:
         try:
             explore_stepped(APART, url)
             with pytest.raises(HarnessError):
-                explore_stepped(case_of({"one": adds("a"), "other": adds("nobody")}, 2), url)
+                explore_stepped(case_of({"one": waits_elsewhere, "other": adds("a")}, 2), url)
             assert connection.execute("SELECT * FROM public.account").fetchall() == [("a", 7)]
         finally:
             connection.execute("DROP TABLE public.account")

@@ -16,6 +16,7 @@ from faultproof.errors import InvalidInput
 from faultproof.ports.database import Database, Tx
 from faultproof.ports.script import Call
 from faultproof.ports.statement import Statement
+from faultproof.prove.harness import HarnessError
 from faultproof.prove.proof import Evidence, Plant, Process, Sometimes
 
 T = TypeVar("T")
@@ -76,8 +77,8 @@ class Case:
 def replaced(name: str, old: str, new: str) -> Rewrite:
     """A planted bug: in the statement called `name`, `new` stands for `old`.
 
-    The rewriting raises `InvalidInput` where the statement has no such part (any more): a bug that cannot be planted would
-    be survived by everything.
+    The rewriting raises `HarnessError` where the statement has no such part (any more): a bug that cannot be planted shows
+    nothing.
     """
 
     def rewrite(call: Call) -> Call:
@@ -109,5 +110,5 @@ def together(*rewrites: Rewrite) -> Rewrite:
 def _with(statement: Statement, old: str, new: str) -> Statement:
     text = statement.postgres or statement.text
     if old not in text:
-        raise InvalidInput(f"{statement.name} has no {old!r} to plant a bug in: {text}")
+        raise HarnessError(f"{statement.name} has no {old!r} to plant a bug in: {text}")
     return dataclasses.replace(statement, postgres=text.replace(old, new))

@@ -118,6 +118,7 @@ FOLLOWED = Case(
     sessions=lambda plant: {"one": _writer("one"), "other": _writer("other"), "follower": _follow},
     wrong=_skipped,
     sometimes=LATE.sometimes,
+    preemptions=2,
 )
 
 # -- sequencers ----------------------------------------------------------------------------------------------------------

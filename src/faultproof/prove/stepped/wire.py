@@ -15,6 +15,8 @@ from psycopg.abc import RV, PQGen
 from psycopg.pq import TransactionStatus
 
 from faultproof.engines.postgres.direct import Direct, Exchange, Reply
+from faultproof.engines.postgres.faults import line
+from faultproof.prove.harness import HarnessError
 
 Sent = tuple[bytes, Sequence[Any]]
 
@@ -112,8 +114,12 @@ class Wire(Direct):
             self._savepoints -= 1
 
     def note_refusal(self, error: psycopg.Error) -> None:
-        """The server has refused a statement of this run."""
-        self.refused.append(error.sqlstate or "")
+        """The server has refused a statement of this run. Raises `HarnessError` for one that it does not understand: a bug
+        that was planted so shows nothing."""
+        state = error.sqlstate or ""
+        if state.startswith("42"):
+            raise HarnessError(f"the server does not understand {self._doing.what}: {line(error)}") from error
+        self.refused.append(state)
 
     def shut(self) -> None:
         """Close it; the server rolls back what is open."""
