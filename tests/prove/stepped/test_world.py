@@ -1,6 +1,7 @@
 """The stepped world itself: who waits is seen, nobody waits for ever, each interleaving comes once, and nothing is left."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from typing import Any
 
 import psycopg
 import pytest
@@ -285,7 +286,7 @@ def test_a_session_that_dies_violates_its_case(url: str) -> None:
 
 
 class Message:
-    def __await__(self) -> Iterator[str]:
+    def __await__(self) -> Generator[Any, Any, None]:
         yield "a message"
 
 

@@ -21,6 +21,7 @@ from faultproof.ports.script import Inline, Script
 from faultproof.ports.script import sql as statement
 from faultproof.prove.proof import Evidence, Plant, Sometimes, noted
 from faultproof.prove.stepped.case import Case, Isolation, Main, Stepping, dropped, replaced, together
+from faultproof.prove.stepped.proof_claims import NO_GUARD
 
 _HERE = "faultproof.patterns.outbox.proof_stepped"
 _SQL = "patterns.outbox.sql"
@@ -220,7 +221,6 @@ def _repeated(evidence: Evidence) -> list[str]:
     return [f"the effects of {len(effects)} events are there, of {len(events)}, and the cursor stands at {cursor}"]
 
 
-_GUARDS = ("engines.postgres.claims._lock", "engines.postgres.claims._lock_all")
 CONSUME = Case(
     name=f"{_HERE}:CONSUME",
     claim="A consumer whose lease runs out under way and its successor handle each event once, together with the cursor.",
@@ -236,7 +236,7 @@ CONSUME = Case(
     ),
     rewrites={
         "no fence": together(
-            *(dropped(guard) for guard in _GUARDS),
+            NO_GUARD,
             replaced(f"{_SQL}.advance", " AND moves.old = faultproof_inbox.next_offset", ""),
         )
     },

@@ -16,11 +16,11 @@ from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database, Tx
 from faultproof.ports.script import Inline, Script
 from faultproof.prove.proof import Evidence, Plant, Sometimes, noted
-from faultproof.prove.stepped.case import Case, Isolation, Main, Rewrite, Stepping, dropped, replaced, together
+from faultproof.prove.stepped import proof_claims
+from faultproof.prove.stepped.case import Case, Isolation, Main, Rewrite, Stepping, dropped, replaced
 
 _HERE = "faultproof.patterns.saga.proof_stepped"
 _SQL = "patterns.saga.sql"
-_CLAIMS = "engines.postgres.claims"
 NAME, ID, SECRET = "order", "s-1", "secret"
 HOUR_US = 3_600_000_000
 MINE = Claim(ID, 1, 1)
@@ -140,7 +140,8 @@ async def _answers(process: Stepping) -> None:
 def _unheard(evidence: Evidence) -> list[str]:
     kept = evidence.fetch("SELECT count(*) FROM faultproof_saga_callback")
     due = evidence.fetch(
-        "SELECT owner IS NULL AND until_us <= extract(epoch FROM clock_timestamp()) * 1000000 FROM faultproof_claim"
+        """SELECT owner IS NULL AND until_us < (SELECT max(at_us) FROM faultproof_saga_callback) + 1000000000
+           FROM faultproof_claim"""
     )
     wrong = [] if kept == [(1,)] and noted(evidence, "answered") == {True} else ["the answer was not kept"]
     return wrong + ([] if due == [(True,)] else ["the answer is there, and nobody goes on with the saga for an hour"])
@@ -160,13 +161,9 @@ ANSWER = Case(
         ),
     ),
     rewrites={
-        "calls nobody": dropped(f"{_CLAIMS}._hasten"),
+        "calls nobody": proof_claims.NOBODY_HASTENED,
         "looks for no answer": dropped(f"{_SQL}.callbacks"),
-        "calls without waiting": together(
-            replaced(
-                f"{_CLAIMS}._hasten", "ORDER BY c.id FOR UPDATE OF c", "ORDER BY c.id FOR UPDATE OF c SKIP LOCKED"
-            ),
-        ),
+        "calls without waiting": proof_claims.HASTENED_WITHOUT_WAITING,
     },
 )
 
@@ -231,13 +228,8 @@ SUCCEED = Case(
         Plant(name="guard without a lock", breaks="the successor comes between the guard and the commit"),
     ),
     rewrites={
-        "no guard": together(dropped(f"{_CLAIMS}._lock"), dropped(f"{_CLAIMS}._lock_all")),
-        "guard without a lock": together(
-            *(
-                replaced(f"{_CLAIMS}.{guard}", "c.owner IS NOT NULL FOR UPDATE", "c.owner IS NOT NULL")
-                for guard in ("_lock", "_lock_all")
-            )
-        ),
+        "no guard": proof_claims.NO_GUARD,
+        "guard without a lock": proof_claims.GUARD_WITHOUT_LOCK,
     },
 )
 

@@ -23,6 +23,15 @@ _LOCKED = "c.owner IS NOT NULL FOR UPDATE"
 def _effect(token: int) -> None: ...
 
 
+# Planted bugs that others' cases have in common with those here.
+NO_GUARD = together(dropped(f"{_CLAIMS}._lock"), dropped(f"{_CLAIMS}._lock_all"))
+GUARD_WITHOUT_LOCK = together(
+    *(replaced(f"{_CLAIMS}.{guard}", _LOCKED, "c.owner IS NOT NULL") for guard in ("_lock", "_lock_all"))
+)
+NOBODY_HASTENED = dropped(f"{_CLAIMS}._hasten")
+HASTENED_WITHOUT_WAITING = replaced(f"{_CLAIMS}._hasten", "FOR UPDATE OF c", "FOR UPDATE OF c SKIP LOCKED")
+
+
 async def _prepare(database: Database) -> None:
     await database.install(database.claims.schema)
     async with database.transaction() as tx:
@@ -136,11 +145,8 @@ FENCE = Case(
         Plant(name="guard without a token", breaks="a zombie passes for its successor"),
     ),
     rewrites={
-        "no guard": together(dropped(f"{_CLAIMS}._lock"), dropped(f"{_CLAIMS}._lock_all")),
-        "guard without a lock": together(
-            replaced(f"{_CLAIMS}._lock", _LOCKED, "c.owner IS NOT NULL"),
-            replaced(f"{_CLAIMS}._lock_all", _LOCKED, "c.owner IS NOT NULL"),
-        ),
+        "no guard": NO_GUARD,
+        "guard without a lock": GUARD_WITHOUT_LOCK,
         "guard without a token": together(
             replaced(f"{_CLAIMS}._lock", _MATCHES, ""), replaced(f"{_CLAIMS}._lock_all", _MATCHES, "")
         ),
