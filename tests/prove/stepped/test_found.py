@@ -2,7 +2,7 @@
 
 from faultproof.patterns.outbox.proof_stepped import FORGET_JOIN
 from faultproof.prove.simulated.tape import Tape
-from faultproof.prove.stepped.explore import explore_stepped
+from faultproof.prove.stepped.explore import explore
 from faultproof.prove.stepped.world import World
 
 THEN = {0: 1, 4: 1}
@@ -12,8 +12,9 @@ forgotten, and that committed; the joiner adds leases."""
 
 def test_a_group_that_is_forgotten_while_a_member_joins_leaves_no_leases_without_cursors(url: str) -> None:
     """Such a member held leases on partitions that it had no cursor in, saw nothing to do, and waited for ever."""
-    with World(FORGET_JOIN, url, plant="nothing is held") as world:
+    with World(FORGET_JOIN, url) as world:
+        world.break_by("nothing is held", None)
         run = world.run(Tape(THEN))
         assert run.wrong == ["half of the group is left: [(0,)] cursors and [(1,)] leases"], run.schedule
-    report = explore_stepped(FORGET_JOIN, url)
-    assert (report.violations, report.never) == ([], ())
+        report = explore(world)
+        assert (report.violations, report.never) == ([], ())

@@ -1,5 +1,6 @@
 """The stepped world itself: who waits is seen, nobody waits for ever, each interleaving comes once, and nothing is left."""
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from faultproof.prove.harness import HarnessError
 from faultproof.prove.proof import Evidence, Plant, Sometimes
 from faultproof.prove.simulated.tape import Tape
 from faultproof.prove.stepped.case import Case, Isolation, Main, Stepping, dropped, replaced
-from faultproof.prove.stepped.explore import explore_stepped, interleavings, replay_stepped
+from faultproof.prove.stepped.explore import explore, explore_stepped, interleavings, replay_stepped
 from faultproof.prove.stepped.world import World
 
 
@@ -258,9 +259,22 @@ def test_a_bug_that_cannot_be_planted_any_more_is_an_error(url: str) -> None:
         explore_stepped(case, url, plant="gone")
 
 
-def test_a_planted_bug_that_is_no_sql_is_an_error_and_not_caught(url: str) -> None:
-    with pytest.raises(HarnessError, match=r"does not understand .*look_and_lock: syntax error"):
-        explore_stepped(locked(), url, rewrite=replaced(LOOKS, "SELECT", "SELEKT"))
+def test_a_planted_bug_that_is_no_sql_is_an_error_and_not_caught_and_the_next_one_is(url: str) -> None:
+    with World(locked(), url) as world:
+        with pytest.raises(HarnessError, match=r"does not understand .*look_and_lock: syntax error"):
+            explore(world, rewrite=replaced(LOOKS, "SELECT", "SELEKT"))
+        assert explore(world, rewrite=replaced(LOOKS, "{lock}", "")).violated == 1
+        assert explore(world).violated == 0
+
+
+def test_an_outcome_that_cannot_be_judged_is_a_violation(url: str) -> None:
+    def wrong(evidence: Evidence) -> list[str]:
+        ((balance,),) = evidence.fetch("SELECT balance FROM account WHERE name = 'nobody'")
+        return [f"nobody has {balance}"]
+
+    case = dataclasses.replace(APART, wrong=wrong)
+    report = explore_stepped(case, url, until_violated=True)
+    assert report.violations[0].sentences[0].startswith("the outcome cannot be judged: ValueError")
 
 
 def test_what_never_happened_is_told(url: str) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from faultproof.errors import InvalidInput
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.simulated.tape import Tape
 from faultproof.prove.stepped.case import Case, Rewrite
@@ -106,28 +105,40 @@ def explore_stepped(
 
     In a schema of its own, which is dropped at the end; nothing else there is touched. With a planted bug or a `rewrite` of
     the statements it stops at the first violation unless `until_violated` is False. `preemptions`: instead of the case's own
-    limit, as a sample of what has very many interleavings. `progress` is told now and then how
-    many interleavings have been run. Raises `HarnessError` for a case that cannot be carried out, `InvalidInput` for a
-    planted bug that the case does not have, `TryAgain` where the server cannot be reached.
+    limit, as a sample of what has very many interleavings. `progress` is told now and then how many interleavings have been
+    run. Raises `HarnessError` for a case that cannot be carried out, `InvalidInput` for a planted bug that the case does not
+    have, `TryAgain` where the server cannot be reached, `CannotOpen` where no schema may be made.
     """
-    if plant is not None and plant not in (known := [each.name for each in case.plants]):
-        raise InvalidInput(f"{case.name} has no planted bug {plant!r}; it has {', '.join(known) or 'none'}")
-    stops = (plant is not None or rewrite is not None) if until_violated is None else until_violated
-    began = time.perf_counter()
     if preemptions is not None:
         case = replace(case, preemptions=preemptions)
-    with World(case, url, plant=plant, rewrite=rewrite) as world:
-        report = SteppedReport(case.name, len(world.sessions), world.preemptions)
-        happened = [False] * len(case.sometimes)
-        for run in interleavings(world):
-            _add(report, run)
-            happened = [before or now for before, now in zip(happened, run.happened, strict=True)]
-            if progress is not None and report.interleavings % TELL_EVERY == 0:
-                progress(report.interleavings)
-            if run.wrong and stops:
-                report.is_complete = False
-                break
-        report.never = tuple(each.claim for each, once in zip(case.sometimes, happened, strict=True) if not once)
+    with World(case, url) as world:
+        return explore(world, plant=plant, rewrite=rewrite, until_violated=until_violated, progress=progress)
+
+
+def explore(
+    world: World,
+    *,
+    plant: str | None = None,
+    rewrite: Rewrite | None = None,
+    until_violated: bool | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> SteppedReport:
+    """The same on ground that is prepared already, for whoever tries many planted bugs: making it takes longer than most of
+    them live. After a `HarnessError` the world can still be used."""
+    case = world.case
+    stops = (plant is not None or rewrite is not None) if until_violated is None else until_violated
+    world.break_by(plant, rewrite)
+    report = SteppedReport(case.name, len(world.sessions), world.preemptions)
+    began, happened = time.perf_counter(), [False] * len(case.sometimes)
+    for run in interleavings(world):
+        _add(report, run)
+        happened = [before or now for before, now in zip(happened, run.happened, strict=True)]
+        if progress is not None and report.interleavings % TELL_EVERY == 0:
+            progress(report.interleavings)
+        if run.wrong and stops:
+            report.is_complete = False
+            break
+    report.never = tuple(each.claim for each, once in zip(case.sometimes, happened, strict=True) if not once)
     report.seconds = time.perf_counter() - began
     return report
 
@@ -136,7 +147,8 @@ def replay_stepped(
     case: Case, url: str, answers: Mapping[int, int], *, plant: str | None = None, rewrite: Rewrite | None = None
 ) -> Run:
     """The interleaving of that tape once more."""
-    with World(case, url, plant=plant, rewrite=rewrite) as world:
+    with World(case, url) as world:
+        world.break_by(plant, rewrite)
         return world.run(Tape(dict(answers)))
 
 

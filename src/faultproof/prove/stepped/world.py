@@ -23,6 +23,7 @@ from faultproof.prove.stepped.ground import Ground
 from faultproof.prove.stepped.party import Party, Seen
 from faultproof.prove.stepped.runs import Run, Stepped
 from faultproof.prove.stepped.session import Session, at_once, listen
+from faultproof.prove.stepped.wire import Wire
 
 ANSWER_S = 0.001
 """How long an answer is waited for before asking whether the statement waits for a lock."""
@@ -36,23 +37,24 @@ _LETTERS = "ABC"
 class World:
     """A case on its ground, to be run again and again. Raises `HarnessError` for a case that cannot be carried out."""
 
-    def __init__(self, case: Case, url: str, *, plant: str | None = None, rewrite: Rewrite | None = None) -> None:
+    def __init__(self, case: Case, url: str) -> None:
         self.case = case
-        self.plant = plant
-        self.rewrite = rewrite
+        self._plant: str | None = None
+        self._rewrite: Rewrite | None = None
         self._names = Names()
-        self._mains = case.sessions(plant)
-        if not 1 < len(self._mains) <= SESSIONS_MAX:
+        self._wires: list[Wire] = []
+        self.sessions = dict(zip(_LETTERS, case.sessions(None), strict=False))
+        """Letter -> name."""
+        if not 1 < len(case.sessions(None)) <= SESSIONS_MAX:
             raise InvalidInput(
-                f"{case.name} has {len(self._mains)} sessions: 2 or {SESSIONS_MAX} can be stepped through"
+                f"{case.name} has {len(case.sessions(None))} sessions: 2 or {SESSIONS_MAX} can be stepped through"
             )
         self.preemptions = case.preemptions
-        if self.preemptions is None and len(self._mains) == SESSIONS_MAX:
+        if self.preemptions is None and len(self.sessions) == SESSIONS_MAX:
             self.preemptions = PREEMPTIONS_OF_THREE
         self.ground = Ground(url)
         try:
             self._prepare()
-            self._wires = [self.ground.wire(self._names) for _ in self._mains]
         except BaseException:
             self.ground.close()
             raise
@@ -67,20 +69,30 @@ class World:
         """Drop the schema, and close every connection."""
         self.ground.close()
 
-    @property
-    def sessions(self) -> Mapping[str, str]:
-        """Letter -> name."""
-        return dict(zip(_LETTERS, self._mains, strict=False))
+    def break_by(self, plant: str | None, rewrite: Rewrite | None) -> None:
+        """From now on with this planted bug, and with statements rewritten so. Raises `InvalidInput` for a bug that the case
+        does not have."""
+        if plant is not None and plant not in (known := [each.name for each in self.case.plants]):
+            raise InvalidInput(f"{self.case.name} has no planted bug {plant!r}; it has {', '.join(known) or 'none'}")
+        self._plant, self._rewrite = plant, rewrite
 
     def run(self, tape: Tape) -> Run:
         """One schedule from the beginning."""
-        self.ground.restore()
-        return _Running(self, tape).run()
+        if not self._wires:
+            self._wires = [self.ground.wire(self._names) for _ in self.sessions]
+        try:
+            self.ground.restore()
+            return _Running(self, tape).run()
+        except BaseException:  # nobody knows what is open on them
+            for wire in self._wires:
+                wire.shut()
+            self._wires = []
+            raise
 
     def parties(self, seen: Seen) -> list[Session]:
         """The sessions, each before its first statement."""
         sessions = []
-        mains = self.case.sessions(self.plant)
+        mains = self.case.sessions(self._plant)
         for number, (letter, wire, (name, main)) in enumerate(zip(_LETTERS, self._wires, mains.items(), strict=False)):
             wire.refused.clear()
             env = still_env(name, number)
@@ -89,7 +101,7 @@ class World:
         return sessions
 
     def _rewriting(self) -> Rewrite | None:
-        both = [each for each in (self.case.rewrites.get(self.plant or ""), self.rewrite) if each is not None]
+        both = [each for each in (self.case.rewrites.get(self._plant or ""), self._rewrite) if each is not None]
         return together(*both) if both else None
 
     def _prepare(self) -> None:
@@ -133,13 +145,14 @@ class _Running:
         finally:
             for session in self._sessions:
                 session.close()
+        wrong = self._judged()
         return Run(
             tuple(self._steps),
-            self._judged(),
+            wrong,
             self._taken,
             self._widths,
             tuple(state for session in self._sessions for state in session.wire.refused),
-            tuple(each.happened(self._seen) for each in self._world.case.sometimes),
+            tuple(not wrong and each.happened(self._seen) for each in self._world.case.sometimes),
         )
 
     def _eligible(self, current: Session | None) -> list[Session]:
@@ -223,7 +236,10 @@ class _Running:
 
     def _judged(self) -> list[str]:
         wrong = [f"{session.name} died of {session.error!r}" for session in self._sessions if session.error]
-        return wrong + self._world.case.wrong(self._seen)
+        try:
+            return wrong + self._world.case.wrong(self._seen)
+        except Exception as error:  # what is there is nothing that the case had in mind
+            return [*wrong, f"the outcome cannot be judged: {error!r}"]
 
     def _schedule(self) -> str:
         return " ".join(step.short for step in self._steps)
