@@ -4,6 +4,7 @@ import pytest
 
 from faultproof.patterns.escrow import proof_stepped as escrow
 from faultproof.patterns.outbox import proof_stepped as outbox
+from faultproof.patterns.outbox import proof_stepped_groups as groups
 from faultproof.patterns.saga import proof_stepped as saga
 from faultproof.prove.stepped import proof_claims, proof_idempotency, proof_log
 from faultproof.prove.stepped.explore import explore, explore_stepped
@@ -14,11 +15,19 @@ MODULES = {
     "log": proof_log,
     "idempotency": proof_idempotency,
     "outbox": outbox,
+    "groups": groups,
     "escrow": escrow,
     "saga": saga,
 }
 CASES = {f"{name}-{case.name.rpartition(':')[2]}": case for name, module in MODULES.items() for case in module.CASES}
-SAMPLED = {"log-LATE": 1, "outbox-CONSUME": 2, "outbox-FORGET": 2, "escrow-SKIP": 1, "escrow-NEW": 2}
+SAMPLED = {
+    "log-LATE": 1,
+    "outbox-CONSUME": 2,
+    "groups-FORGET": 2,
+    "escrow-SKIP": 1,
+    "escrow-NEW": 1,
+    "escrow-FORGET": 2,
+}
 """Those with very many: all of them with `make soak`, and every time those with so few preemptions."""
 LONG = "log-FOLLOWED"
 """Thousands even so: with `make soak` alone. What it shows, `log-LATE` shows with two sessions."""

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 
 import msgspec
 
 from faultproof.errors import LeaseLost
-from faultproof.patterns.outbox import operations, sql
+from faultproof.patterns.outbox import sql
 from faultproof.patterns.outbox.membership import Membership, group_kind
 from faultproof.patterns.outbox.message_inbox import MessageInbox
 from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
-from faultproof.patterns.outbox.poison import Parking
-from faultproof.patterns.outbox.sql import Parked
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database, Tx
-from faultproof.ports.log import Cursor, Record
+from faultproof.ports.log import Record
 from faultproof.ports.script import Inline, Script
 from faultproof.ports.script import sql as statement
 from faultproof.prove.proof import Evidence, Plant, Sometimes, noted
-from faultproof.prove.stepped.case import Case, Isolation, Main, Stepping, dropped, replaced, together
+from faultproof.prove.stepped.case import Case, Isolation, Main, Stepping, replaced, together
 from faultproof.prove.stepped.proof_claims import NO_GUARD
 
 _HERE = "faultproof.patterns.outbox.proof_stepped"
-_SQL = "patterns.outbox.sql"
+SQL = "patterns.outbox.sql"
 LOG, GROUP = "outbox", "summary"
 HOUR_US = 3_600_000_000
 
@@ -44,7 +41,7 @@ def _look() -> int: ...
 
 
 @statement("INSERT INTO effect (event) VALUES (:event)")
-def _effect(event: str) -> None: ...
+def effect(event: str) -> None: ...
 
 
 def _outbox(database: Database) -> Outbox:
@@ -127,7 +124,7 @@ def _receivers(isolation: Isolation) -> Callable[[str | None], Mapping[str, Main
 
         def handled() -> Script[bool]:
             if is_first := (yield from inbox.first("m-1", tx=Inline())):
-                yield from _effect("m-1")
+                yield from effect("m-1")
             return is_first
 
         process.note("first", await process.joined(isolation, lambda tx: tx.run(handled())))
@@ -153,7 +150,7 @@ def _receiving(name: str, isolation: Isolation) -> Case:
         sessions=_receivers(isolation),
         wrong=_handled_twice,
         plants=(Plant(name="seen before", breaks="a message that was seen counts as seen for the first time"),),
-        rewrites={"seen before": replaced(f"{_SQL}.see", "DO NOTHING", "DO UPDATE SET at_us = excluded.at_us")},
+        rewrites={"seen before": replaced(f"{SQL}.see", "DO NOTHING", "DO UPDATE SET at_us = excluded.at_us")},
     )
 
 
@@ -163,17 +160,17 @@ RECEIVE_SERIALIZABLE = _receiving("RECEIVE_SERIALIZABLE", "serializable")
 # -- consuming ------------------------------------------------------------------------------------------------------------
 
 
-async def _prepare_group(database: Database) -> None:
+async def prepare_group(database: Database) -> None:
     """Two events in the log, and a group that has seen none."""
     await _prepare(database)
     outbox = _outbox(database)
     for version in (1, 2):
         await database.transact(lambda version=version: outbox.publish(Changed(version), key="item", tx=Inline()))  # type: ignore[misc]
     await database.transact(lambda: database.logs.sequence(LOG, [0], limit=10, moved=lambda count: None))
-    await database.transact(lambda: _join(database))
+    await database.transact(lambda: join(database))
 
 
-def _join(database: Database) -> Script[str]:
+def join(database: Database) -> Script[str]:
     return Membership(database, LOG, GROUP, owner="prepare", ttl=1.0)._join(True)
 
 
@@ -207,7 +204,7 @@ def _record(offset: int) -> Record:
 def _handled(database: Database, took: list[Claim], records: list[Record]) -> Script[None]:
     yield from database.claims.guard(group_kind(LOG, GROUP), took)
     for record in records:
-        yield from _effect(record.id)
+        yield from effect(record.id)
     yield from Membership(database, LOG, GROUP, owner="", ttl=1.0).past(records, None)
 
 
@@ -224,7 +221,7 @@ def _repeated(evidence: Evidence) -> list[str]:
 CONSUME = Case(
     name=f"{_HERE}:CONSUME",
     claim="A consumer whose lease runs out under way and its successor handle each event once, together with the cursor.",
-    prepare=_prepare_group,
+    prepare=prepare_group,
     sessions=lambda plant: {"zombie": _consumer(0), "successor": _consumer(HOUR_US)},
     wrong=_repeated,
     sometimes=(
@@ -237,131 +234,11 @@ CONSUME = Case(
     rewrites={
         "no fence": together(
             NO_GUARD,
-            replaced(f"{_SQL}.advance", " AND moves.old = faultproof_inbox.next_offset", ""),
+            replaced(f"{SQL}.advance", " AND moves.old = faultproof_inbox.next_offset", ""),
         )
     },
 )
 
-# -- parking --------------------------------------------------------------------------------------------------------------
-
-
-async def _prepare_parked(database: Database) -> None:
-    """The first of two events of one key waits for another attempt."""
-    await _prepare_group(database)
-    records = await database.read(database.logs.read(LOG, [Cursor(0, 0)], limit=1))
-    await database.transact(lambda: Parking(LOG, GROUP).aside(records))
-
-
-async def _settler(process: Stepping) -> None:
-    database = process.database()
-    parked: list[Parked] = await database.read(sql.due(LOG, GROUP, [0], 1), snapshot=False)
-    await database.transact(lambda: Parking(LOG, GROUP).settled(parked[0]))
-
-
-async def _parker(process: Stepping) -> None:
-    database = process.database()
-    records = await database.read(database.logs.read(LOG, [Cursor(0, 1)], limit=1), snapshot=False)
-    await database.transact(lambda: Parking(LOG, GROUP).aside(records))
-
-
-def _uncalled(evidence: Evidence) -> list[str]:
-    parked = evidence.fetch('SELECT "offset", due_us IS NOT NULL FROM faultproof_parked ORDER BY "offset"')
-    return [] if parked == [(1, True)] else [f"parked is {parked}: the second of the key, and nobody will call it"]
-
-
-PARK = Case(
-    name=f"{_HERE}:PARK",
-    claim="An event that is parked behind another of its key is due once that one is settled, whichever comes first.",
-    prepare=_prepare_parked,
-    sessions=lambda plant: {"settles": _settler, "parks": _parker},
-    wrong=_uncalled,
-    plants=(Plant(name="nothing is held", breaks="neither sees what the other did, and the event waits for ever"),),
-    rewrites={"nothing is held": dropped(f"{_SQL}.hold")},
-)
-
-# -- a group that is forgotten --------------------------------------------------------------------------------------------
-
-
-async def _forgetter(process: Stepping) -> None:
-    database = process.database()
-    await database.transact(lambda: operations.forget(database, LOG, GROUP))
-
-
-async def _late_member(process: Stepping) -> None:
-    """It has read, and commits its effects with the cursor."""
-    database = process.database()
-    records: list[Record] = await database.read(database.logs.read(LOG, [Cursor(0, 0)], limit=10), snapshot=False)
-
-    def handle() -> Script[None]:
-        for record in records:
-            yield from _effect(record.id)
-        yield from Membership(database, LOG, GROUP, owner="", ttl=1.0).past(records, None)
-
-    try:
-        await database.transact(handle)
-    except LeaseLost:
-        process.note("lost", process.name)
-    else:
-        process.note("handled", process.name)
-
-
-def _left_over(evidence: Evidence) -> list[str]:
-    rows: dict[str, list[tuple[Any, ...]]] = {
-        "its cursors": evidence.fetch("SELECT next_offset FROM faultproof_inbox"),
-        "its leases": evidence.fetch("SELECT id FROM faultproof_claim WHERE kind LIKE 'outbox:group:%'"),
-    }
-    wrong = [f"{what} are left of a group that was forgotten: {found}" for what, found in rows.items() if found]
-    effects = evidence.fetch("SELECT count(*) FROM effect")
-    if effects != [(2 if noted(evidence, "handled") else 0,)]:
-        wrong.append(f"{effects} effects, and {evidence.notes}")
-    return wrong
-
-
-FORGET = Case(
-    name=f"{_HERE}:FORGET",
-    claim="Of a group that is forgotten nothing is left, and whoever is at work for it commits before, or nothing.",
-    prepare=_prepare_group,
-    sessions=lambda plant: {"forgets": _forgetter, "member": _late_member},
-    wrong=_left_over,
-    sometimes=(
-        Sometimes(claim="the member is told", happened=lambda evidence: bool(noted(evidence, "lost"))),
-        Sometimes(claim="the member is in time", happened=lambda evidence: bool(noted(evidence, "handled"))),
-    ),
-)
-
-
-async def _second_member(process: Stepping) -> None:
-    await process.database().transact(lambda: _join(process.database()))
-
-
-def _half(evidence: Evidence) -> list[str]:
-    cursors = evidence.fetch("SELECT count(*) FROM faultproof_inbox")
-    leases = evidence.fetch("SELECT count(*) FROM faultproof_claim WHERE kind = 'outbox:group:summary'")
-    return [] if cursors == leases else [f"half of the group is left: {cursors} cursors and {leases} leases"]
-
-
-FORGET_JOIN = Case(
-    name=f"{_HERE}:FORGET_JOIN",
-    claim="A group that is forgotten while a member joins is there or not: with a cursor and a lease for each partition, or "
-    "with neither.",
-    prepare=_prepare_group,
-    sessions=lambda plant: {"forgets": _forgetter, "joins": _second_member},
-    wrong=_half,
-    sometimes=(
-        Sometimes(
-            claim="it is there again",
-            happened=lambda evidence: evidence.fetch("SELECT count(*) FROM faultproof_inbox") == [(1,)],
-        ),
-        Sometimes(
-            claim="it is gone",
-            happened=lambda evidence: evidence.fetch("SELECT count(*) FROM faultproof_inbox") == [(0,)],
-        ),
-    ),
-    plants=(
-        Plant(name="nothing is held", breaks="who joins finds cursors that are about to go, and adds leases that stay"),
-    ),
-    rewrites={"nothing is held": dropped("engines.postgres.log._lock_all")},
-)
 CASES = (
     PUBLISH,
     PUBLISH_READ_COMMITTED,
@@ -370,7 +247,4 @@ CASES = (
     RECEIVE,
     RECEIVE_SERIALIZABLE,
     CONSUME,
-    PARK,
-    FORGET,
-    FORGET_JOIN,
 )
