@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from faultproof.errors import InvalidInput
 from faultproof.ports.database import Database
 from faultproof.ports.log import Cursor, Entry
 from faultproof.ports.script import Script, sql
@@ -245,4 +246,46 @@ HOLD = Case(
     plants=(Plant(name="nothing is held", breaks="a trim comes between the look and the reading"),),
     rewrites={"nothing is held": dropped(f"{_LOGS}._lock_all")},
 )
-CASES = (LATE, FOLLOWED, SEQUENCERS, APPEND, HOLD)
+
+# -- a log that is new ---------------------------------------------------------------------------------------------------
+
+
+async def _prepare_none(database: Database) -> None:
+    await database.install(database.claims.schema, database.logs.schema)
+
+
+def _creator(partitions: int) -> Main:
+    async def main(process: Stepping) -> None:
+        database = process.database()
+        try:
+            await database.transact(lambda: database.logs.create(LOG, partitions=partitions, epoch=process.name))
+        except InvalidInput:
+            process.note("refused", partitions)
+        else:
+            process.note("created", partitions)
+
+    return main
+
+
+def _created_twice(evidence: Evidence) -> list[str]:
+    created = [note[1] for note in evidence.notes if note[0] == "created"]
+    rows = evidence.fetch("SELECT count(*), count(DISTINCT epoch) FROM faultproof_log_partition")
+    return (
+        [] if rows == [(sum(created), 1)] else [f"created were {created} partitions, (partitions, epochs) are {rows}"]
+    )
+
+
+CREATE = Case(
+    name=f"{_HERE}:CREATE",
+    claim="Of two that create a log with different partitions at the same time one does, and the other is told.",
+    prepare=_prepare_none,
+    sessions=lambda plant: {"one": _creator(1), "two": _creator(2)},
+    wrong=_created_twice,
+    sometimes=tuple(
+        Sometimes(claim=f"{count} wins", happened=lambda evidence, count=count: noted(evidence, "created") == {count})  # type: ignore[misc]
+        for count in (1, 2)
+    ),
+    plants=(Plant(name="no lock", breaks="both find none there, and each adds the partitions that the other lacks"),),
+    rewrites={"no lock": dropped(f"{_LOGS}._lock_name")},
+)
+CASES = (LATE, FOLLOWED, SEQUENCERS, APPEND, HOLD, CREATE)
