@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from faultproof import bounds
@@ -80,16 +80,24 @@ class DeadLetters:
         return await self._database.transact(lambda: self._first(limit, self._settle))
 
     def _one(self, id: str, act: _Act) -> Script[bool]:
-        row = yield from sql.dead_letter(self._log, self._group, id)
-        if row is None:
-            return False
-        yield from act(row)
-        yield Wake(log_topic(self._log))
-        return True
+        def look() -> Script[Sequence[Parked]]:
+            row = yield from sql.dead_letter(self._log, self._group, id)
+            return [] if row is None else [row]
+
+        return bool((yield from self._each(look, act)))
 
     def _first(self, limit: int, act: _Act) -> Script[tuple[str, ...]]:
         bounds.count("limit", limit, most=LIST_MAX)
-        rows = yield from sql.dead_letters(self._log, self._group, limit)
+        return (yield from self._each(lambda: sql.dead_letters(self._log, self._group, limit), act))
+
+    def _each(self, look: Callable[[], Script[Sequence[Parked]]], act: _Act) -> Script[tuple[str, ...]]:
+        partitions = sorted({row.partition for row in (yield from look())})
+        if not partitions:
+            return ()
+        # Held before they are looked at once more, as by whoever settles: of two people who decide on the same one, the
+        # second would else discard what the first has replayed.
+        yield from sql.hold(self._log, self._group, partitions)
+        rows = [row for row in (yield from look()) if row.partition in partitions]
         for row in rows:
             yield from act(row)
         if rows:

@@ -29,6 +29,9 @@ def require(database: Database, log: str, group: str | None = None) -> Script[No
 
 def forget(database: Database, log: str, group: str) -> Script[None]:
     """Remove a group with its progress, its parked events and its leases: a consumer still at it notices by those."""
+    # Held as by who joins, before or after: or one that joins meanwhile finds cursors, which go with this commit, and adds
+    # leases, which stay; with leases and no cursors it would wait for ever.
+    yield from database.logs.hold(log)
     yield from sql.leave_group(log, group)
     yield from sql.forget_parked(log, group)
     for kind in (group_kind(log, group), members_kind(group_kind(log, group))):
