@@ -15,7 +15,6 @@ from faultproof.cli.pages import HtmlOption, page_path, write
 from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import kept, writable
 from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, print_outcome
-from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, document, print_outcome
 from faultproof.errors import MissingExtra
 from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Proof
@@ -61,19 +60,16 @@ def prove(
         if outcome.error is not None:
             print(outcome.error, file=sys.stderr)
     documents = [document(outcome, options) for outcome in outcomes]
-    worst = [outcome.status for outcome in outcomes]
+    statuses = [outcome.status for outcome in outcomes]
     if mutants:
         for status, described in _mutants(proofs, is_everything=not names, out=None if json else out):
-            worst.append(status)
+            statuses.append(status)
             documents.append(described)
     if json:
-        print_json([document(outcome, options) for outcome in outcomes])
-    statuses = [outcome.status for outcome in outcomes]
+        print_json(documents)
     if options.html is not None and not write([report_of(each, options) for each in outcomes], options.html):
         statuses.append(Status.ERROR)
     raise typer.Exit(min(statuses, key=WORST_FIRST.index))
-        print_json(documents)
-    raise typer.Exit(min(worst, key=WORST_FIRST.index))
 
 
 def _mutants(

@@ -17,7 +17,7 @@ from faultproof.prove.mutants.constraints import relaxed, would_refuse
 from faultproof.prove.mutants.mutant import Mutant
 from faultproof.prove.mutants.reference import Reference, Run, Work, beside, happened, worked
 from faultproof.prove.simulated.escapes import no_escapes
-from faultproof.prove.simulated.explore import Explorer, Variation, strikes_at
+from faultproof.prove.simulated.explore import Explorer, Variation, worth_striking
 from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, Fault
 from faultproof.prove.simulated.lanes import MemoryStore
 from faultproof.prove.simulated.mutated import AFTER_CUT, BEHIND_ANSWER, Difference, connected, laid
@@ -164,10 +164,10 @@ def runs(explorer: Explorer, effort: Effort) -> Iterator[Run]:
     if undisturbed.world is None:
         return
     points = undisturbed.world.points
-    strikes = list(strikes_at(points, (CRASH, FREEZE)))
+    strikes = list(worth_striking(points, (CRASH, FREEZE)))
     # Where a mutant has cut a transaction is where it can be struck.
     cuts = [point for point in points if point.label in (AFTER_CUT, BEHIND_ANSWER) and point.when == "before"]
-    first = islice(strikes_at(cuts, (FREEZE, CRASH)), _CUTS_MAX)
+    first = islice(worth_striking(cuts, (FREEZE, CRASH)), _CUTS_MAX)
     yield from (_run(explorer, "one fault", Tape({at: fault})) for at, fault in first)
     few = min(12, effort.seeds)
     yield from (_at_random(explorer, seed) for seed in range(few))

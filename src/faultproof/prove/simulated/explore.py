@@ -135,10 +135,8 @@ class Explorer:
     ) -> tuple[World, list[str]]:
         """One run; the world as it ended, and what is wrong with it. With `files`, on real WAL files there."""
         store: Store
-        store = self._store if files is None else FileStore(files, self.image, synchronous=synchronous)
-        world = self._world(store, tape, granularity=self._granularity, faults_max=faults_max, faults=faults)
         store = self.store if files is None else FileStore(files, self.image, synchronous=synchronous)
-        world = World(
+        world = self._world(
             store,
             tape,
             granularity=self._granularity,
@@ -198,7 +196,6 @@ class Explorer:
         report, faults = Report(), tuple(faults)
         world = self.strike(report, {}, faults_max=1)
         strikes = list(worth_striking(world.points, faults))
-        strikes = list(strikes_at(world.points, faults))
         if part == 0:
             report.points = report.first_points = _places(world.points, faults)
             report.distinct = report.first_distinct = len(strikes)
@@ -215,7 +212,6 @@ class Explorer:
         last = max(answers)
         points = [point for point in world.points if point.position > last]
         strikes = list(worth_striking(points, faults))
-        strikes = list(strikes_at(points, faults))
         report.points += _places(points, faults)
         report.distinct += len(strikes)
         for position, fault in strikes:
@@ -258,7 +254,6 @@ class Explorer:
         start, wrong = self.run(Tape(), faults_max=1)
         kinds = sorted({CRASH, FREEZE} | (set(violation.answers.values()) & EVERY))
         singles = [{position: fault} for position, fault in worth_striking(start.points, kinds)]
-        singles = [{position: fault} for position, fault in strikes_at(start.points, kinds)]
         for single in [dict[int, int]()] * bool(wrong) + singles:
             if fails(single):
                 world, wrong = self.run(Tape(single), faults_max=faults_max)
@@ -354,7 +349,6 @@ def _places(points: Iterable[Point], faults: tuple[int, ...]) -> int:
 
 
 def worth_striking(points: Iterable[Point], faults: Iterable[int]) -> Iterator[tuple[int, int]]:
-def strikes_at(points: Iterable[Point], faults: Iterable[int]) -> Iterator[tuple[int, int]]:
     """Tape position and fault, once for each set of equivalent places."""
     seen = set()
     for point in points:

@@ -36,7 +36,7 @@ class Store(Protocol):
         """Nothing is left but what was synced, and perhaps a part of what was being written; nobody is connected."""
         ...
 
-    def executor(self, lane: SimLane, script: Script[Any]) -> Callable[[Step], Answer]:
+    def executor(self, lane: SimLane, script: Script[Any] | None = None) -> Callable[[Step], Answer]:
         """What runs a script's steps in a lane."""
         ...
 
@@ -88,7 +88,7 @@ class SimLane:
             return await self._operate(type(step).__name__, lambda: drive(script, execute, step), kinds)
         return drive(script, execute, step)
 
-    def _executor(self, script: Script[Any]) -> Callable[[Step], Answer]:
+    def _executor(self, script: Script[Any] | None = None) -> Callable[[Step], Answer]:
         """The store's; it gives no answer to a commit if that is the fault that strikes."""
         execute, world = self._store.executor(self, script), self.process.world
 
@@ -186,7 +186,7 @@ class MemoryStore:
         """Here every commit is durable at once."""
         self.owner = None
 
-    def executor(self, lane: SimLane, script: Script[Any]) -> Callable[[Step], Answer]:
+    def executor(self, lane: SimLane, script: Script[Any] | None = None) -> Callable[[Step], Answer]:
         execute, bound = self._connection.execute, self._bound
 
         def step_of(step: Step) -> Answer:
@@ -267,7 +267,7 @@ class FileStore:
         self.close()
         self._own = self._begin(image, log[: self._synced + (len(log) - self._synced) * choose(8) // 8])
 
-    def executor(self, lane: SimLane, script: Script[Any]) -> Callable[[Step], Answer]:
+    def executor(self, lane: SimLane, script: Script[Any] | None = None) -> Callable[[Step], Answer]:
         def execute(step: Step) -> Answer:
             answer = self._connection(lane).execute(step)
             if type(step) is Commit:

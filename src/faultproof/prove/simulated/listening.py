@@ -49,7 +49,7 @@ class TellingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def executor(self, lane: SimLane, script: Script[Any]) -> Callable[[Step], Answer]:
+    def executor(self, lane: SimLane, script: Script[Any] | None = None) -> Callable[[Step], Answer]:
         execute, listener = self._store.executor(lane, script), self._listener
         listener.given(script)
 
