@@ -6,18 +6,17 @@ import ipaddress
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-
-from faultproof.errors import InvalidInput
+from faultproof.errors import InvalidInput, MissingExtra
 
 
 def options_of(url: str) -> dict[str, Any]:
     """What an address says. Raises `InvalidInput`, with nothing of it in the message: it may hold a password."""
+    psycopg = _driver()
     try:
-        return conninfo_to_dict(url)
+        options: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(url)
     except psycopg.Error:
         raise InvalidInput("that is not a PostgreSQL URL: postgresql://user@host:port/database") from None
+    return options
 
 
 def changed(url: str, **changes: Any) -> str:
@@ -35,9 +34,8 @@ def in_schema(url: str, schema: str) -> str:
 
 def places(url: str) -> list[tuple[str, int]]:
     """Host and port of each server that the address, or the environment of this process, names."""
-    known = {
-        option.keyword.decode(): option.val.decode() for option in psycopg.pq.Conninfo.get_defaults() if option.val
-    } | options_of(url)
+    defaults = _driver().pq.Conninfo.get_defaults()
+    known = {option.keyword.decode(): option.val.decode() for option in defaults if option.val} | options_of(url)
     hosts = str(known.get("hostaddr") or known.get("host") or "/").split(",")
     ports = str(known.get("port") or 5432).split(",")
     return [(host, int(ports[number] if len(ports) > 1 else ports[0])) for number, host in enumerate(hosts)]
@@ -57,3 +55,12 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False  # a name: whoever answers for it today need not do so tomorrow
+
+
+def _driver() -> Any:
+    """psycopg, which an extra brings."""
+    try:
+        import psycopg
+    except ImportError as error:
+        raise MissingExtra("PostgreSQL needs its driver: pip install faultproof[postgres]") from error
+    return psycopg
