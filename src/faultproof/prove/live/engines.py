@@ -151,6 +151,7 @@ class _OwnServer:
 
     def close(self) -> None:
         if self._server is not None:
+            self._server.kill()  # an orderly stop would write out what is about to be removed
             self._server.close()
 
     def _kill(self) -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from faultproof.clock import Env
 from faultproof.connect import connect
 from faultproof.prove.proof import Proof
+from faultproof.signals import Signals
 
 PREFIX = "faultproof-prove-"
 _MARKER = "made-by-faultproof-prove"
@@ -56,7 +58,7 @@ class Place(Protocol):
         ...
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove it; by then nobody uses it."""
         ...
 
 
@@ -189,7 +191,7 @@ def prepare(proof: Proof, url: str) -> None:
     """Make the proof's tables there."""
 
     async def prepared() -> None:
-        async with connect(url) as database:
+        async with connect(url, env=Env(signals=Signals(sinks=()))) as database:
             await proof.prepare(database)
 
     asyncio.run(prepared())

@@ -105,9 +105,16 @@ class Network:
         at = 0.0
         for _ in range(2):
             at += rng.uniform(0.05, 0.4)
-            proxy = self._proxies[rng.choice(list(self._names))]
-            found.append((at, lambda proxy=proxy: self._call(lambda: fault(proxy))))  # type: ignore[misc]
+            order = rng.sample(self._names, k=len(self._names))
+            found.append((at, lambda order=order: self._call(lambda: self._strike(order, fault))))  # type: ignore[misc]
         return found
+
+    def _strike(self, order: Sequence[str], fault: Callable[[Proxy], object]) -> None:
+        """The first of them that has a connection to be struck."""
+        for name in order:
+            if self._proxies[name].connections:
+                fault(self._proxies[name])
+                return
 
     def _begin(self) -> None:
         """Faults that wait for their moment, or last all the time."""

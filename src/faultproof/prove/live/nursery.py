@@ -170,6 +170,8 @@ def main() -> None:
     except BaseException:
         _tell(Failed(traceback.format_exc()[-20_000:]))
         return
+    with suppress(ImportError):  # SQLite needs no driver
+        import_module("faultproof.engines.postgres.opening")
     gc.collect()
     gc.freeze()  # pages that no collection touches stay shared
     _tell(Ready())

@@ -86,7 +86,6 @@ class Run:
             with self._network:
                 for name in self._names:
                     self._start(name)
-                self._plan_strikes()
                 finished = self._work(began + self._options.run_s)
                 self._heal()
                 # Of a run that did not get there, what it has left is looked at all the same, for its history.
@@ -112,10 +111,14 @@ class Run:
     def _work(self, deadline: float) -> bool:
         """True once all work is done and every fault has had its chance; otherwise what is wrong has been written down."""
         judged = done_looked = 0.0
+        struck = False
         while True:
             if (heard := self._crew.heard(_LOOK_S)) is not None:
                 self._note(*heard)
             now = time.monotonic()
+            if not struck and (self._reader.told.passed or self._reader.told.notes):  # they have begun
+                struck = True
+                self._plan_strikes()
             for due in [due for due in self._due if due[0] <= now]:
                 self._due.remove(due)
                 due[1]()

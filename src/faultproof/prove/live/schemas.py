@@ -47,19 +47,25 @@ class PostgresGround:
 
     def place(self, number: int) -> PostgresPlace:
         schema = f"faultproof_prove_{self._run}_{number}"
-        with _connected(self._url) as raw:
+        raw = _connected(self._url)
+        try:
             _create(raw, schema, self._run)
-        self._made.add(schema)
-        url = in_schema(self._url, schema)
-        prepare(self._proof, url)
-        return PostgresPlace(self, schema, url)
+            self._made.add(schema)
+            place = PostgresPlace(self, raw, schema, in_schema(self._url, schema))
+            prepare(self._proof, place.url)
+        except BaseException:
+            raw.close()
+            raise
+        return place
 
-    def drop(self, schema: str) -> None:
-        """Drop one that was made here, once nobody uses it any more."""
-        if schema in self._made:
-            with _connected(self._url) as raw:
-                _drop(raw, schema, self._run)
-            self._made.discard(schema)
+    def drop(self, raw: psycopg.Connection[Any], schema: str) -> None:
+        """Drop one that was made here."""
+        _drop(raw, schema, self._run)
+        self._made.discard(schema)
+
+    def connected(self) -> psycopg.Connection[Any]:
+        """Raises `CannotOpen`."""
+        return _connected(self._url)
 
     def crews(self, processes: int) -> int:
         """How many runs at the same time the server has connections for."""
@@ -73,7 +79,8 @@ class PostgresGround:
         wrong: list[str] = []
         for schema in sorted(self._made):
             try:
-                self.drop(schema)
+                with self.connected() as raw:
+                    self.drop(raw, schema)
             except (psycopg.Error, CannotOpen) as error:
                 wrong.append(f"the schema {schema} could not be dropped: {str(error).splitlines()[0]}")
         with suppress(psycopg.Error):  # it may have been cut by our own faults
@@ -85,28 +92,37 @@ class PostgresGround:
 
 
 class PostgresPlace:
-    """One schema."""
+    """One schema, and one connection to it: making it, judging and dropping it take turns. Used in one thread."""
 
-    def __init__(self, ground: PostgresGround, schema: str, url: str) -> None:
+    def __init__(self, ground: PostgresGround, raw: psycopg.Connection[Any], schema: str, url: str) -> None:
         self.url = url
-        self.schema = schema
+        self._schema = schema
         self._ground = ground
+        self._raw = raw
 
     def checker(self) -> PostgresChecker:
-        return PostgresChecker(self.url)
+        try:
+            raw = self._usable()
+            raw.execute("SELECT set_config('search_path', %s, false)", (self._schema,))
+        except (CannotOpen, psycopg.OperationalError) as error:
+            raise Away(str(error)) from error
+        return PostgresChecker(raw)
 
     def close(self) -> None:
-        self._ground.drop(self.schema)
+        with self._usable() as raw:
+            self._ground.drop(raw, self._schema)
+
+    def _usable(self) -> psycopg.Connection[Any]:
+        if self._raw.closed:
+            self._raw = self._ground.connected()
+        return self._raw
 
 
 class PostgresChecker:
-    """A connection that only reads."""
+    """Reads through the place's connection."""
 
-    def __init__(self, url: str) -> None:
-        try:
-            self._raw = _connected(url)
-        except CannotOpen as error:
-            raise Away(str(error)) from error
+    def __init__(self, raw: psycopg.Connection[Any]) -> None:
+        self._raw = raw
 
     def fetch(self, sql: str) -> list[tuple[Any, ...]]:
         with self._noticing():
@@ -123,7 +139,7 @@ class PostgresChecker:
                 self._raw.execute("ROLLBACK")
 
     def close(self) -> None:
-        self._raw.close()
+        """The place keeps its connection."""
 
     @contextmanager
     def _noticing(self) -> Iterator[None]:

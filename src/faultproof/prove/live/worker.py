@@ -19,6 +19,7 @@ from faultproof.prove.live.points import Points
 from faultproof.prove.live.protocol import Start
 from faultproof.prove.live.services import SERVICES_NAME, Services
 from faultproof.prove.proof import Main
+from faultproof.signals import Signals
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ def run(start: Start, main: Main) -> int:
     who = f"{start.process}.{start.incarnation}"
     history = History(Path(start.directory) / HISTORY_NAME, who)
     try:
-        asyncio.run(_run(start, main, Env(process=who), history))
+        asyncio.run(_run(start, main, Env(process=who, signals=Signals(sinks=())), history))
     except Exception as error:
         traceback.print_exc()
         history.add(died=f"{type(error).__name__}: {error}"[:2_000], again=_may_be_tried_again(error))
