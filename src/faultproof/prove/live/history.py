@@ -1,22 +1,24 @@
 """A run's history: a file of JSON lines, each appended by one write, by any process of the run.
 
-=========================================  =======================================================================
+==========================================  ======================================================================
 `{"run": …}`                               the first line: proof, planted bug, engine, order
 `{"process": "api-1.0", "note": [kind …]}`  something was told to the outside
 `{"process": …, "point": 7, "at": "…"}`    a numbered point was passed
 `{"process": …, "died": "…", "again": …}`  its main function raised; `again`: it was told to try again
+`{"process": …, "strikes": "kill:api-1:7"}`  it is about to strike itself
 `{"world": "…"}`                           what the prover did
 `{"outside": {…}}`                         the state of the services outside, at the end
 `{"query": "…", "rows": […]}`              what the judgement read from the database, at the end
-=========================================  =======================================================================
+==========================================  ======================================================================
 
-So the file alone is enough to judge the run once more (`load_evidence`).
+`s` is the machine's monotonic clock, in seconds. So the file alone is enough to judge the run once more (`load_evidence`).
 """
 
 from __future__ import annotations
 
 import base64
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -50,7 +52,7 @@ class History:
     def add(self, **event: Any) -> None:
         """Append one. Raises `InvalidInput` for what JSON cannot carry, or for too much."""
         try:
-            line = msgspec.json.encode(self._who | event, enc_hook=_cell) + b"\n"
+            line = msgspec.json.encode({"s": round(time.monotonic(), 6), **self._who, **event}, enc_hook=_cell) + b"\n"
         except (TypeError, msgspec.MsgspecError, UnicodeEncodeError) as error:
             raise InvalidInput(f"a note must be what JSON can carry: {error}") from error
         if len(line) > LINE_MAX:
@@ -89,6 +91,8 @@ class Told:
     """How many points each incarnation has passed."""
     deaths: list[tuple[str, str, bool]] = field(default_factory=list)
     """Who, of what, and whether it had been told to try again."""
+    strikes: list[str] = field(default_factory=list)
+    """Orders that processes carried out on themselves."""
     run: dict[str, Any] = field(default_factory=dict)
     outside: dict[str, Any] = field(default_factory=dict)
     queries: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
@@ -103,6 +107,8 @@ class Told:
             name, _, incarnation = who.rpartition(".")
             if incarnation == "0":
                 self.points.append(Point(name, event["point"], event["at"]))
+        elif "strikes" in event:
+            self.strikes.append(event["strikes"])
         elif "died" in event:
             self.deaths.append((who, event["died"], event["again"]))
         elif "query" in event:

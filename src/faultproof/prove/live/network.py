@@ -17,7 +17,7 @@ from faultproof.prove.live.proxy import Proxy
 
 T = TypeVar("T")
 
-LATENCY_S = 0.03
+LATENCY_S = 0.005
 OUTAGE_S = 1.0
 """How long a half-open connection or a blackhole lasts."""
 ORPHAN_S = 1.0

@@ -16,7 +16,7 @@ from faultproof.prove.live.engines import Engine, engine_called
 from faultproof.prove.live.fleet import Crew, Fleet, left_behind
 from faultproof.prove.live.ground import Ground, Workshop
 from faultproof.prove.live.options import LiveOptions
-from faultproof.prove.live.orders import POINTED, Order, Point, at_commits, at_points
+from faultproof.prove.live.orders import BY_PROXY, POINTED, Order, Point, at_commits, at_points
 from faultproof.prove.live.report import VIOLATIONS_MAX, LiveReport, LiveViolation, Plan
 from faultproof.prove.live.run import Outcome, Run
 from faultproof.prove.proof import Proof
@@ -63,6 +63,8 @@ def prove_live(
     report = LiveReport(proof.name, options.plant)
     began = time.monotonic()
     where = engine_called(engine, allow_remote=options.allow_remote)
+    for order in options.orders or ():
+        _refuse_impossible(order, where, proof, options)
     report.swept = where.sweep()
     workshop, marker = Workshop(), secrets.token_hex(8)
     try:
@@ -228,6 +230,18 @@ class _Proving:
             report.violations.append(LiveViolation(outcome.order, outcome.struck, tuple(outcome.wrong), kept))
         shutil.rmtree(outcome.history.parent, ignore_errors=True)
         self._progress(report.runs, self._planned)
+
+
+def _refuse_impossible(order: Order, where: Engine, proof: Proof, options: LiveOptions) -> None:
+    """Raise `InvalidInput` for what cannot strike here."""
+    if order.kind in BY_PROXY and not where.has_network:
+        raise InvalidInput(f"{order}: {where.name} is not reached through a network that a proxy can stand in")
+    if order.kind == "server" and where.kill_server is None:
+        raise InvalidInput(f"{order}: only a server that the prover has started itself is killed")
+    if order.process and order.process not in proof.processes(options.plant):
+        raise InvalidInput(f"{order}: {proof.name} has no process {order.process!r}")
+    if order.kind in POINTED and options.command is not None:
+        raise InvalidInput(f"{order}: a service of yours has no numbered points; kill it at random times (kills:SEED)")
 
 
 def _counts(where: Engine, options: LiveOptions) -> dict[str, int | None]:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from faultproof.primitives.worker import RESTART_CAP_S
 from faultproof.prove.live.fleet import Crew, Member
 from faultproof.prove.live.ground import Place
 from faultproof.prove.live.history import HISTORY_NAME, SIZE_MAX, History, Reader
 from faultproof.prove.live.judge import Judge
 from faultproof.prove.live.network import Network
 from faultproof.prove.live.options import GRACE_S, JUDGE_S, RESTART_S, RESTARTS_MAX, LiveOptions
-from faultproof.prove.live.orders import POINTED, Order, Point
+from faultproof.prove.live.orders import POINTED, TIMED, Order, Point
 from faultproof.prove.live.services import SERVICES_NAME, Services
 from faultproof.prove.proof import Proof
 
@@ -26,6 +27,8 @@ _LOOK_S = 0.01
 _RESTART_CAP_S = 1.0
 _KILLS_A_RUN = 4
 _ZOMBIE_POINTS = 2
+_OUTAGE_S = RESTART_CAP_S
+"""More time after an outage: a worker that could not work rests up to so long before it tries again."""
 
 
 @dataclass
@@ -86,7 +89,8 @@ class Run:
             with self._network:
                 for name in self._names:
                     self._start(name)
-                finished = self._work(began + self._options.run_s)
+                outage = _OUTAGE_S if self._order.kind in TIMED - {"kills"} else 0.0
+                finished = self._work(began + self._options.run_s + outage)
                 self._heal()
                 # Of a run that did not get there, what it has left is looked at all the same, for its history.
                 wrong = self._judge.eventually() if finished else self._judge.eventually(0.0) and []
@@ -101,6 +105,8 @@ class Run:
             self._reader.close()
             self._history.close()
         told = self._reader.told
+        if self._order.kind in ("lose", "twice") and told.strikes:  # of these nobody else has noticed anything
+            self.outcome.fired[self._order.kind] += 1
         self.outcome.points = told.points
         self.outcome.wrong += [f"{who} died of {why}" for who, why, again in told.deaths if not again]
         self.outcome.seconds = time.monotonic() - began
@@ -149,7 +155,8 @@ class Run:
         return not waits or now - self._settled_at > GRACE_S
 
     def _has_not_struck(self) -> bool:
-        return self._order.kind != "none" and not (self.outcome.fired or self._network.fired)
+        struck = self.outcome.fired or self._network.fired or self._reader.told.strikes
+        return self._order.kind != "none" and not struck
 
     def _zombies_sleep(self) -> bool:
         passed = self._reader.told.passed
@@ -212,7 +219,7 @@ class Run:
         if kind == "kills":
             at = 0.0
             for _ in range(_KILLS_A_RUN):
-                at += self._rng.uniform(0.02, 0.25)
+                at += self._rng.uniform(0.0, 0.15)
                 self._in(at, self._kill_somebody)
         elif kind == "server":
             self._in(self._rng.uniform(0.02, 0.2), self._kill_the_server)
