@@ -37,8 +37,8 @@ def places(url: str) -> list[tuple[str, int]]:
     defaults = _driver().pq.Conninfo.get_defaults()
     known = {option.keyword.decode(): option.val.decode() for option in defaults if option.val} | options_of(url)
     hosts = str(known.get("hostaddr") or known.get("host") or "/").split(",")
-    ports = str(known.get("port") or 5432).split(",")
-    return [(host, int(ports[number] if len(ports) > 1 else ports[0])) for number, host in enumerate(hosts)]
+    ports = [int(port or 5432) for port in str(known.get("port") or "").split(",")]
+    return [(host, ports[number % len(ports)]) for number, host in enumerate(hosts)]
 
 
 def strangers(url: str) -> list[str]:

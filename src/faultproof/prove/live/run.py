@@ -121,6 +121,7 @@ class Run:
         while True:
             if (heard := self._crew.heard(_LOOK_S)) is not None:
                 self._note(*heard)
+            self._reader.read_on()
             now = time.monotonic()
             if not struck and (self._reader.told.passed or self._reader.told.notes):  # they have begun
                 struck = True

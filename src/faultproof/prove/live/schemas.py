@@ -81,6 +81,8 @@ class PostgresGround:
             try:
                 with self.connected() as raw:
                     self.drop(raw, schema)
+            except InvalidInput:
+                wrong.append(f"the schema {schema} could not be dropped: it does not carry this run's marker")
             except (psycopg.Error, CannotOpen) as error:
                 wrong.append(f"the schema {schema} could not be dropped: {str(error).splitlines()[0]}")
         with suppress(psycopg.Error):  # it may have been cut by our own faults
