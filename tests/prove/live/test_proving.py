@@ -10,6 +10,7 @@ import pytest
 from faultproof.errors import InvalidInput
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.live.history import load_evidence
+from faultproof.prove.live.judge import judged_again
 from faultproof.prove.live.options import LiveOptions
 from faultproof.prove.live.orders import Order, parsed
 from faultproof.prove.live.proving import plan, prove_live
@@ -64,7 +65,8 @@ def test_a_planted_bug_is_caught_where_its_process_died(engine: str, tmp_path: P
     assert again.violations[0].sentences == violation.sentences
     assert violation.history is not None
     evidence = load_evidence(violation.history)
-    assert [sentence for each in LITTLE.eventually for sentence in each.wrong(evidence)] == list(violation.sentences)
+    assert judged_again(LITTLE, evidence) == list(violation.sentences)
+    assert evidence.run["order"] == str(violation.order)
 
 
 def test_a_zombie_is_refused_by_its_guard_and_without_it_works_twice(engine: str, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from faultproof.prove.live.ground import Away, Checker, Place
 from faultproof.prove.live.history import History, Reader, encodable
 from faultproof.prove.live.options import HEAL_S
-from faultproof.prove.live.services import Services
-from faultproof.prove.proof import Always, Eventually, Proof
+from faultproof.prove.live.services import Outside
+from faultproof.prove.proof import Always, Eventually, Evidence, Proof
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Seen:
 class Judge:
     """Looks into one place. Used in one thread."""
 
-    def __init__(self, proof: Proof, place: Place, services: Services, reader: Reader) -> None:
+    def __init__(self, proof: Proof, place: Place, services: Outside, reader: Reader) -> None:
         self._proof = proof
         self._place = place
         self._services = services
@@ -112,3 +112,8 @@ class Judge:
         except Away:
             self.close()
             return None
+
+
+def judged_again(proof: Proof, evidence: Evidence) -> list[str]:
+    """What is wrong with a run that was saved (`load_evidence`), by the proof as it is now."""
+    return [sentence for each in (*proof.always, *proof.eventually) for sentence in each.wrong(evidence)]

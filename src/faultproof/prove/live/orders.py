@@ -6,7 +6,8 @@ the same point, or at times drawn from the same seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, zip_longest
 from typing import Literal, NamedTuple, get_args
 
 import msgspec
@@ -79,6 +80,22 @@ def at_points(kind: AtPoint, points: Iterable[Point], most: int | None = None) -
     return found if most is None else spread(found, most)
 
 
+def at_beginnings(points: Iterable[Point], most: int) -> list[Order]:
+    """Stops before transactions and requests, where a successor has the time to take over what the zombie then believes to
+    be its own: first one of each kind of each process, from the middle of the run, then more of them."""
+    kinds: dict[tuple[str, str], list[Order]] = {}
+    for point in points:
+        if point.label.startswith("before") and not point.label.startswith("before note"):
+            kinds.setdefault((point.process, point.label), []).append(Order("stop", point.process, point.number))
+    turns = chain.from_iterable(zip_longest(*map(_from_the_middle, kinds.values())))
+    return [order for order in turns if order is not None][:most]
+
+
+def _from_the_middle(orders: Sequence[Order]) -> list[Order]:
+    middle = len(orders) // 2
+    return [orders[number] for number in sorted(range(len(orders)), key=lambda number: abs(number - middle))]
+
+
 def at_commits(points: Sequence[Point], most: int) -> list[Order]:
     """Dropped answers, spread over the COMMITs of all processes."""
     found: list[Order] = []
@@ -93,11 +110,3 @@ def spread(orders: Sequence[Order], most: int) -> list[Order]:
     if len(orders) <= most:
         return list(orders)
     return [orders[(2 * number + 1) * len(orders) // (2 * most)] for number in range(most)]
-
-
-def by_kind(orders: Iterable[Order]) -> Mapping[str, int]:
-    """How many there are of each."""
-    found: dict[str, int] = {}
-    for order in orders:
-        found[order.kind] = found.get(order.kind, 0) + 1
-    return found

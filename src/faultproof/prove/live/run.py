@@ -20,7 +20,7 @@ from faultproof.prove.live.judge import Judge
 from faultproof.prove.live.network import Network
 from faultproof.prove.live.options import GRACE_S, JUDGE_S, RESTART_S, RESTARTS_MAX, LiveOptions
 from faultproof.prove.live.orders import POINTED, TIMED, Order, Point
-from faultproof.prove.live.services import SERVICES_NAME, Services
+from faultproof.prove.live.services import SERVICES_NAME, Outside
 from faultproof.prove.proof import Proof
 
 _LOOK_S = 0.01
@@ -72,7 +72,7 @@ class Run:
         self._history = History(directory / HISTORY_NAME)
         self._history.add(run={"proof": proof.name, "plant": options.plant, "order": str(order)})
         self._reader = Reader(directory / HISTORY_NAME)
-        self._judge = Judge(proof, place, Services(directory / SERVICES_NAME), self._reader)
+        self._judge = Judge(proof, place, Outside(directory / SERVICES_NAME), self._reader)
         self._network = Network(place.url, names, order, options)
         self._rng = random.Random(f"{options.seed} {order}")  # noqa: S311  # to be repeated, not to be secret
         self._due: list[tuple[float, Callable[[], object]]] = []

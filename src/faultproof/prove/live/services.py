@@ -16,7 +16,7 @@ SERVICES_NAME = "services.json"
 """Of the file, in the directory of its run."""
 
 
-class Services:
+class Outside:
     """Their state. A request is atomic: who dies in the middle of it has not asked."""
 
     def __init__(self, path: Path) -> None:

@@ -17,7 +17,7 @@ from faultproof.prove.live.history import HISTORY_NAME, History
 from faultproof.prove.live.pointed import PointedDatabase
 from faultproof.prove.live.points import Points
 from faultproof.prove.live.protocol import Start
-from faultproof.prove.live.services import SERVICES_NAME, Services
+from faultproof.prove.live.services import SERVICES_NAME, Outside
 from faultproof.prove.proof import Main
 from faultproof.signals import Signals
 
@@ -39,7 +39,7 @@ class LiveProcess:
         self._database = PointedDatabase(database, points)
         self._history = history
         self._points = points
-        self._services = Services(Path(start.directory) / SERVICES_NAME)
+        self._services = Outside(Path(start.directory) / SERVICES_NAME)
 
     def database(self) -> Database:
         return self._database
