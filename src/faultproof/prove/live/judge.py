@@ -116,4 +116,5 @@ class Judge:
 
 def judged_again(proof: Proof, evidence: Evidence) -> list[str]:
     """What is wrong with a run that was saved (`load_evidence`), by the proof as it is now."""
-    return [sentence for each in (*proof.always, *proof.eventually) for sentence in each.wrong(evidence)]
+    properties: tuple[Always | Eventually, ...] = (*proof.always, *proof.eventually)
+    return [sentence for each in properties for sentence in each.wrong(evidence)]
