@@ -62,18 +62,19 @@ def schemas(url: str) -> list[str]:
     return [name for (name,) in rows]
 
 
+Prover = tuple["subprocess.Popen[bytes]", str]
+
+
 @pytest.fixture
-def killed(postgres_url: str, tmp_path: Path) -> Iterator[str]:
-    """a prover that is killed while processes of its runs are stopped; its tag."""
+def prover(postgres_url: str, tmp_path: Path) -> Iterator[Prover]:
+    """A prover in two of whose runs a process has been stopped; and its tag."""
     tag = secrets.token_hex(8)
     environment = {**os.environ, _TAG: tag, "TMPDIR": str(tmp_path)}
-    prover = subprocess.Popen([sys.executable, "-c", PROVER, postgres_url], env=environment)
+    prover = subprocess.Popen([sys.executable, "-c", PROVER, postgres_url], env=environment, stderr=subprocess.DEVNULL)
     try:
-        eventually(lambda: len(stopped(running(tag))) == 2, "two runs with a stopped process")
+        eventually(lambda: len(stopped(running(tag))) == 2, "two runs with a stopped process", 60.0)
         assert len(running(tag)) >= 4, "prover, nursery, and the two that are stopped"
-        prover.send_signal(signal.SIGKILL)
-        prover.wait()
-        yield tag
+        yield prover, tag
     finally:
         if prover.poll() is None:
             prover.kill()
@@ -81,15 +82,29 @@ def killed(postgres_url: str, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_prover_that_is_killed_takes_its_processes_with_it_and_a_later_one_removes_the_rest(
-    killed: str, postgres_url: str, tmp_path: Path
+    prover: Prover, postgres_url: str, tmp_path: Path
 ) -> None:
-    eventually(lambda: running(killed) == [], "no process of the prover's is left, stopped ones included")
+    process, tag = prover
+    process.kill()
+    process.wait()
+    eventually(lambda: running(tag) == [], "no process of the prover's is left, stopped ones included")
     left = schemas(postgres_url)
     assert len(left) >= 2
     eventually(lambda: leftovers(postgres_url) == left, "the server notices that the prover is gone")
     assert len(abandoned(tmp_path)) == 1
     assert sweep(postgres_url) == left
     assert schemas(postgres_url) == []
+
+
+def test_a_prover_that_is_interrupted_removes_everything_itself(
+    prover: Prover, postgres_url: str, tmp_path: Path
+) -> None:
+    process, tag = prover
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60.0) != 0
+    assert running(tag) == []
+    assert schemas(postgres_url) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_what_carries_the_marker_of_a_run_that_is_over_is_swept(postgres_url: str) -> None:

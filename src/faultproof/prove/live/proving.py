@@ -6,12 +6,15 @@ import secrets
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from faultproof.errors import InvalidInput
+from faultproof.errors import FaultproofError, InvalidInput
+from faultproof.prove.harness import HarnessError
 from faultproof.prove.live.engines import Engine, engine_called
 from faultproof.prove.live.fleet import Crew, Fleet, left_behind
 from faultproof.prove.live.ground import Ground, Workshop
@@ -68,12 +71,13 @@ def prove_live(
     report.swept = where.sweep()
     workshop, marker = Workshop(), secrets.token_hex(8)
     try:
-        ground = where.ground(proof, workshop.path)
-        try:
-            with Fleet(proof.name, options.plant, marker=marker) as fleet:
-                _Proving(proof, options, where, ground, fleet, workshop.path, report, progress).prove()
-        finally:
-            report.left += ground.close()
+        with _carried_out():
+            ground = where.ground(proof, workshop.path)
+            try:
+                with Fleet(proof.name, options.plant, marker=marker) as fleet:
+                    _Proving(proof, options, where, ground, fleet, workshop.path, report, progress).prove()
+            finally:
+                report.left += ground.close()
     finally:
         where.close()
         report.left += workshop.close()
@@ -81,6 +85,17 @@ def prove_live(
     report.missing = {each.claim for each in proof.sometimes} - report.seen
     report.seconds = time.monotonic() - began
     return report
+
+
+@contextmanager
+def _carried_out() -> Iterator[None]:
+    """What the proof's own code raises comes out as `HarnessError`; what is wrong with the input or the database as it is."""
+    try:
+        yield
+    except (FaultproofError, HarnessError):
+        raise
+    except Exception:
+        raise HarnessError(traceback.format_exc().rstrip()) from None
 
 
 class _Proving:

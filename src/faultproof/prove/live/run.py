@@ -199,7 +199,8 @@ class Run:
         if status == 0:
             return
         if status == -signal.SIGKILL and self._order.kind in ("kill", "orphan") and member.incarnation == 0:
-            self._strike(self._order.kind, f"killed {member.who} at point {self._order.number}")
+            self._struck(f"killed {member.who} at point {self._order.number}")
+            self.outcome.fired["kill"] += self._order.kind == "kill"  # whether it left an orphan, the proxy knows
         self.outcome.restarts += 1
         if any(other.name == member.name for other in self._crew.alive.values()):
             return  # it had a successor already
@@ -243,6 +244,9 @@ class Run:
 
     def _strike(self, kind: str, what: str) -> None:
         self.outcome.fired[kind] += 1
+        self._struck(what)
+
+    def _struck(self, what: str) -> None:
         self.outcome.struck = what
         self._world(what)
 

@@ -29,7 +29,8 @@ _CONNECTIONS_A_PROCESS = 6
 
 _OURS: LiteralString = """
     SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace
-    WHERE nspname LIKE 'faultproof\\_prove\\_%' AND pg_get_userbyid(nspowner) = current_user"""
+    WHERE nspname LIKE 'faultproof\\_prove\\_%' AND pg_get_userbyid(nspowner) = current_user
+    ORDER BY nspname"""
 
 
 class PostgresGround:
@@ -111,8 +112,14 @@ class PostgresPlace:
         return PostgresChecker(raw)
 
     def close(self) -> None:
-        with self._usable() as raw:
-            self._ground.drop(raw, self._schema)
+        try:
+            self._ground.drop(self._usable(), self._schema)
+        except psycopg.OperationalError:
+            if not self._raw.closed:
+                raise
+            self._ground.drop(self._usable(), self._schema)  # the server was killed, and nobody had noticed here
+        finally:
+            self._raw.close()
 
     def _usable(self) -> psycopg.Connection[Any]:
         if self._raw.closed:
