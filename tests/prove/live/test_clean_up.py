@@ -54,6 +54,10 @@ def stopped(pids: list[int]) -> list[int]:
     return found
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def schemas(url: str) -> list[str]:
     with psycopg.connect(url) as raw:
         rows = raw.execute(
@@ -103,6 +107,18 @@ def test_a_prover_that_is_interrupted_removes_everything_itself(
     process.send_signal(signal.SIGINT)
     assert process.wait(60.0) != 0
     assert running(tag) == []
+    assert schemas(postgres_url) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_end_with_their_nursery_and_the_prover_says_so(
+    prover: Prover, postgres_url: str, tmp_path: Path
+) -> None:
+    process, tag = prover
+    (nursery,) = [pid for pid in running(tag) if parent(pid) == process.pid]
+    os.kill(nursery, signal.SIGKILL)  # a child of our own child's
+    assert process.wait(60.0) == 1
+    eventually(lambda: running(tag) == [], "the kernel has ended them, stopped ones included")
     assert schemas(postgres_url) == []
     assert list(tmp_path.iterdir()) == []
 

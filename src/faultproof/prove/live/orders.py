@@ -52,10 +52,12 @@ def parsed(text: str) -> Order:
     kind, _, rest = text.partition(":")
     process, _, number = rest.rpartition(":")
     try:
-        order = msgspec.convert({"kind": kind, "process": process, "number": int(number or 0)}, Order)
+        number = number or ("" if rest else "0")
+        order = msgspec.convert({"kind": kind, "process": process, "number": int(number)}, Order)
     except (ValueError, msgspec.ValidationError):
         order = None
-    if order is None or order.number < 0 or bool(process) != (kind in POINTED | COMMITS):
+    least = 1 if kind in POINTED | COMMITS else 0
+    if order is None or order.number < least or bool(process) != bool(least) or (kind != "none" and not rest):
         raise InvalidInput(f"{text!r} is not an order: none, kill:PROCESS:POINT, drop:PROCESS:COMMIT, kills:SEED …")
     return order
 
