@@ -12,7 +12,7 @@ from faultproof.errors import InvalidInput
 from faultproof.prove.live import history
 from faultproof.prove.live.fleet import left_behind
 from faultproof.prove.live.history import LINE_MAX, History, Reader, encodable, load_evidence, note
-from faultproof.prove.live.orders import Order, Point, at_beginnings, at_commits, parsed, spread
+from faultproof.prove.live.orders import Order, Point, at_commits, parsed, spread, stops
 
 
 @pytest.fixture
@@ -121,6 +121,7 @@ def test_orders_are_spread_over_all_points_and_stops_over_all_kinds() -> None:
         "before tend"
     ]
     points = [Point("a", number, label) for number, label in enumerate(labels, 1)]
-    assert [order.number for order in at_beginnings(points, 3)] == [6, 16, 1]
+    assert [order.number for order in stops(points, 4)] == [6, 7, 16, 1]
+    assert [order.number for order in stops(points, 2)] == [6, 16]
     assert [order.number for order in at_commits(points, 9)] == [1, 2, 3]
     assert [point.number for point in points if point.changes] == [2, 3, 5, 7, 8, 10, 12, 13, 15]

@@ -17,7 +17,7 @@ class LiveOptions:
     """A planted bug to run with; it must be caught, and the first violation ends it."""
     points: int | None = None
     """At how many of the distinct points to kill; None: at each of them."""
-    stops: int = 8
+    stops: int = 12
     """Points at which a process is stopped for longer than its leases, replaced, and continued."""
     kills: int = 6
     """SIGKILLs from outside, at random times."""

@@ -82,15 +82,20 @@ def at_points(kind: AtPoint, points: Iterable[Point], most: int | None = None) -
     return found if most is None else spread(found, most)
 
 
-def at_beginnings(points: Iterable[Point], most: int) -> list[Order]:
-    """Stops before transactions and requests, where a successor has the time to take over what the zombie then believes to
-    be its own: first one of each kind of each process, from the middle of the run, then more of them."""
+def stops(points: Iterable[Point], most: int) -> list[Order]:
+    """Where to make zombies: before transactions and requests, so that a successor takes over what the zombie then believes
+    to be its own; and at a COMMIT, so that it holds its locks meanwhile. First one of each kind of each process, from the
+    middle of the run, then more of them."""
     kinds: dict[tuple[str, str], list[Order]] = {}
     for point in points:
-        if point.label.startswith("before") and not point.label.startswith("before note"):
+        if point.label.startswith(("before", "at COMMIT")) and not point.label.startswith("before note"):
             kinds.setdefault((point.process, point.label), []).append(Order("stop", point.process, point.number))
-    turns = chain.from_iterable(zip_longest(*map(_from_the_middle, kinds.values())))
-    return [order for order in turns if order is not None][:most]
+    rounds = [
+        [order for order in turn if order is not None] for turn in zip_longest(*map(_from_the_middle, kinds.values()))
+    ]
+    if rounds and len(rounds[0]) > most:
+        return spread(rounds[0], most)
+    return list(chain.from_iterable(rounds))[:most]
 
 
 def _from_the_middle(orders: Sequence[Order]) -> list[Order]:

@@ -19,7 +19,7 @@ from faultproof.prove.live.engines import Engine, engine_called
 from faultproof.prove.live.fleet import Crew, Fleet, left_behind
 from faultproof.prove.live.ground import Ground, Workshop
 from faultproof.prove.live.options import LiveOptions
-from faultproof.prove.live.orders import BY_PROXY, POINTED, Order, Point, at_beginnings, at_commits, at_points
+from faultproof.prove.live.orders import BY_PROXY, POINTED, Order, Point, at_commits, at_points, stops
 from faultproof.prove.live.report import VIOLATIONS_MAX, LiveReport, LiveViolation, Plan
 from faultproof.prove.live.run import Outcome, Run
 from faultproof.prove.proof import Proof
@@ -149,7 +149,7 @@ class _Proving:
         sent = [point for point in points if point.label.startswith("before request")]
         kinds = [
             at_points("kill", distinct, counts.get("kill", 0)),
-            at_beginnings(points, counts.get("stop") or 0),
+            stops(points, counts.get("stop") or 0),
             at_points("lose", asked, options.stops),
             at_points("twice", sent, options.stops),
             at_points("orphan", open_, counts.get("orphan", 0)),
