@@ -85,7 +85,7 @@ class Fleet:
     def close(self) -> None:
         """End every process; on return none is left."""
         assert self._process.stdin is not None
-        with self._writing:
+        with self._writing, suppress(OSError):  # what it was not told, it will not hear any more
             self._process.stdin.close()
         try:
             self._process.wait(END_S)
