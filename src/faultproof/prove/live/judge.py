@@ -72,6 +72,12 @@ class Judge:
             return set()
         return {each.claim for each in self._proof.sometimes if self._asked(partial(each.happened, seen))}
 
+    def server_began(self) -> object:
+        """Since when PostgreSQL's server runs; None where it is away."""
+        self._seen()
+        checker = self._checker
+        return None if checker is None else self._asked(lambda: checker.fetch("SELECT pg_postmaster_start_time()"))
+
     def save(self, history: History) -> None:
         """Write down what the last judgement saw, so that it can be repeated from the file."""
         history.add(outside=self._services.state())
