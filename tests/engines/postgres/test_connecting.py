@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 from dataclasses import fields
-from urllib.parse import urlsplit
 
 import psycopg
 import psycopg_pool
@@ -29,6 +28,9 @@ from faultproof.errors import (
 from faultproof.ports.database import Database
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import ddl, sql
+from faultproof.prove.live.address import changed, places
+from faultproof.prove.live.messages import Message
+from faultproof.prove.live.proxy import Proxy
 from tests.cli.executable import refusals
 from tests.docs.markdown import REPOSITORY, rows, section
 from tests.engines.postgres.conftest import Open
@@ -374,19 +376,15 @@ async def test_users_pool_gets_back_what_broke(server: PostgresServer, postgres_
 
 
 async def test_server_that_goes_away_while_it_is_looked_at_is_not_taken_for_a_pooler(postgres_url: str) -> None:
-    parts = urlsplit(postgres_url)
+    def cut(number: int, message: Message) -> None:
+        if b"BEGIN" in message.body:
+            proxy.reset()
 
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, until: bytes | None) -> None:
-        while (data := await reader.read(65_536)) and not (until and until in data):
-            writer.write(data)
-        writer.close()
-
-    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, forth = await asyncio.open_connection(parts.hostname, parts.port)
-        await asyncio.gather(copy(reader, forth, b"BEGIN"), copy(back, writer, None))
-
-    async with await asyncio.start_server(between, "127.0.0.1", 0) as cut:
-        port = cut.sockets[0].getsockname()[1]
-        error = await refused(postgres_url.replace(f":{parts.port}/", f":{port}/"))
+    ((host, port),) = places(postgres_url)
+    proxy = Proxy(host, port, heard=cut)
+    await proxy.start()
+    error = await refused(changed(postgres_url, host="127.0.0.1", port=proxy.port))
+    await proxy.close()
+    assert proxy.fired == {"reset": 1}
     assert isinstance(error, CannotOpen)
     assert "pooler" not in str(error)

@@ -232,7 +232,7 @@ def _again(books: Books, request: Reserve, entry: Entry) -> Decision:
         return Err(_reused(request.key))
     if entry.state == "confirmed" or _is_held(books, entry):
         return Ok(books.hold(entry))
-    return Err(_ended(entry))
+    return _over(books, entry)
 
 
 def _confirm(books: Books, request: Confirm) -> Decision:
@@ -255,7 +255,7 @@ def _release(books: Books, request: Release) -> Decision:
 
 def _ending(books: Books, entry: Entry, state: State) -> Decision:
     if not _is_held(books, entry):
-        return Err(_ended(entry))
+        return _over(books, entry)
     if (item := books.missing(entry)) is not None:
         return Ok(Contended(item))
     books.end(entry, state)
@@ -267,7 +267,7 @@ def _extend(books: Books, request: Extend) -> Decision:
     if entry is None or entry.state == "restocked":
         return Err(_unknown_hold(request.key))
     if not _is_held(books, entry):
-        return Err(_ended(entry))
+        return _over(books, entry)
     if (item := books.missing(entry)) is not None:
         return Ok(Contended(item))
     until_us = books.now + request.ttl_us
@@ -282,6 +282,14 @@ def _expire(books: Books, request: Expire) -> Decision:
     if entry is None or entry.state != "held" or entry.until_us > books.now:
         return Ok(None)
     return Ok(Contended(books.missing(entry) or ""))
+
+
+def _over(books: Books, entry: Entry) -> Decision:
+    """The hold is good for nothing any more. One whose time is up, and whose items somebody else has locked, may just be
+    confirmed by them: until that is committed or not, nobody knows."""
+    if entry.state == "held" and (item := books.missing(entry)) is not None:
+        return Ok(Contended(item))
+    return Err(_ended(entry))
 
 
 def _is_held(books: Books, entry: Entry) -> bool:
