@@ -40,6 +40,8 @@ async def test_nobody_is_told_expired_while_another_s_confirmation_is_not_yet_co
         await another.confirm("o-1", tx=tx)
         await until(overdue)
         with pytest.raises(Busy):
-            await (escrow.reserve({"milk": 1}, key="o-1") if question == "reserve" else getattr(escrow, question)("o-1"))
+            await (
+                escrow.reserve({"milk": 1}, key="o-1") if question == "reserve" else getattr(escrow, question)("o-1")
+            )
     assert (await escrow.confirm("o-1")).state == "confirmed"
     await another.close()
