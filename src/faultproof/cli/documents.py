@@ -96,7 +96,7 @@ def report_of(outcome: Outcome, options: Options) -> ProofReport:
         faults=proof.faults,
         assumptions=proof.assumptions,
         not_tested=proof.not_tested,
-        worlds=[_simulated(outcome, options)],
+        worlds=[_simulated(outcome, options), *(each.verdict for each in outcome.elsewhere)],
         properties=_properties(outcome),
         mutants=_mutants(outcome),
         runs=runs,
@@ -125,8 +125,9 @@ def _violating(outcome: Outcome, title: str) -> list[Run]:
 def _simulated(outcome: Outcome, options: Options) -> WorldVerdict:
     exhaustive, sampled = outcome.exhaustive, outcome.sampled
     verdict = _VERDICTS[outcome.status]
-    if outcome.violation is None and verdict == "violated":  # by a planted bug that survived: the claim itself held
-        verdict = "held"
+    if outcome.violation is None and verdict in ("violated", "inconclusive") and outcome.exhaustive.distinct:
+        # By a planted bug that survived, or in another world: here the claim held, if what was to happen did.
+        verdict = "inconclusive" if outcome.never else "held"
     sentences = [scope(exhaustive, options.depth)] if exhaustive.distinct else ["no fault could strike anywhere"]
     if sampled.schedules:
         sentences.append(scope_at_random(sampled, options.seed))

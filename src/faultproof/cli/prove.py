@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,8 +14,8 @@ from faultproof.cli.output import JsonOption, console, print_json
 from faultproof.cli.pages import HtmlOption, page_path, write
 from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import kept, writable
-from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Options, Outcome, Status, print_outcome
-from faultproof.errors import MissingExtra
+from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Elsewhere, Options, Outcome, Status, print_outcome
+from faultproof.errors import InvalidInput, MissingExtra
 from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Proof
 from faultproof.prove.simulated.escapes import no_escapes
@@ -41,19 +41,66 @@ def prove(
         bool,
         typer.Option("--mutants", help="Leave out everything that can be, in turn: each must be noticed (minutes)."),
     ] = False,
+    stepped: Annotated[
+        bool,
+        typer.Option(
+            "--stepped",
+            help="Step two or three sessions of PostgreSQL through every interleaving, too: on the server that --engine "
+            "names, or on one of our own.",
+        ),
+    ] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine",
+            metavar="ENGINE",
+            help="Run live, too: processes of the operating system that are killed, on sqlite, postgresql (a server of our "
+            "own) or a database's URL (in a schema of our own there).",
+        ),
+    ] = None,
+    worker: Annotated[
+        str | None,
+        typer.Option(
+            "--worker", metavar="CMD", help="Live: your own service, started for each process (docs/live.md)."
+        ),
+    ] = None,
+    kills: Annotated[int, typer.Option("--kills", metavar="N", help="Live: runs with SIGKILLs at random times.")] = 6,
+    seconds: Annotated[float, typer.Option("--seconds", metavar="S", help="Live: for all runs together.")] = 600.0,
+    order: Annotated[
+        list[str] | None, typer.Option("--order", metavar="ORDER", help="Live: only this one, as a violation names it.")
+    ] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Live, stepped: use a database on another machine.")
+    ] = False,
     save: Annotated[
         str | None, typer.Option("--save", metavar="DIR", help="Where tapes of violations go, planted ones too.")
     ] = None,
     html: HtmlOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Run proofs in simulation. Exit: 0 held, 1 violated, 2 bad input, 3 inconclusive, 4 the proof itself failed."""
+    """Run proofs in simulation and, if asked for, stepped and live.
+
+    Exit: 0 held, 1 violated, 2 bad input, 3 inconclusive, 4 the proof itself failed.
+    """
     options = Options(depth=depth, random=random, seed=seed, plants=plants, save=writable(save), html=page_path(html))
     outcomes = []
     out = console(width_piped=WIDTH_PIPED)
     proofs = _found(names or [])
+    others = _others(
+        stepped=stepped,
+        engine=engine,
+        worker=worker,
+        kills=kills,
+        seconds=seconds,
+        seed=seed,
+        orders=order or [],
+        allow_remote=allow_remote,
+        out=None if json else out,
+    )
     for proof in proofs:
         outcome = _proved(proof, options)
+        if outcome.error is None:
+            outcome.error = _elsewhere(outcome, others)
         outcomes.append(outcome)
         if not json:
             print_outcome(outcome, options, out)
@@ -70,6 +117,41 @@ def prove(
     if options.html is not None and not write([report_of(each, options) for each in outcomes], options.html):
         statuses.append(Status.ERROR)
     raise typer.Exit(min(statuses, key=WORST_FIRST.index))
+
+
+World = Callable[[Proof, Callable[[int], None]], Elsewhere | None]
+"""Another world than simulation; None: the proof has nothing to show there."""
+
+
+def _others(*, stepped: bool, engine: str | None, out: Console | None, **given: Any) -> dict[str, World]:
+    """The other worlds that were asked for, each checked before anything is run."""
+    if not stepped and engine is None:
+        if given["worker"] or given["orders"]:
+            raise InvalidInput("--worker and --order belong to the live world: name its --engine")
+        return {}
+    try:
+        from faultproof.cli import elsewhere
+    except ImportError as missing:
+        raise MissingExtra(
+            "other worlds than simulation take PostgreSQL's driver: pip install 'faultproof[postgres]'"
+        ) from missing
+    return elsewhere.worlds(stepped=stepped, engine=engine, out=out, **given)
+
+
+def _elsewhere(outcome: Outcome, others: dict[str, World]) -> str | None:
+    """Try the proof there; what went wrong, if it could not be carried out."""
+    proof = outcome.proof
+    for name, world in others.items():
+        try:
+            with Progress(f"{proof.name.partition(':')[2]}, {name}", "runs") as progress:
+                fared = world(proof, progress)
+        except HarnessError as error:
+            return (
+                f"{error}\n{proof.name} could not be carried out in the {name} world, so that it shows nothing there."
+            )
+        if fared is not None:
+            outcome.elsewhere.append(fared)
+    return None
 
 
 def _mutants(

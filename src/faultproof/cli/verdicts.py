@@ -13,7 +13,7 @@ from faultproof.cli.output import one_line
 from faultproof.cli.tapes import replay_command
 from faultproof.errors import InvalidInput
 from faultproof.prove.proof import Proof
-from faultproof.prove.reports.facts import Run
+from faultproof.prove.reports.facts import Run, WorldVerdict
 from faultproof.prove.reports.lines import expected_and_seen, operations, struck
 from faultproof.prove.simulated.explore import Report, Violation
 from faultproof.prove.story import Story
@@ -57,6 +57,15 @@ class Options:
             raise InvalidInput(f"--seed is a whole number from 0 on, not {self.seed}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """How a proof fared in another world than simulation."""
+
+    verdict: WorldVerdict
+    lines: list[str]
+    """For people: a few."""
+
+
 @dataclass(kw_only=True)
 class Outcome:
     """What became of a proof, or of one of its planted bugs (then `plant` is set)."""
@@ -73,6 +82,8 @@ class Outcome:
     is_unsaved: bool = False
     """Its tape was asked for, and could not be written."""
     plants: list["Outcome"] = field(default_factory=list)
+    elsewhere: list[Elsewhere] = field(default_factory=list)
+    """What became of it in the other worlds."""
     runs: list[Run] = field(default_factory=list)
     """Of a proof that held: a few that are worth looking at, if a page is to show them."""
     error: str | None = None
@@ -82,13 +93,16 @@ class Outcome:
         """A planted bug that survives is as bad as a claim that does not hold."""
         if self.error is not None:
             return Status.ERROR
-        if self.violation is not None or any(plant.violation is None for plant in self.plants):
+        others = {each.verdict.verdict for each in self.elsewhere}
+        if self.violation is not None or "violated" in others or any(plant.violation is None for plant in self.plants):
             return Status.VIOLATED
         # Held, but not all is there that was asked for: whoever looks for the tapes must be told.
         if any(plant.is_unsaved for plant in self.plants):
             return Status.ERROR
         # If nothing could strike, or what makes the runs interesting never happened, nothing has been shown.
-        return Status.INCONCLUSIVE if not self.exhaustive.distinct or self.never else Status.HELD
+        if not self.exhaustive.distinct or self.never or "inconclusive" in others:
+            return Status.INCONCLUSIVE
+        return Status.HELD
 
     @property
     def never(self) -> list[str]:
@@ -150,6 +164,8 @@ def _grid(outcome: Outcome, options: Options, room: _Room) -> Table:
         grid.add_row("" if number else "result", Text(sentence, style=style))
     if outcome.story is not None:
         _add_story(grid, outcome.story, room)
+    for other in outcome.elsewhere:
+        _rows(grid, other.verdict.world, tuple(other.lines))
     _rows(grid, "planted bugs", tuple(_planted(plant) for plant in outcome.plants))
     return grid
 
