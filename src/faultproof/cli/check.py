@@ -13,6 +13,7 @@ from faultproof.cli.judgements import WIDTH_PIPED, Checked, document, print_chec
 from faultproof.cli.output import JsonOption, console, one_line, print_json
 from faultproof.cli.proofs import imported
 from faultproof.cli.prove import Progress
+from faultproof.cli.rejudging import rejudge
 from faultproof.cli.verdicts import WORST_FIRST, Status
 from faultproof.errors import FaultproofError, InvalidInput
 from faultproof.prove.checkers.history import read_history
@@ -32,13 +33,15 @@ Try:
 
 [bold]faultproof check runs/*.jsonl --model queue --timeout 300[/]  several, each with five minutes at most
 
+[bold]faultproof check kept/*.jsonl[/]  runs that `faultproof prove --engine … --save kept` has kept, by their proofs
+
 [bold]faultproof check run.jsonl --model mypkg.models:CART --json | jq '.[0].objects'[/]  a model of your own, and JSON
 
 Models: register (write, read); cas-register (cas \\[old, new] too); counter (add, read); queue (enqueue, dequeue); lock \
 (acquire, release). How they read values, and how to write one: docs/checking.md.
 
-Exit status: 0 linearizable; 1 not, with the few operations that contradict each other; 2 bad input; 3 unknown: time or \
-memory ran out, or there was nothing to judge; 4 a model of your own failed. Of several files the worst counts.
+Exit status: 0 linearizable, or held; 1 not, with the few operations that contradict each other; 2 bad input; 3 unknown: \
+time or memory ran out, or there was nothing to judge; 4 a model of your own failed. Of several files the worst counts.
 """
 
 MODELS: dict[str, Model[Any]] = {
@@ -54,8 +57,13 @@ _READERS = {"jsonl": read_history, "jepsen-log": read_jepsen_log}
 def check(
     histories: Annotated[list[Path], typer.Argument(metavar="HISTORY…", help="Files with one event a line.")],
     model: Annotated[
-        str, typer.Option("--model", help="register, cas-register, counter, queue, lock, or pkg.module:NAME.")
-    ],
+        str | None,
+        typer.Option(
+            "--model",
+            help="register, cas-register, counter, queue, lock, or pkg.module:NAME. Without one: histories of proofs that "
+            "were run live, which are judged as their proofs do.",
+        ),
+    ] = None,
     format: Annotated[
         Literal["jsonl", "jepsen-log"], typer.Option("--format", help="How the events are written.")
     ] = "jsonl",
@@ -68,11 +76,16 @@ def check(
     ] = 1_000_000,
     json: JsonOption = False,
 ) -> None:
-    """Say whether recorded histories are linearizable: as if each call took effect at one moment before its answer."""
+    """Judge recorded histories: by a model, whether each call took effect at one moment before its answer; without one, as
+    the proof does that they belong to."""
     bounds.seconds("--timeout", timeout)
     bounds.count("--configurations", configurations, most=100_000_000)
     limits = Limits(seconds=timeout, configurations=configurations)
     out = console(width_piped=WIDTH_PIPED)
+    if model is None:
+        if format != "jsonl":
+            raise InvalidInput("--format jepsen-log needs a --model to judge by")
+        raise typer.Exit(rejudge(histories, None if json else out))
     try:
         judging = _model(model)
         done = []

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -47,6 +48,7 @@ def worlds(
     seed: int,
     orders: list[str],
     allow_remote: bool,
+    keep: Path | None,
     out: Console | None,
 ) -> dict[str, World]:
     """Those that were asked for. Raises `InvalidInput` for what cannot be meant, before anything is run."""
@@ -63,6 +65,7 @@ def worlds(
             seed=seed,
             orders=tuple(parsed(order) for order in orders) or None,
             allow_remote=allow_remote,
+            keep=keep,
         )
         found["live"] = lambda proof, progress: _live(proof, engine, options, out, progress)
     return found

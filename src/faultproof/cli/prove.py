@@ -73,7 +73,10 @@ def prove(
         bool, typer.Option("--allow-remote", help="Live, stepped: use a database on another machine.")
     ] = False,
     save: Annotated[
-        str | None, typer.Option("--save", metavar="DIR", help="Where tapes of violations go, planted ones too.")
+        str | None,
+        typer.Option(
+            "--save", metavar="DIR", help="Where tapes of violations go, planted ones too, and histories of live runs."
+        ),
     ] = None,
     html: HtmlOption = None,
     json: JsonOption = False,
@@ -95,6 +98,7 @@ def prove(
         seed=seed,
         orders=order or [],
         allow_remote=allow_remote,
+        keep=options.save,
         out=None if json else out,
     )
     for proof in proofs:
