@@ -63,8 +63,8 @@ def _wrongly_taken(evidence: Evidence) -> list[str]:
     taken = [id for kind, *facts in evidence.notes if kind == "took" for id in facts[1]]
     left = [id for (id,) in evidence.fetch("SELECT id FROM faultproof_claim")]
     wrong = [f"{id} was taken twice" for id in set(taken) if taken.count(id) > 1]
-    if sorted({*taken, *left}) != ["a", "b", "c"]:
-        wrong.append(f"taken were {taken}, and {left} are left")
+    if sorted([*set(taken), *left]) != ["a", "b", "c"]:
+        wrong.append(f"taken and finished were {taken}, and {left} are left")
     return wrong
 
 
