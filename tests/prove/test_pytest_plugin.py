@@ -165,7 +165,8 @@ def test_failure_prints_the_command_that_repeats_it(project: pytest.Pytester) ->
             ">       assert await topped_up(world, wallet.top_up_carelessly) == 100",
             "E       assert 0 == 100",
             "E       faultproof: struck by crash after Commit in client.0 (schedule * of 200)",
-            "E           0.000 world        [*][*][*] crash after Commit in client.0 [*][*][*]",
+            "E         0.000 s  client.0  [*][*][*] crash after commit",
+            "E         0.020 s  client.1  */wallet.py:*  begin",
             "No fault could strike: no process did anything *",
         ]
     )
@@ -183,7 +184,7 @@ def test_failure_prints_the_command_that_repeats_it(project: pytest.Pytester) ->
         [
             "E       faultproof: struck by crash after Commit in client.0 (replayed)",
             "*Captured stdout call*",
-            "*FAULT 'crash after Commit in client.0'",
+            "0.000 s  client.0  [*][*][*] crash after commit",
         ]
     )
     mended = project.path / "wallet.py"
