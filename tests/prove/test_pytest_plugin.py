@@ -113,6 +113,16 @@ async def test_careless(world, id):
 @simulated
 async def test_vacuous(world):
     pass
+
+
+@simulated
+async def test_raising(world):
+    async def client(process):
+        async with process.database().transaction() as tx:
+            await tx.execute("INSERT INTO nowhere VALUES (1)")
+
+    world.spawn("client", client)
+    await world.finished()
 """
 
 ANYIO = """
@@ -149,17 +159,21 @@ def test_failure_prints_the_command_that_repeats_it(project: pytest.Pytester) ->
     directory = project.mkdir("tests")
     (directory / "test_failing.py").write_text(FAILING)
     got = project.runpytest_subprocess(*PLUGIN, "tests/test_failing.py", "-o", "pythonpath=.")
-    got.assert_outcomes(failed=2)
+    got.assert_outcomes(failed=3)
     got.stdout.fnmatch_lines(
         [
             ">       assert await topped_up(world, wallet.top_up_carelessly) == 100",
             "E       assert 0 == 100",
             "E       faultproof: struck by crash after Commit in client.0 (schedule * of 200)",
-            "E           0.000 world        [*][*][*] crash after Commit in client.0 [*][*][*]",
+            "E         0.000 s  client.0  [*][*][*] crash after commit",
+            "E         0.020 s  client.1  */wallet.py:*  begin",
             "No fault could strike: no process did anything *",
         ]
     )
-    assert "prove/" not in got.stdout.str(), "nothing of ours in the traceback"
+    got.stdout.fnmatch_lines(
+        ["E  *OperationalError: no such table: nowhere", "tests/test_failing.py:*: OperationalError"]
+    )
+    assert not re.search("(prove|engines)/", got.stdout.str()), "nothing of ours in the traceback"
     (command,) = re.findall(r"replay: pytest (.*)", got.stdout.str())
     test, option = re.fullmatch(r"'(.*)' (--faultproof-tape=\S+)", command).groups()  # type: ignore[union-attr]
     assert test == "tests/test_failing.py::test_careless[a b]"
@@ -170,7 +184,7 @@ def test_failure_prints_the_command_that_repeats_it(project: pytest.Pytester) ->
         [
             "E       faultproof: struck by crash after Commit in client.0 (replayed)",
             "*Captured stdout call*",
-            "*FAULT 'crash after Commit in client.0'",
+            "0.000 s  client.0  [*][*][*] crash after commit",
         ]
     )
     mended = project.path / "wallet.py"

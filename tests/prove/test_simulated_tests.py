@@ -115,13 +115,15 @@ def test_places_that_are_too_many_are_spread_and_counted():
 
 def test_crash_between_two_transactions_is_found_told_and_repeated():
     note = note_of(wallet_of(top_up_in_two_transactions))
+    line = top_up_in_two_transactions.__code__.co_firstlineno + 1
+    where = f"prove/test_simulated_tests.py:{line}"
     assert note.splitlines()[1:] == [
         "faultproof: struck by crash after Commit in client-0.0 (schedule 5 of 60)",
-        "    0.000 client-0.0   begin",
-        "    0.000 client-0.0   commit",
-        "    0.000 world        *** crash after Commit in client-0.0 ***",
-        "    0.020 client-0.1   begin",
-        "    0.020 client-0.1   commit",
+        f"  0.000 s  client-0.0  {where}  begin",
+        f"  0.000 s  client-0.0  {where}  commit: INSERT INTO top_up; committed",
+        "  0.000 s  client-0.0  *** crash after commit",
+        f"  0.020 s  client-0.1  {where}  begin",
+        f"  0.020 s  client-0.1  {where}  commit: INSERT INTO top_up; committed",
         'replay: @simulated(tape="5:1")',
     ]
     assert "struck by crash after Commit" in note_of(wallet_of(top_up_in_two_transactions, tape="5:1"))

@@ -15,7 +15,7 @@ from typing import Any
 from faultproof.prove.story import Site
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_OURS = ("prove/simulated/", "engines/", "ports/")
+_OURS = ("prove/simulated/", "prove/testing/", "engines/", "ports/")
 """What carries an operation out for others: never shown."""
 _SHARED = ("primitives/",)
 """Shown only where nothing else asked."""

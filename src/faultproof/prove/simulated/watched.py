@@ -78,6 +78,7 @@ class WatchedWorld(World):
     def _perform(self, operation: Operation) -> None:
         self._notice_waking()
         self._current = operation
+        self._commits = self.store.commits  # somebody may have committed who is not watched
         super()._perform(operation)
         self._current = None
 

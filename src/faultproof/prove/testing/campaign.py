@@ -19,7 +19,7 @@ from faultproof.prove.simulated.tape import Priorities, Tape, shrink
 from faultproof.prove.simulated.world import Limits
 from faultproof.prove.testing.clocks import watched_clocks
 from faultproof.prove.testing.trial import Run, Trial
-from faultproof.prove.testing.words import spelled, story, struck
+from faultproof.prove.testing.words import shortened, spelled, struck
 from faultproof.prove.testing.world import Body
 
 T = TypeVar("T")
@@ -160,8 +160,8 @@ class Campaign:
 
     def _replay(self, answers: Mapping[int, int]) -> None:
         __tracebackhide__ = True
-        run = self._again(answers)
-        print(*run.world.lines(), sep="\n")
+        run, lines = self._trial.told(answers)
+        print(*lines, sep="\n")
         if run.failure is not None:
             self._fail(run)
         if run.answers != answers:
@@ -171,47 +171,38 @@ class Campaign:
             )
         self._asked.said.append(f"one schedule again, struck by {struck(run.world)}")
 
-    def _again(self, answers: Mapping[int, int]) -> Run:
-        # Each fault is one answer on the tape, so there are no more than those.
-        return self._trial.run(Tape(dict(answers)), faults_max=len(answers))
-
     # -- what comes of them -----------------------------------------------------------------------------------------
 
     def _fail(self, found: Run) -> None:
         """Raise what the smallest schedule raises that fails in the same way."""
         __tracebackhide__ = True
-        run = self._shrunk(found) if isinstance(found.failure, Exception | Escape) else found
-        assert run.failure is not None
-        run.failure.add_note(self._note(run))
-        raise run.failure
+        answers = self._shrunk(found) if isinstance(found.failure, Exception | Escape) else found.answers
+        run, lines = self._trial.told(answers)
+        failure = run.failure or found.failure
+        assert failure is not None
+        failure.add_note(self._note(run, lines))
+        raise failure
 
-    def _shrunk(self, found: Run) -> Run:
+    def _shrunk(self, found: Run) -> dict[int, int]:
         ends = time.perf_counter() + SHRINKING_S
-        best = found
 
         def fails(answers: Mapping[int, int]) -> bool:
-            nonlocal best
             if time.perf_counter() > ends:
                 return False
-            run = self._again(answers)
-            if type(run.failure) is not type(found.failure):
-                return False
-            best = run
-            return True
+            run = self._trial.run(Tape(dict(answers)), faults_max=len(answers))
+            return type(run.failure) is type(found.failure)
 
-        if found.answers:
-            shrink(found.answers, fails, runs_max=SHRINKING_RUNS_MAX)
-        return best
+        return shrink(found.answers, fails, runs_max=SHRINKING_RUNS_MAX)
 
-    def _note(self, run: Run) -> str:
-        lines = ["", f"faultproof: struck by {struck(run.world)} ({self._which()})"]
-        lines += [f"  {line}" for line in story(run.world)]
+    def _note(self, run: Run, lines: list[str]) -> str:
+        said = ["", f"faultproof: struck by {struck(run.world)} ({self._which()})"]
+        said += [f"  {line}" for line in shortened(lines)]
         if run.answers:
             tape = spelled(run.answers)
-            lines.append(
+            said.append(
                 f"replay: {self._asked.replay}{tape}" if self._asked.replay else f'replay: @simulated(tape="{tape}")'
             )
-        return "\n".join(lines)
+        return "\n".join(said)
 
     def _which(self) -> str:
         return f"schedule {self._done} of {self._plan.schedules}" if self._done else "replayed"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from faultproof.errors import InvalidInput
-from faultproof.ports.script import Committed
-from faultproof.ports.statement import Answer
+from faultproof.prove.reports.lines import operation
+from faultproof.prove.simulated.watched import WatchedWorld
 from faultproof.prove.simulated.world import World
 
-TRACE_LINES = 12
-"""Of what happened, the last so many lines are shown."""
+TEST = "test"
+"""The name of the process that the test is."""
+LINES = 12
+"""Of what happened, the last so many are shown."""
 _WIDTH = 110
-_LANES = {"writer": "transaction", "reader": "read", "Commit": "commit", "Rollback": "roll back"}
 _ANSWERS_MAX = 1_000
 _ANSWER = re.compile(r"(\d{1,9}):(\d{1,9})")
 
@@ -43,28 +43,15 @@ def struck(world: World) -> str:
     return " and ".join(world.faults) or "no fault"
 
 
-def story(world: World) -> list[str]:
-    """The end of what happened, a line each."""
-    lines = [_cut(f"{now:7.3f} {who:<12} {_event(what, outcome)}") for now, who, what, outcome in world.trace]
-    left = len(lines) - TRACE_LINES
-    return [f"({left} earlier lines)", *lines[left:]] if left > 0 else lines
+def happenings(world: WatchedWorld) -> Iterator[str]:
+    """What the test's processes did and met with, a line each. That a process is gone or started, its number shows."""
+    for each in world.events():
+        if each.process != TEST and each.kind not in ("start", "gone"):
+            yield operation(each)
 
 
-def _event(what: str, outcome: Any) -> str:
-    """A fact of the trace. A lane's own words say how an operation is carried out; people want to know what it was."""
-    if what == "FAULT":
-        return f"*** {outcome} ***"
-    if what in ("notes", "hears", "died of"):
-        return f"{what} {outcome!r}"
-    done = _LANES.get(what, what)
-    if isinstance(outcome, BaseException):
-        return f"{done} failed: {outcome!r}"
-    if isinstance(outcome, Committed):
-        return f"transaction -> {outcome.result!r}"
-    if what == "writer":
-        return "begin"
-    return done if isinstance(outcome, Answer) else f"{done} -> {outcome!r}"
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…"
+def shortened(lines: Sequence[str]) -> list[str]:
+    """The end of it."""
+    left = max(0, len(lines) - LINES)
+    cut = [line if len(line) <= _WIDTH else line[: _WIDTH - 1] + "…" for line in lines[left:]]
+    return [f"({left} earlier lines)"] * bool(left) + cut

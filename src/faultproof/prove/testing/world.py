@@ -23,6 +23,7 @@ from faultproof.prove.simulated.loop import StepLimit
 from faultproof.prove.simulated.process import Gone
 from faultproof.prove.simulated.process import Process as SimProcess
 from faultproof.prove.simulated.world import World
+from faultproof.prove.testing.words import TEST
 
 if TYPE_CHECKING:
     from faultproof.prove.simulated.lanes import Store
@@ -33,7 +34,6 @@ Check = TypeVar("Check", bound=Callable[[], None])
 
 Body: TypeAlias = "Callable[[SimulatedWorld], Coroutine[Any, Any, object]]"
 
-_TEST = "test"
 _TURN_S = 0.01
 """How long the test waits, in virtual seconds, before it looks again whether a writer's transaction is over."""
 
@@ -70,7 +70,7 @@ class SimulatedWorld:
                 self._end(error)
             self._end()
 
-        self._test = world.spawn(_TEST, main)
+        self._test = world.spawn(TEST, main)
 
     # -- what is there ----------------------------------------------------------------------------------------------
 
@@ -120,8 +120,8 @@ class SimulatedWorld:
 
         :raises InvalidInput: for a name that is none, or taken.
         """
-        if bounds.name("a process", name) in (_TEST, *self._spawned):
-            raise InvalidInput(f"there is a process {name!r} already ({_TEST!r} is the test itself)")
+        if bounds.name("a process", name) in (TEST, *self._spawned):
+            raise InvalidInput(f"there is a process {name!r} already ({TEST!r} is the test itself)")
         self._spawned.add(name)
 
         async def life(process: Process) -> None:
