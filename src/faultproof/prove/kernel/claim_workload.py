@@ -124,8 +124,8 @@ class JobWorker:
 
     def renew(self, claim: Claim) -> Script[bool]:
         renewed = yield from self.claims.renew(KIND, [claim], ttl_us=TTL_US)
-        for still in renewed:
-            yield from self._write_lease("renewed", still)
+        if renewed:  # under the token that was presented, whatever came back
+            yield from self._write_lease("renewed", claim)
         return bool(renewed)
 
     def end(self, claim: Claim) -> Script[None]:
