@@ -212,6 +212,7 @@ class _Proving:
                 crew,
                 self._options,
                 names=self._names,
+                engine=self._ground.name,
                 kill_server=self._where.kill_server,
             )
             return run.carry_out()

@@ -27,6 +27,8 @@ _LOOK_S = 0.01
 _RESTART_CAP_S = 1.0
 _KILLS_A_RUN = 4
 _ZOMBIE_POINTS = 2
+_BEGIN_S = 1.0
+"""Strikes at random times are counted from the first sign of life, or after so long without one."""
 _OUTAGE_S = RESTART_CAP_S
 """More time after an outage: a worker that could not work rests up to so long before it tries again."""
 
@@ -61,6 +63,7 @@ class Run:
         options: LiveOptions,
         *,
         names: Sequence[str],
+        engine: str,
         kill_server: Callable[[], None] | None = None,
     ) -> None:
         self._names = names
@@ -70,7 +73,7 @@ class Run:
         self._options = options
         self._kill_server = kill_server
         self._history = History(directory / HISTORY_NAME)
-        self._history.add(run={"proof": proof.name, "plant": options.plant, "order": str(order)})
+        self._history.add(run={"proof": proof.name, "plant": options.plant, "engine": engine, "order": str(order)})
         self._reader = Reader(directory / HISTORY_NAME)
         self._judge = Judge(proof, place, Outside(directory / SERVICES_NAME), self._reader)
         self._network = Network(place.url, names, order, options)
@@ -92,9 +95,10 @@ class Run:
                 outage = _OUTAGE_S if self._order.kind in TIMED - {"kills"} else 0.0
                 finished = self._work(began + self._options.run_s + outage)
                 self._heal()
-                # Of a run that did not get there, what it has left is looked at all the same, for its history.
-                wrong = self._judge.eventually() if finished else self._judge.eventually(0.0) and []
-                self.outcome.wrong += wrong
+                if finished:
+                    self.outcome.wrong += self._judge.eventually()
+                else:  # what it has left belongs into its history all the same
+                    self._judge.eventually(0.0)
                 self.outcome.seen = self._judge.seen()
                 self._crew.end()
                 self.outcome.fired += self._network.fired
@@ -116,14 +120,14 @@ class Run:
 
     def _work(self, deadline: float) -> bool:
         """True once all work is done and every fault has had its chance; otherwise what is wrong has been written down."""
-        judged = done_looked = 0.0
-        struck = False
+        began, judged, done_looked, struck = time.monotonic(), 0.0, 0.0, False
         while True:
             if (heard := self._crew.heard(_LOOK_S)) is not None:
                 self._note(*heard)
             self._reader.read_on()
             now = time.monotonic()
-            if not struck and (self._reader.told.passed or self._reader.told.notes):  # they have begun
+            has_begun = bool(self._reader.told.passed or self._reader.told.notes)
+            if not struck and (has_begun or now - began > _BEGIN_S):
                 struck = True
                 self._plan_strikes()
             for due in [due for due in self._due if due[0] <= now]:
