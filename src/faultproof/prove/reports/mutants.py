@@ -48,7 +48,8 @@ def hunt(each: Hunt) -> str:
 
 
 def _row(each: Mutant) -> str:
-    fate, why = each.fate, f"<td>{text(each.reason or 'nobody says why')}</td>"
+    fate: str = each.fate
+    why = f"<td>{text(each.reason or 'nobody says why')}</td>"
     if each.killed_by is not None:
         fate, why = "killed", f'<td class="small long">{text(each.killed_by)}</td>'
     colour = {"killed": "held", "survived": "survived"}.get(fate, "not")
