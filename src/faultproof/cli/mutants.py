@@ -12,7 +12,8 @@ from faultproof.prove.mutants.hunt import FATES, Effort, Outcome
 from faultproof.prove.mutants.kernel import kernel
 from faultproof.prove.mutants.mutant import KINDS
 from faultproof.prove.mutants.verdict import Verdict, explained, judged
-from faultproof.prove.proof import Proof
+from faultproof.prove.proof import Proof, Survivor
+from faultproof.prove.reports.facts import Hunt, Mutant
 
 _COMPLAINTS_MAX = 8
 
@@ -55,6 +56,32 @@ def print_mutants(group: Group, verdict: Verdict, out: Console) -> None:
     for complaint in [*complaints[:_COMPLAINTS_MAX], *more]:
         out.print(Text(one_line(complaint, 300), style="red"), soft_wrap=True)
     out.print()
+
+
+def hunt_of(group: Group, verdict: Verdict) -> Hunt:
+    """For a page."""
+    reasons = explained(verdict.survivors)
+    return Hunt(
+        name=group.name,
+        proofs=[proof.name for proof in group.proofs],
+        mutants=[_told(outcome, reasons.get(outcome.label)) for outcome in [*verdict.outcomes, *verdict.twins]],
+        complaints=verdict.complaints,
+    )
+
+
+def _told(outcome: Outcome, survivor: Survivor | None) -> Mutant:
+    killed, fate = outcome.killed, outcome.fate
+    reason = outcome.dearer or (None if survivor is None else survivor.reason)
+    if fate == "idle" and reason is None:
+        reason = "in none of its runs did it change anything: what the guard is there for did not come up"
+    return Mutant(
+        name=outcome.mutant,
+        kind=outcome.kind,
+        breaks="",
+        killed_by=None if killed is None else f"{killed.how}: {' and '.join((*killed.faults, killed.sentence))}",
+        reason=reason,
+        fate="survived" if fate == "killed" else fate,
+    )
 
 
 def mutants_document(group: Group, verdict: Verdict) -> dict[str, object]:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from faultproof.errors import InvalidInput
-from faultproof.prove.reports.facts import Document, ProofReport
+from faultproof.prove.reports.facts import Document, Hunt, ProofReport
 from faultproof.prove.reports.lines import expected_and_seen, operations, struck
 from faultproof.prove.reports.page import page
 from faultproof.prove.story import Story
@@ -34,11 +34,13 @@ def page_path(name: str | None) -> Path | None:
     return path
 
 
-def write(reports: Sequence[ProofReport], path: Path) -> bool:
+def write(reports: Sequence[ProofReport], path: Path, hunts: Sequence[Hunt] = ()) -> bool:
     """Write a page of these; whether that worked: if not, stderr says why, for the verdict is as true without it."""
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     try:
-        path.write_text(page(Document(proofs=reports, environment=environment(), when=when)), encoding="utf-8")
+        path.write_text(
+            page(Document(proofs=reports, hunts=hunts, environment=environment(), when=when)), encoding="utf-8"
+        )
     except OSError as error:
         print(f"the page could not be written to {path}: {error.strerror}", file=sys.stderr)
         return False

@@ -34,6 +34,11 @@ class Place:
         self.code = code
         self.line = line
 
+    @property
+    def is_shared(self) -> bool:
+        """A primitive's: what it does for others is better named by them."""
+        return _rank(self.code.co_filename) == 1
+
     def site(self) -> Site:
         """As text. Reads the source file, so not while a simulation runs."""
         path = self.code.co_filename

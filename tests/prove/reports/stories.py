@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
-from faultproof.prove.reports.facts import Document, Mutant, ProofReport, Property, Run, WorldVerdict
+from faultproof.prove.reports.facts import Document, Hunt, Mutant, ProofReport, Property, Run, WorldVerdict
 from faultproof.prove.story import Asked, Happening, Judged, Site, Story
 
 Say = Callable[[str], str]
@@ -98,6 +99,25 @@ def report(*, say: Say = plainly, runs: int = 1, story: Story | None = None) -> 
     )
 
 
-def document(*proofs: ProofReport, say: Say = plainly) -> Document:
+def hunt(*, say: Say = plainly, killed: int = 1) -> Hunt:
+    """Mutants of which one was killed, and three were not."""
+
+    def mutant(name: str, **facts: Any) -> Mutant:
+        return Mutant(name=say(name), kind="condition", breaks="", killed_by=facts.pop("killed_by", None), **facts)
+
+    return Hunt(
+        name=say("till"),
+        proofs=[say("shop.proofs:TILL")],
+        mutants=[
+            *(mutant(f"where {n}", killed_by=say("one crash: booked twice")) for n in range(killed)),
+            mutant("order", reason=say("the index keeps it too")),
+            mutant("limit", fate="dearer", reason=say("3 more statements")),
+            mutant("fence", fate="idle"),
+        ],
+        complaints=[say("survived, and nobody says why: condition fence")],
+    )
+
+
+def document(*proofs: ProofReport, say: Say = plainly, hunts: Sequence[Hunt] = ()) -> Document:
     """A page's worth."""
-    return Document(proofs=proofs, environment={say("Python"): say("3.11")}, when="2026-01-02 03:04 UTC")
+    return Document(proofs=proofs, hunts=hunts, environment={say("Python"): say("3.11")}, when="2026-01-02 03:04 UTC")

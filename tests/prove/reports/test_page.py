@@ -9,9 +9,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from faultproof.prove.reports.mutants import SHOWN_MAX
 from faultproof.prove.reports.page import PAGE_BYTES_MAX, page
 from faultproof.prove.reports.runs import EVENTS_SHOWN_MAX
-from tests.prove.reports.stories import crashed, document, report
+from tests.prove.reports.stories import crashed, document, hunt, report
 
 NASTY = """</script></style><script>alert(1)</script><img src=x onerror=alert(2)> "' onload='x' & <!-- ]]> \u202e\x1b[31m\x00"""
 VOID = {"meta", "input", "br"}
@@ -109,8 +110,10 @@ def test_words_of_others_stay_words():
     def nastily(words: str) -> str:
         return f"{words} {NASTY}"
 
-    harmless = Parsed(page(document(report(runs=2), report())))
-    nasty = Parsed(page(document(report(runs=2, say=nastily), report(say=nastily), say=nastily)))
+    harmless = Parsed(page(document(report(runs=2), report(), hunts=[hunt()])))
+    nasty = Parsed(
+        page(document(report(runs=2, say=nastily), report(say=nastily), say=nastily, hunts=[hunt(say=nastily)]))
+    )
     assert nasty.elements == harmless.elements
     assert nasty.policy == harmless.policy
     assert nasty.ids == harmless.ids
@@ -147,6 +150,22 @@ def test_page_stays_small_and_says_what_it_leaves_out():
     assert "Not shown, or the page would be too large: " in words
     # Everybody's first run comes before anybody's second.
     assert words.count("Run 0") >= 4
+
+
+def test_mutants_that_were_not_killed_come_with_why_and_what_nobody_explains_is_complained_about():
+    words = " ".join(" ".join(Parsed(page(document(report(), hunts=[hunt(killed=SHOWN_MAX + 2)]))).words).split())
+    for part in (
+        f"Mutants of till {SHOWN_MAX + 2} of {SHOWN_MAX + 5} killed",
+        "tried in shop.proofs:TILL",
+        "survived, and nobody says why: condition fence",
+        "order condition survived the index keeps it too",
+        "Those that only cost more: 1 mutant killed by, or why it was not limit condition dearer 3 more statements",
+        "Those whose guard never came up: 1",
+        "fence condition idle nobody says why",
+        "where 0 condition killed one crash: booked twice",
+        "and 2 more",
+    ):
+        assert part in words, part
 
 
 @pytest.mark.parametrize("verdict", ["held", "inconclusive", "failed"])

@@ -50,6 +50,8 @@ class Mutant:
     """In words; None: it survived."""
     reason: str | None = None
     """Why one that survived may."""
+    fate: Literal["survived", "dearer", "idle"] = "survived"
+    """If it was not killed. `dearer`: the same came out, with more work. `idle`: what the guard is there for never came up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +88,22 @@ class ProofReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hunt:
+    """Mutants that several proofs share."""
+
+    name: str
+    proofs: Sequence[str]
+    mutants: Sequence[Mutant]
+    complaints: Sequence[str]
+    """What is not as it must be, a sentence each: survivors without a reason, for one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
     """Several proofs, and where they were tried."""
 
     proofs: Sequence[ProofReport]
+    hunts: Sequence[Hunt] = ()
     environment: Mapping[str, str]
     """Versions and the platform; no names of machines or people."""
     when: str

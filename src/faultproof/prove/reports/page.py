@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 
 from faultproof.pages import data, document, text
-from faultproof.prove.reports.facts import Document, Mutant, ProofReport, Property, WorldVerdict
+from faultproof.prove.reports.facts import Document, ProofReport, Property, WorldVerdict
 from faultproof.prove.reports.lines import expected_and_seen, operations, struck
+from faultproof.prove.reports.mutants import hunt, mutants
 from faultproof.prove.reports.runs import Shown, history, panel, statements_of
 from faultproof.prove.reports.timeline import key
 from faultproof.prove.story import Story
@@ -21,13 +22,15 @@ _WORLDS = ("simulated", "stepped", "live")
 def page(document_: Document) -> str:
     """The whole page."""
     style, script = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    shown = _within_bounds(document_.proofs)
+    hunts = [hunt(each) for each in document_.hunts]
+    shown = _within_bounds(document_.proofs, sum(len(each.encode()) for each in hunts))
     names = ", ".join(proof.name for proof in document_.proofs)
     contents = _contents(document_.proofs) if len(document_.proofs) > 1 else ""
     body = [
         f"<header><h1>{_title(document_.proofs)}</h1>"
         f'<p class="small">faultproof, {text(document_.when)}</p>{contents}</header>',
         *(_proof(proof, n, shown[n]) for n, proof in enumerate(document_.proofs)),
+        *hunts,
         _environment(document_),
     ]
     return document(f"faultproof: {names}", style, body, script=script)
@@ -55,10 +58,11 @@ def _contents(proofs: Sequence[ProofReport]) -> str:
     return f"<ul>{links}</ul>"
 
 
-def _within_bounds(proofs: Sequence[ProofReport]) -> list[list[Shown]]:
-    """Of each proof the runs that the page has room for: first everybody's first, then everybody's second …"""
+def _within_bounds(proofs: Sequence[ProofReport], others: int) -> list[list[Shown]]:
+    """Of each proof the runs that the page has room for beside `others` bytes: first everybody's first, then everybody's
+    second …"""
     shown: list[list[Shown]] = [[] for _ in proofs]
-    left = PAGE_BYTES_MAX - 60_000 - sum(len(_words(proof)) for proof in proofs)
+    left = PAGE_BYTES_MAX - 60_000 - sum(len(_words(proof).encode()) for proof in proofs) - others
     for n in range(max((len(proof.runs) for proof in proofs), default=0)):
         for p, proof in enumerate(proofs):
             if n < len(proof.runs):
@@ -91,7 +95,7 @@ def _proof(proof: ProofReport, n: int, shown: Sequence[Shown]) -> str:
         "</div>",
         _properties(proof.properties),
         _runs(proof, n, shown) if proof.verdict != "violated" else "",
-        _mutants(proof.mutants),
+        mutants(proof.mutants),
         "</section>",
     ]
     return "\n".join(part for part in parts if part)
@@ -165,27 +169,6 @@ def _property(each: Property) -> str:
     return (
         f'<tr><td class="k">{each.kind}</td><td class="long">{text(each.claim)}{shown}{seen}</td>'
         f'<td class="v {each.verdict.split()[0]}">{verdict}</td></tr>'
-    )
-
-
-def _mutants(mutants: Sequence[Mutant]) -> str:
-    if not mutants:
-        return ""
-    killed = sum(each.killed_by is not None for each in mutants)
-    rows = "".join(
-        f'<tr><td>{text(each.name)}<br><span class="small">{text(each.kind)}</span></td><td>{text(each.breaks)}</td>'
-        + (
-            f'<td class="v held">killed</td><td class="small long">{text(each.killed_by)}</td></tr>'
-            if each.killed_by is not None
-            else f'<td class="v survived">survived</td><td>{text(each.reason or "without a reason")}</td></tr>'
-        )
-        for each in mutants
-    )
-    return (
-        f"<h3>Mutants: {killed} of {len(mutants)} killed</h3>"
-        '<p class="small">The same proof on code with something broken in it: if it held there too, it could not fail.</p>'
-        '<div class="scroll"><table><tr><th>mutant</th><th>what it breaks</th><th></th><th>killed by, or why it survives</th>'
-        f"</tr>{rows}</table></div>"
     )
 
 

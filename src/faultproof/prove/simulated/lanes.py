@@ -37,7 +37,7 @@ class Store(Protocol):
         ...
 
     def executor(self, lane: SimLane, script: Script[Any] | None = None) -> Callable[[Step], Answer]:
-        """What runs a script's steps in a lane."""
+        """What runs the steps of a lane. Which script's they are matters only to whoever tells of it."""
         ...
 
     def call(self, lane: SimLane, function: Callable[[Connection], T]) -> T:

@@ -90,9 +90,8 @@ class _Judge:
             if sentences and each.claim not in self._wrong:
                 assert isinstance(evidence, WatchedWorld)
                 self._wrong[each.claim] = sentences
-                self._broken_at[each.claim] = len(
-                    evidence.happenings
-                )  # the operation that is being carried out comes next
+                # The operation that is being carried out is told next.
+                self._broken_at[each.claim] = len(evidence.happenings)
             return sentences
 
         return wrong

@@ -190,6 +190,10 @@ class WatchedWorld(World):
         if len(self.happenings) == EVENTS_MAX:
             self.left_out += 1
             return
+        if place is not None and place.is_shared:  # it commits for others: theirs are the statements
+            place = next(
+                (each.place for each in reversed(statements) if each.place and not each.place.is_shared), place
+            )
         life = process.incarnation
         self.happenings.append(
             _Fact(self.loop.now, process.name, life, kind, what, answer, failed, commits, place, statements)
