@@ -8,7 +8,6 @@ from tests.architecture.source import Module, docstrings, modules, repository, s
 
 SQL_RENDERERS: dict[str, str] = {
     "engines/sqlite/connection.py": "a PRAGMA takes no parameters, and its value is one of a Literal's",
-    "prove/mutants/images.py": "tables of a database in memory are copied by their names, which are quoted",
 }
 """Engine modules that may build SQL text, each with the reason. `"engines/x/render.py": "why"`."""
 

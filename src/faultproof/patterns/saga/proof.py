@@ -16,6 +16,7 @@ from faultproof.patterns.saga.planning import Planner
 from faultproof.patterns.saga.proof_callbacks import CALLBACKS
 from faultproof.patterns.saga.proof_decisions import DECISIONS
 from faultproof.patterns.saga.proof_planted import DRIVERS, PLANNERS, Unfenced
+from faultproof.patterns.saga.proof_survivors import SURVIVORS
 from faultproof.patterns.saga.runner import Runner
 from faultproof.patterns.saga.saga import Saga
 from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepContext, StepRetry
@@ -308,4 +309,5 @@ SAGA = Proof(
         Plant(name="compensates after the pivot", breaks="a deadline undoes an order that has been shipped"),
         Plant(name="undoes all at once", breaks="an undo runs before those of the steps behind it"),
     ),
+    survivors=SURVIVORS,
 )

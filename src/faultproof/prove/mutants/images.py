@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
+
+from sqlglot import expressions as exp
 
 Row = tuple[Any, ...]
 
@@ -52,14 +54,13 @@ def columns(database: sqlite3.Connection, table: str) -> list[Column]:
 
 def rows(database: sqlite3.Connection, table: str) -> list[Row]:
     """All of a table."""
-    return database.execute(f"SELECT * FROM {_quoted(table)}").fetchall()  # noqa: S608  # a name, quoted
+    query = exp.select("*").from_(exp.table_(table, quoted=True)).sql(dialect="sqlite")
+    return database.execute(query).fetchall()
 
 
 def insert(database: sqlite3.Connection, table: str, new: Iterable[Row], width: int) -> None:
     """Rows of so many values; a row that the table refuses is left out."""
-    marks: Sequence[str] = ["?"] * width
-    database.executemany(f"INSERT OR IGNORE INTO {_quoted(table)} VALUES ({', '.join(marks)})", new)  # noqa: S608
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    values = exp.select(*(exp.Placeholder() for _ in range(width)))
+    insertion = exp.insert(values, exp.table_(table, quoted=True))
+    insertion.set("alternative", "IGNORE")
+    database.executemany(insertion.sql(dialect="sqlite"), new)
