@@ -166,7 +166,7 @@ def test_failure_prints_the_command_that_repeats_it(project: pytest.Pytester) ->
             "E       assert 0 == 100",
             "E       faultproof: struck by crash after Commit in client.0 (schedule * of 200)",
             "E         0.000 s  client.0  [*][*][*] crash after commit",
-            "E         0.020 s  client.1  */wallet.py:*  begin",
+            "E         0.020 s  client.1  *wallet.py:*  begin",
             "No fault could strike: no process did anything *",
         ]
     )
