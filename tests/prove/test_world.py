@@ -493,3 +493,18 @@ def test_priorities_find_what_needs_one_process_to_be_far_behind():
 
     assert found(range(60), priorities=True) > 5
     assert found(range(60), priorities=False) == 0
+
+
+def test_a_run_is_not_over_while_somebody_sleeps_in_an_open_transaction():
+    """In memory what is not committed would be seen, and may be undone."""
+
+    async def main(process: Process) -> None:
+        async with process.database().transaction() as tx:
+            await tx.run(_see("not yet"))
+            await process.env.clock.sleep(1)
+        process.note("committed")
+
+    world = _world()
+    world.spawn("p", main)
+    world.run(lambda: _seen(world) == ["not yet"])
+    assert world.notes == [("committed",)]

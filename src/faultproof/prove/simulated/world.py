@@ -178,7 +178,7 @@ class World:
                 operation = self._operations.pick(loop.now)
                 if operation is not None:
                     self._perform(operation)
-                elif self._all_awake() and until():
+                elif self._all_awake() and self.store.owner is None and until():  # memory would show what may be undone
                     return
                 elif not loop.advance():
                     raise StepLimit("every process waits for something that cannot happen")
