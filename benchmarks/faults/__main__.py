@@ -1,0 +1,150 @@
+"""`python -m benchmarks.faults`: kill a job queue's workers between effect and acknowledgement, and say what came of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Annotated
+
+import typer
+
+from benchmarks.faults.index import CONTENDERS, contender_called
+from benchmarks.faults.model import Contender, Fault, Trial
+from benchmarks.faults.run import Report, tried
+from faultproof.cli.output import JsonOption, one_line, print_json
+from faultproof.errors import InvalidInput
+from faultproof.prove.harness import HarnessError
+
+STOPS = 10
+SERVER_KILLS = 5
+JOBS_A_STOP, JOBS_A_SERVER_KILL = 50, 200
+SPARE_S = 600.0
+"""For a run, besides the time in which it waits for jobs that do not come back."""
+
+
+class Status(IntEnum):
+    """Exit statuses: as those of `faultproof prove`."""
+
+    HELD = 0
+    VIOLATED = 1
+    INVALID = 2
+    INCONCLUSIVE = 3
+    ERROR = 4
+
+
+_WORST_FIRST = (Status.ERROR, Status.VIOLATED, Status.INCONCLUSIVE, Status.HELD)
+_STATUS = {"held": Status.HELD, "violated": Status.VIOLATED, "inconclusive": Status.INCONCLUSIVE}
+
+
+def trial_of(contender: Contender, fault: Fault, strikes: int | None) -> Trial:
+    """What is usual for this fault. Raises `InvalidInput`."""
+    if fault == "kill":
+        return Trial(fault=fault, strikes=100 if strikes is None else strikes)
+    if fault == "stop":
+        count = STOPS if strikes is None else strikes
+        return Trial(fault=fault, strikes=count, every=JOBS_A_STOP, stop_s=1.25 * contender.back_s)
+    if fault == "server":
+        return Trial(fault=fault, strikes=SERVER_KILLS if strikes is None else strikes, every=JOBS_A_SERVER_KILL)
+    raise InvalidInput(f"a fault is kill, stop or server, not {fault!r}")
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help=f"{', '.join(CONTENDERS)}; all.")] = None,
+    fault: Annotated[
+        str,
+        typer.Option("--fault", help="kill: SIGKILL behind the effect. stop: SIGSTOP. server: kill -9 of PostgreSQL."),
+    ] = "kill",
+    kills: Annotated[
+        int | None, typer.Option("--kills", metavar="N", help="Strikes: 100 kills, 10 stops, 5 of the server.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Try what job queues claim about workers that die. Minutes each: they wait out the contender's own timeouts.
+
+    Exit: 0 all held, 1 one was violated, 2 bad input, 3 inconclusive, 4 it could not be carried out.
+    """
+    try:
+        contenders = [contender_called(name) for name in names or CONTENDERS]
+        trials = [trial_of(contender, fault, kills) for contender in contenders]  # type: ignore[arg-type]
+    except InvalidInput as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(Status.INVALID) from error
+    reports, statuses = [], []
+    for contender, trial in zip(contenders, trials, strict=True):
+        try:
+            reports.append(
+                tried(contender, trial, seconds=SPARE_S + 3 * contender.patience_s, progress=_Line(contender))
+            )
+        except HarnessError as error:
+            print(f"{contender.name}: {error}", file=sys.stderr)
+            statuses.append(Status.ERROR)
+            continue
+        finally:
+            _clear()
+        statuses.append(_STATUS[reports[-1].verdict])
+        if not json:
+            print("\n".join(lines_of(contender, reports[-1])), flush=True)
+    if json:
+        print_json(reports)
+    raise typer.Exit(min(statuses, key=_WORST_FIRST.index))
+
+
+_STRUCK = {
+    "kill": "SIGKILL between effect and acknowledgement",
+    "stop": "SIGSTOP between effect and acknowledgement",
+    "server": "kill -9 of the database server",
+}
+
+
+def lines_of(contender: Contender, report: Report) -> Sequence[str]:
+    """For people."""
+    found, trial = report.findings, report.trial
+    assert found is not None
+    struck = report.server_kills if trial.fault == "server" else found.strikes
+    asleep = f" for {trial.stop_s:.0f} s" if trial.fault == "stop" else ""
+    back = (
+        "" if found.back_s is None else f"; again after {found.back_s:.1f} s (median), {found.back_s_max:.1f} s at most"
+    )
+    order = "" if found.disordered is None else f" · out of order {found.disordered}"
+    lines = [
+        f"{report.verdict.upper():12} {contender.name} {report.version}, promise: {report.promise}",
+        f"  {report.configured}",
+        f"  {struck} × {_STRUCK[trial.fault]}{asleep}; {found.jobs:,} jobs; {report.seconds:.0f} s",
+        f"  lost {found.lost} · unfinished {found.unfinished}{order} · effects of one job at most {found.effects_max}",
+        f"  repeated: {found.repeated} of the jobs struck, {found.bystanders} others{back}",
+    ]
+    lines += [f"  wrong: {sentence}" for sentence in report.wrong]
+    lines += [f"  did not happen: {sentence}" for sentence in report.missing]
+    if report.crashed:
+        lines.append(
+            f"  {report.crashed} processes ended by themselves, the last with: {_last_line(report.last_words)}"
+        )
+    return lines
+
+
+def _last_line(words: str) -> str:
+    return one_line(next((line for line in reversed(words.splitlines()) if line.strip()), ""), chars_max=200)
+
+
+class _Line:
+    """One line on a terminal that is rewritten."""
+
+    def __init__(self, contender: Contender) -> None:
+        self._name = contender.name
+        self._began = time.monotonic()
+
+    def __call__(self, said: str) -> None:
+        if sys.stderr.isatty():
+            line = one_line(f"{self._name}: {said}, {time.monotonic() - self._began:.0f} s", chars_max=100)
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)

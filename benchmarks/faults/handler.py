@@ -1,0 +1,92 @@
+"""The job that every contender is given: an effect that cannot be taken back, and then, sometimes, the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import msgspec
+
+from benchmarks.faults.model import Trial
+
+
+class Handler:
+    """See `Job`. In one process; its connection is its own, so what it writes commits whatever the library does."""
+
+    def __init__(self, url: str, process: str, life: int) -> None:
+        import psycopg
+
+        self._raw = psycopg.connect(url, autocommit=True)
+        self._process = process
+        self._life = life
+        self._was_stopped = life > 0
+        ((said,),) = self._raw.execute("SELECT said FROM trial").fetchall()
+        self._trial = msgspec.json.decode(said, type=Trial)
+
+    @property
+    def process(self) -> str:
+        return self._process
+
+    @property
+    def life(self) -> int:
+        """Lives of this process before this one."""
+        return self._life
+
+    def __call__(self, number: int) -> None:
+        self._raw.execute(
+            "INSERT INTO effect (job, process, life) VALUES (%s, %s, %s)", (number, self._process, self._life)
+        )
+        self.strike(number)
+
+    def strike(self, number: int) -> None:
+        if not self._trial.strikes_at(number, self._process) or (self._was_stopped and self._trial.fault == "stop"):
+            return
+        struck = self._raw.execute(
+            "INSERT INTO strike (job, process, life) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING RETURNING job",
+            (number, self._process, self._life),
+        ).fetchall()
+        if not struck:  # it was, in an earlier attempt
+            return
+        if self._trial.fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._was_stopped = True
+        _stop(self._trial.stop_s)
+
+    def here(self, workers: int, patience_s: float = 60.0) -> None:
+        """Say that this worker is ready, and wait for the others, so that each gets some of the work."""
+        self._raw.execute("INSERT INTO present VALUES (%s) ON CONFLICT DO NOTHING", (self._process,))
+        deadline = time.monotonic() + patience_s
+        while True:
+            (row,) = self._raw.execute("SELECT count(*), (SELECT count(*) FROM enqueued) FROM present").fetchall()
+            if row[0] >= workers and row[1]:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{row[0]} of {workers} workers came, and {row[1]} producers, in {patience_s:.0f} s")
+            time.sleep(0.05)
+
+    @property
+    def trial(self) -> Trial:
+        """What is done to this contender."""
+        return self._trial
+
+    def enqueued(self) -> None:
+        """Say that all jobs are there."""
+        self._raw.execute("INSERT INTO enqueued VALUES (true)")
+
+    def is_enqueued(self) -> bool:
+        """Whether an earlier life has said so."""
+        return bool(self._raw.execute("SELECT 1 FROM enqueued").fetchall())
+
+
+def _stop(seconds: float) -> None:
+    """Stop this process, as a machine does that is suspended; a child continues it."""
+    handle = os.pidfd_open(os.getpid())  # the number alone may be somebody else's by then
+    if os.fork() == 0:
+        try:
+            time.sleep(seconds)
+            signal.pidfd_send_signal(handle, signal.SIGCONT)
+        finally:
+            os._exit(0)
+    os.close(handle)
+    os.kill(os.getpid(), signal.SIGSTOP)

@@ -1,0 +1,239 @@
+"""Carrying a trial out: a server of its own, a process for each worker that is started again whenever it ends, a judge."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import faultproof as fp
+from benchmarks.faults.judging import Findings, effects, findings, proof_of, strikes
+from benchmarks.faults.model import Contender, Trial
+from benchmarks.faults.service import LIFE, PROCESS, PRODUCER, URL
+from faultproof.prove.harness import HarnessError
+from faultproof.prove.proof import Proof
+from faultproof.shop.postgres_server import PostgresServer
+
+ROOT = Path(__file__).parents[2]
+LOOK_S = 0.25
+RESTART_S = 0.05
+"""From a death to the next life; it doubles each time a process ends by itself, up to …"""
+RESTART_S_MAX = 2.0
+CRASHES_MAX = 50
+"""Of processes that end by themselves: then the harness is wrong, or the contender cannot run."""
+END_S = 10.0
+LAST_WORDS = 1_500
+
+Progress = Callable[[str], object]
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What one trial of one contender came to."""
+
+    contender: str
+    version: str
+    configured: str
+    promise: str
+    trial: Trial
+    verdict: str = "held"
+    """Held, violated, or inconclusive."""
+    wrong: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """What should have happened, and did not."""
+    findings: Findings | None = None
+    killed: int = 0
+    """Processes that SIGKILL ended, as their parent saw it."""
+    crashed: int = 0
+    """Processes that ended by themselves."""
+    last_words: str = ""
+    """Of the last one that did."""
+    server_kills: int = 0
+    seconds: float = 0.0
+
+
+class _Looked:
+    """Evidence from the database as it is now."""
+
+    notes: Sequence[tuple[Any, ...]] = ()
+    outside: Mapping[str, Any] = {}
+
+    def __init__(self, url: str) -> None:
+        import psycopg
+
+        self._raw = psycopg.connect(url, autocommit=True)
+
+    def fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        return self._raw.execute(sql.encode()).fetchall()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._raw.close()
+
+
+def tried(contender: Contender, trial: Trial, *, seconds: float, progress: Progress = lambda said: None) -> Report:
+    """Carry it out. Raises `HarnessError` where it cannot be."""
+    report = Report(
+        contender=contender.name,
+        version=version(contender.package),
+        configured=contender.configured,
+        promise=contender.promise,
+        trial=trial,
+    )
+    began = time.monotonic()
+    proof = proof_of(contender, trial)
+    with PostgresServer(settings={"max_connections": "300"}) as server, tempfile.TemporaryDirectory() as directory:
+        asyncio.run(_prepared(proof, server.url))
+        crew = _Crew(contender, server.url, tuple(proof.processes(None)), Path(directory))
+        try:
+            _Run(contender, trial, proof, server, crew, report, progress).carry_out(began + seconds)
+        finally:
+            crew.close()
+    report.killed, report.crashed, report.last_words = crew.killed, crew.crashed, crew.last_words
+    report.seconds = time.monotonic() - began
+    if trial.fault == "kill" and report.findings is not None and report.killed != report.findings.strikes:
+        raise HarnessError(
+            f"{report.findings.strikes} strikes are written down, and {report.killed} processes were killed"
+        )
+    return report
+
+
+async def _prepared(proof: Proof, url: str) -> None:
+    async with fp.connect(url) as database:
+        await proof.prepare(database)
+
+
+class _Crew:
+    """The processes, started again whenever they end."""
+
+    def __init__(self, contender: Contender, url: str, names: Sequence[str], directory: Path) -> None:
+        self.killed = self.crashed = 0
+        self.last_words = ""
+        self._contender = contender
+        self._url = url
+        self._directory = directory
+        self._lives: Counter[str] = Counter()
+        self._crashes: Counter[str] = Counter()
+        self._alive: dict[str, subprocess.Popen[bytes]] = {}
+        self._due: dict[str, float] = dict.fromkeys(names, 0.0)
+
+    def look(self) -> None:
+        """Note who has ended, and start whose time has come. Raises `HarnessError` when they keep ending by themselves."""
+        now = time.monotonic()
+        for name, process in list(self._alive.items()):
+            status = process.poll()
+            if status is None:
+                continue
+            del self._alive[name]
+            if status == 0 and name == PRODUCER:
+                continue
+            if status == -signal.SIGKILL:
+                self.killed += 1
+            else:
+                self.crashed += 1
+                self._crashes[name] += 1
+                self.last_words = self._log(name).read_bytes()[-LAST_WORDS:].decode(errors="replace")
+            self._due[name] = now + min(RESTART_S_MAX, RESTART_S * 2 ** self._crashes[name])
+        if self.crashed > CRASHES_MAX:
+            raise HarnessError(f"processes of {self._contender.name} keep ending by themselves:\n{self.last_words}")
+        for name in [name for name, at in self._due.items() if at <= now]:
+            del self._due[name]
+            self._start(name)
+
+    def close(self) -> None:
+        """Kill all that are left, also those that are stopped."""
+        for process in self._alive.values():
+            process.kill()
+        for process in self._alive.values():
+            process.wait(END_S)
+
+    def _start(self, name: str) -> None:
+        environment = os.environ | {URL: self._url, PROCESS: name, LIFE: str(self._lives[name])}
+        self._lives[name] += 1
+        with open(self._log(name), "ab") as log:
+            self._alive[name] = subprocess.Popen(  # noqa: S603  # our own module, a name from the index
+                [sys.executable, "-m", "benchmarks.faults.service", self._contender.name],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us, and we end them
+            )
+
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
+
+
+class _Run:
+    """One trial, until it is settled."""
+
+    def __init__(
+        self,
+        contender: Contender,
+        trial: Trial,
+        proof: Proof,
+        server: PostgresServer,
+        crew: _Crew,
+        report: Report,
+        progress: Progress,
+    ) -> None:
+        self._contender = contender
+        self._trial = trial
+        self._proof = proof
+        self._server = server
+        self._crew = crew
+        self._report = report
+        self._progress = progress
+        self._looked = _Looked(server.url)
+
+    def carry_out(self, deadline: float) -> None:
+        """Raises `HarnessError`."""
+        try:
+            while not self._proof.done(self._looked):
+                self._crew.look()
+                done = effects(self._looked)
+                self._say(done)
+                self._strike_the_server(len(done))
+                if time.monotonic() > deadline:
+                    self._report.missing.append("time was up before everything was done, or nothing happened any more")
+                    break
+                time.sleep(LOOK_S)
+            self._crew.look()
+            self._judge()
+        finally:
+            self._looked.close()
+
+    def _judge(self) -> None:
+        report = self._report
+        report.wrong = [sentence for each in self._proof.eventually for sentence in each.wrong(self._looked)]
+        report.missing += [each.claim for each in self._proof.sometimes if not each.happened(self._looked)]
+        report.findings = findings(self._looked, self._contender, self._trial)
+        report.verdict = "violated" if report.wrong else "inconclusive" if report.missing else "held"
+
+    def _strike_the_server(self, done: int) -> None:
+        """At even distances, by the work that is done."""
+        if self._trial.fault != "server" or self._report.server_kills >= self._trial.strikes:
+            return
+        if done * (self._trial.strikes + 1) < self._trial.jobs * (self._report.server_kills + 1):
+            return
+        self._report.server_kills += 1
+        self._looked.close()
+        self._server.kill()
+        self._server.start()
+        self._looked = _Looked(self._server.url)
+
+    def _say(self, done: Mapping[int, int]) -> None:
+        struck = self._report.server_kills or len(strikes(self._looked))
+        again = sum(done.values()) - len(done)
+        self._progress(f"{len(done)} of {self._trial.jobs} jobs, {struck} strikes, {again} repeated")
