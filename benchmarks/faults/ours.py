@@ -10,6 +10,7 @@ import msgspec
 
 import faultproof as fp
 from benchmarks.faults.model import KEYS, Contender, Job
+from faultproof.ports.database import Database, Transaction
 
 _CHUNK = 500
 
@@ -21,7 +22,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[tuple[fp.Database, fp.Outbox]]:
+async def _opened(url: str) -> AsyncIterator[tuple[Database, fp.Outbox]]:
     async with fp.connect(url) as db:
         yield db, fp.Outbox(db, events={"asked": Asked})
 
@@ -41,7 +42,7 @@ async def _enqueue(url: str, numbers: Sequence[int]) -> None:
 async def _work(url: str, job: Job, *, inside: bool) -> None:
     async with _opened(url) as (db, outbox):
 
-        async def effect_inside(event: fp.Event[Asked], tx: fp.Transaction) -> None:
+        async def effect_inside(event: fp.Event[Asked], tx: Transaction) -> None:
             number = event.body.number
             await tx.execute("INSERT INTO effect (job, process, life) VALUES (%s, %s, 0)", number, job.process)
             job.strike(number)
