@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.faults import faststream_outbox, ours, pgqueuer, planted, procrastinate
+from benchmarks.faults import dbos, faststream_outbox, ours, pgqueuer, planted, procrastinate
 from benchmarks.faults.model import Contender
 from faultproof.errors import InvalidInput
 
@@ -12,6 +12,7 @@ CONTENDERS: dict[str, Contender] = {
         *pgqueuer.CONTENDERS,
         *procrastinate.CONTENDERS,
         *faststream_outbox.CONTENDERS,
+        *dbos.CONTENDERS,
         *ours.CONTENDERS,
     )
 }
