@@ -44,7 +44,6 @@ async def _work(url: str, job: Job) -> None:
         "system_database_url": _url(url),
         "executor_id": job.process,
         "application_version": _VERSION,
-        "run_admin_server": False,
         "log_level": "ERROR",
         "console_log_level": "ERROR",
     }
@@ -70,6 +69,7 @@ CONTENDERS = (
     Contender(
         name="dbos",
         package="dbos",
+        modules=("dbos", "sqlalchemy.dialects.postgresql.psycopg"),
         claims=(
             "A workflow runs to completion: an executor that is started again resumes its own from their last completed step. "
             "Steps run at least once, and not again once their completion is recorded. An executor that does not come "

@@ -56,6 +56,7 @@ CONTENDERS = (
     Contender(
         name="faststream-outbox",
         package="faststream-outbox",
+        modules=("faststream_outbox", "sqlalchemy.dialects.postgresql.asyncpg"),
         claims=(
             "A row is deleted only when its handler has succeeded: if the worker dies before that, the lease runs out "
             "and another worker claims the row. A stale holder's writes are refused by token. Handlers must be idempotent."

@@ -10,6 +10,9 @@ import msgspec
 
 from benchmarks.faults.model import Trial
 
+_GATHERED_S = 60.0
+_POLL_S = 0.02
+
 
 class Handler:
     """See `Job`. In one process; its connection is its own, so what it writes commits whatever the library does."""
@@ -27,11 +30,6 @@ class Handler:
     @property
     def process(self) -> str:
         return self._process
-
-    @property
-    def life(self) -> int:
-        """Lives of this process before this one."""
-        return self._life
 
     def __call__(self, number: int) -> None:
         self._raw.execute(
@@ -53,17 +51,17 @@ class Handler:
         self._was_stopped = True
         _stop(self._trial.stop_s)
 
-    def here(self, workers: int, patience_s: float = 60.0) -> None:
-        """Say that this worker is ready, and wait for the others, so that each gets some of the work."""
+    def wait_for_all(self) -> None:
+        """Wait until all workers are there, so that each gets some of the work, and all jobs."""
         self._raw.execute("INSERT INTO present VALUES (%s) ON CONFLICT DO NOTHING", (self._process,))
-        deadline = time.monotonic() + patience_s
+        wanted, deadline = len(self._trial.workers), time.monotonic() + _GATHERED_S
         while True:
             (row,) = self._raw.execute("SELECT count(*), (SELECT count(*) FROM enqueued) FROM present").fetchall()
-            if row[0] >= workers and row[1]:
+            if row[0] >= wanted and row[1]:
                 return
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{row[0]} of {workers} workers came, and {row[1]} producers, in {patience_s:.0f} s")
-            time.sleep(0.05)
+                raise TimeoutError(f"{row[0]} of {wanted} workers came in {_GATHERED_S:.0f} s, and {row[1]} producers")
+            time.sleep(_POLL_S)
 
     @property
     def trial(self) -> Trial:
@@ -72,11 +70,7 @@ class Handler:
 
     def enqueued(self) -> None:
         """Say that all jobs are there."""
-        self._raw.execute("INSERT INTO enqueued VALUES (true)")
-
-    def is_enqueued(self) -> bool:
-        """Whether an earlier life has said so."""
-        return bool(self._raw.execute("SELECT 1 FROM enqueued").fetchall())
+        self._raw.execute("INSERT INTO enqueued DEFAULT VALUES")
 
 
 def _stop(seconds: float) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 
 import msgspec
 
-from benchmarks.faults.model import KEYS, Contender, Trial
+from benchmarks.faults.model import KEYS, PRODUCER, Contender, Trial
 from faultproof.ports.database import Database
 from faultproof.prove.proof import Eventually, Evidence, Process, Proof, Sometimes
 
@@ -19,7 +19,7 @@ ZOMBIE_S = 5.0
 _TABLES = (
     "CREATE TABLE trial (said TEXT NOT NULL)",
     "CREATE TABLE present (process TEXT PRIMARY KEY)",
-    "CREATE TABLE enqueued (yes BOOLEAN PRIMARY KEY, at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())",
+    "CREATE TABLE enqueued (at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())",
     """CREATE TABLE effect (n BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, job INTEGER NOT NULL, process TEXT NOT NULL,
          life INTEGER NOT NULL, at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp())""",
     "CREATE INDEX effect_job ON effect (job)",
@@ -50,7 +50,7 @@ def proof_of(contender: Contender, trial: Trial) -> Proof:
         assumptions=("a commit that was acknowledged survives",),
         not_tested=("power loss, lost connections, clocks that jump", "deaths in the middle of the library's own work"),
         prepare=partial(_prepare, trial),
-        processes=lambda plant: dict.fromkeys(("producer", *trial.workers), _elsewhere),
+        processes=lambda plant: dict.fromkeys((PRODUCER, *trial.workers), _elsewhere),
         done=partial(_is_done, contender, trial),
         eventually=tuple(eventually),
         sometimes=()
@@ -60,7 +60,7 @@ def proof_of(contender: Contender, trial: Trial) -> Proof:
 
 
 async def _elsewhere(process: Process) -> None:
-    raise NotImplementedError(f"{process.name} is a program of its own: benchmarks.faults.service")
+    raise NotImplementedError(f"{process.name} is a program of its own: benchmarks.faults.crew")
 
 
 async def _prepare(trial: Trial, database: Database) -> None:

@@ -15,6 +15,8 @@ Fault: TypeAlias = Literal["kill", "stop", "server"]
 database server while work goes on."""
 Promise: TypeAlias = Literal["at least once", "once"]
 
+PRODUCER = "producer"
+"""The process that installs and enqueues."""
 WORKERS = 2
 """Processes that share the work; for `stop` there is one more for each stop, and these two are never stopped."""
 KEYS = 50
@@ -46,6 +48,8 @@ class Contender:
     name: str
     package: str
     """Whose version is shown."""
+    modules: tuple[str, ...]
+    """Imported once, before processes are forked."""
     claims: str
     """What its documentation says about workers that die, in our words."""
     source: str

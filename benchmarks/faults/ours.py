@@ -61,6 +61,7 @@ _UNFINISHED = """
 _INBOX = Contender(
     name="faultproof-inbox",
     package="faultproof",
+    modules=("psycopg_pool",),
     claims="What a consumer's handler writes through the transaction it is given is there once; in order per key.",
     source='src/faultproof/patterns/outbox/README.md, "Promise"',
     configured="as it comes: batch=100, ttl=5 s",
@@ -78,6 +79,7 @@ CONTENDERS = (
     Contender(
         name="faultproof-relay",
         package="faultproof",
+        modules=("psycopg_pool",),
         claims="What a relay's sink does elsewhere is done at least once, in order per key; it may be repeated after a crash.",
         source=_INBOX.source,
         configured=_INBOX.configured,

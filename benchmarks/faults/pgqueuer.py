@@ -53,6 +53,7 @@ CONTENDERS = (
     Contender(
         name="pgqueuer",
         package="pgqueuer",
+        modules=("pgqueuer", "pgqueuer.queries", "asyncpg"),
         claims=(
             "A job may run more than once and is not lost to a worker's crash: one whose heartbeat is older than the "
             "timeout is claimed again by any worker. Entrypoints must be idempotent."

@@ -55,6 +55,7 @@ async def _work(url: str, job: Job, *, broken: Literal["", "early", "for ever"])
 SOUND = Contender(
     name="by-hand",
     package="psycopg",
+    modules=("psycopg",),
     claims="A row is deleted behind its effect, and claimed again when its lease of a second has run out.",
     source="this module",
     configured="one job at a time",

@@ -56,6 +56,7 @@ async def _work(url: str, job: Job, *, retries: bool) -> None:
 _PLAIN = Contender(
     name="procrastinate",
     package="procrastinate",
+    modules=("procrastinate", "psycopg_pool"),
     claims=(
         "A worker that is killed with SIGKILL may leave jobs in the state `doing`; unless something is done about it, they "
         "stay there for ever. Heartbeats tell which ones, and a periodic task of one's own can retry them."

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -17,23 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import faultproof as fp
+from benchmarks.faults.crew import Crew
 from benchmarks.faults.judging import Findings, effects, findings, proof_of, strikes
 from benchmarks.faults.model import Contender, Trial
-from benchmarks.faults.service import LIFE, PROCESS, PRODUCER, URL
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.proof import Proof
 from faultproof.shop.postgres_server import PostgresServer
 
-ROOT = Path(__file__).parents[2]
 LOOK_S = 0.25
-RESTART_S = 0.05
-"""From a death to the next life; it doubles each time a process ends by itself, up to …"""
-RESTART_S_MAX = 2.0
-CRASHES_MAX = 50
-"""Of processes that end by themselves: then the harness is wrong, or the contender cannot run."""
-END_S = 10.0
-LAST_WORDS = 1_500
-
 Progress = Callable[[str], object]
 
 
@@ -94,7 +80,7 @@ def tried(contender: Contender, trial: Trial, *, seconds: float, progress: Progr
     proof = proof_of(contender, trial)
     with PostgresServer(settings={"max_connections": "300"}) as server, tempfile.TemporaryDirectory() as directory:
         asyncio.run(_prepared(proof, server.url))
-        crew = _Crew(contender, server.url, tuple(proof.processes(None)), Path(directory))
+        crew = Crew(contender, server.url, trial.workers, Path(directory))
         try:
             _Run(contender, trial, proof, server, crew, report, progress).carry_out(began + seconds)
         finally:
@@ -113,68 +99,6 @@ async def _prepared(proof: Proof, url: str) -> None:
         await proof.prepare(database)
 
 
-class _Crew:
-    """The processes, started again whenever they end."""
-
-    def __init__(self, contender: Contender, url: str, names: Sequence[str], directory: Path) -> None:
-        self.killed = self.crashed = 0
-        self.last_words = ""
-        self._contender = contender
-        self._url = url
-        self._directory = directory
-        self._lives: Counter[str] = Counter()
-        self._crashes: Counter[str] = Counter()
-        self._alive: dict[str, subprocess.Popen[bytes]] = {}
-        self._due: dict[str, float] = dict.fromkeys(names, 0.0)
-
-    def look(self) -> None:
-        """Note who has ended, and start whose time has come. Raises `HarnessError` when they keep ending by themselves."""
-        now = time.monotonic()
-        for name, process in list(self._alive.items()):
-            status = process.poll()
-            if status is None:
-                continue
-            del self._alive[name]
-            if status == 0 and name == PRODUCER:
-                continue
-            if status == -signal.SIGKILL:
-                self.killed += 1
-            else:
-                self.crashed += 1
-                self._crashes[name] += 1
-                self.last_words = self._log(name).read_bytes()[-LAST_WORDS:].decode(errors="replace")
-            self._due[name] = now + min(RESTART_S_MAX, RESTART_S * 2 ** self._crashes[name])
-        if self.crashed > CRASHES_MAX:
-            raise HarnessError(f"processes of {self._contender.name} keep ending by themselves:\n{self.last_words}")
-        for name in [name for name, at in self._due.items() if at <= now]:
-            del self._due[name]
-            self._start(name)
-
-    def close(self) -> None:
-        """Kill all that are left, also those that are stopped."""
-        for process in self._alive.values():
-            process.kill()
-        for process in self._alive.values():
-            process.wait(END_S)
-
-    def _start(self, name: str) -> None:
-        environment = os.environ | {URL: self._url, PROCESS: name, LIFE: str(self._lives[name])}
-        self._lives[name] += 1
-        with open(self._log(name), "ab") as log:
-            self._alive[name] = subprocess.Popen(  # noqa: S603  # our own module, a name from the index
-                [sys.executable, "-m", "benchmarks.faults.service", self._contender.name],
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for us, and we end them
-            )
-
-    def _log(self, name: str) -> Path:
-        return self._directory / f"{name}.log"
-
-
 class _Run:
     """One trial, until it is settled."""
 
@@ -184,7 +108,7 @@ class _Run:
         trial: Trial,
         proof: Proof,
         server: PostgresServer,
-        crew: _Crew,
+        crew: Crew,
         report: Report,
         progress: Progress,
     ) -> None:
