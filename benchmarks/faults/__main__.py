@@ -12,7 +12,7 @@ import typer
 
 from benchmarks.faults.index import CONTENDERS, contender_called
 from benchmarks.faults.model import Contender, Fault, Trial
-from benchmarks.faults.run import Report, tried
+from benchmarks.faults.run import Report, own_server, tried
 from faultproof.cli.output import JsonOption, one_line, print_json
 from faultproof.errors import InvalidInput
 from faultproof.prove.harness import HarnessError
@@ -40,21 +40,23 @@ _STATUS = {"held": Status.HELD, "violated": Status.VIOLATED, "inconclusive": Sta
 
 def trial_of(contender: Contender, fault: Fault, strikes: int | None) -> Trial:
     """What is usual for this fault. Raises `InvalidInput`."""
-    if fault == "kill":
+    if fault in ("none", "kill"):
         return Trial(fault=fault, strikes=100 if strikes is None else strikes)
     if fault == "stop":
         count = STOPS if strikes is None else strikes
         return Trial(fault=fault, strikes=count, every=JOBS_A_STOP, stop_s=1.25 * contender.back_s)
     if fault == "server":
         return Trial(fault=fault, strikes=SERVER_KILLS if strikes is None else strikes, every=JOBS_A_SERVER_KILL)
-    raise InvalidInput(f"a fault is kill, stop or server, not {fault!r}")
+    raise InvalidInput(f"a fault is none, kill, stop or server, not {fault!r}")
 
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help=f"{', '.join(CONTENDERS)}; all.")] = None,
     fault: Annotated[
         str,
-        typer.Option("--fault", help="kill: SIGKILL behind the effect. stop: SIGSTOP. server: kill -9 of PostgreSQL."),
+        typer.Option(
+            "--fault", help="none. kill: SIGKILL behind the effect. stop: SIGSTOP. server: kill -9 of PostgreSQL."
+        ),
     ] = "kill",
     kills: Annotated[
         int | None, typer.Option("--kills", metavar="N", help="Strikes: 100 kills, 10 stops, 5 of the server.")
@@ -72,20 +74,21 @@ def main(
         print(error, file=sys.stderr)
         raise typer.Exit(Status.INVALID) from error
     reports, statuses = [], []
-    for contender, trial in zip(contenders, trials, strict=True):
-        try:
-            reports.append(
-                tried(contender, trial, seconds=SPARE_S + 3 * contender.patience_s, progress=_Line(contender))
-            )
-        except HarnessError as error:
-            print(f"{contender.name}: {error}", file=sys.stderr)
-            statuses.append(Status.ERROR)
-            continue
-        finally:
-            _clear()
-        statuses.append(_STATUS[reports[-1].verdict])
-        if not json:
-            print("\n".join(lines_of(contender, reports[-1])), flush=True)
+    with own_server() as server:
+        for contender, trial in zip(contenders, trials, strict=True):
+            line = _Line(contender)
+            seconds = SPARE_S + 3 * contender.patience_s
+            try:
+                reports.append(tried(contender, trial, server, seconds=seconds, progress=line))
+            except HarnessError as error:
+                print(f"{contender.name}: {error}", file=sys.stderr)
+                statuses.append(Status.ERROR)
+                continue
+            finally:
+                line.clear()
+            statuses.append(_STATUS[reports[-1].verdict])
+            if not json:
+                print("\n".join(lines_of(contender, reports[-1])), flush=True)
     if json:
         print_json(reports)
     raise typer.Exit(min(statuses, key=_WORST_FIRST.index))
@@ -108,10 +111,11 @@ def lines_of(contender: Contender, report: Report) -> Sequence[str]:
         "" if found.back_s is None else f"; again after {found.back_s:.1f} s (median), {found.back_s_max:.1f} s at most"
     )
     order = "" if found.disordered is None else f" · out of order {found.disordered}"
+    what = "undisturbed" if trial.fault == "none" else f"{struck} × {_STRUCK[trial.fault]}{asleep}"
     lines = [
         f"{report.verdict.upper():12} {contender.name} {report.version}, promise: {report.promise}",
         f"  {report.configured}",
-        f"  {struck} × {_STRUCK[trial.fault]}{asleep}; {found.jobs:,} jobs; {report.seconds:.0f} s",
+        f"  {what}; {found.jobs:,} jobs; {report.seconds:.0f} s",
         f"  lost {found.lost} · unfinished {found.unfinished}{order} · effects of one job at most {found.effects_max}",
         f"  repeated: {found.repeated} of the jobs struck, {found.bystanders} others{back}",
     ]
@@ -140,10 +144,10 @@ class _Line:
             line = one_line(f"{self._name}: {said}, {time.monotonic() - self._began:.0f} s", chars_max=100)
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
-
-def _clear() -> None:
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    def clear(self) -> None:
+        """Leave nothing of it."""
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,26 +5,35 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
+from typing import Any, LiteralString
 
 import msgspec
 
 from benchmarks.faults.model import Trial
 
 _GATHERED_S = 60.0
+_AWAY_S = 30.0
+"""How long the server may be away."""
 _POLL_S = 0.02
 
 
 class Handler:
-    """See `Job`. In one process; its connection is its own, so what it writes commits whatever the library does."""
+    """See `Job`. In one process; its connection is its own, so what it writes commits whatever the library does.
+
+    It connects again where the server was killed: that a handler fails is not what is tried here.
+    """
 
     def __init__(self, url: str, process: str, life: int) -> None:
         import psycopg
 
-        self._raw = psycopg.connect(url, autocommit=True)
+        self._connect = partial(psycopg.connect, url, autocommit=True)
+        self._lost = psycopg.OperationalError
+        self._raw = self._connect()
         self._process = process
         self._life = life
         self._was_stopped = life > 0
-        ((said,),) = self._raw.execute("SELECT said FROM trial").fetchall()
+        ((said,),) = self._asked("SELECT said FROM trial")
         self._trial = msgspec.json.decode(said, type=Trial)
 
     @property
@@ -32,18 +41,20 @@ class Handler:
         return self._process
 
     def __call__(self, number: int) -> None:
-        self._raw.execute(
-            "INSERT INTO effect (job, process, life) VALUES (%s, %s, %s)", (number, self._process, self._life)
+        self._asked(
+            "INSERT INTO effect (job, process, life) VALUES (%s, %s, %s) RETURNING n", number, self._process, self._life
         )
         self.strike(number)
 
     def strike(self, number: int) -> None:
         if not self._trial.strikes_at(number, self._process) or (self._was_stopped and self._trial.fault == "stop"):
             return
-        struck = self._raw.execute(
+        struck = self._asked(
             "INSERT INTO strike (job, process, life) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING RETURNING job",
-            (number, self._process, self._life),
-        ).fetchall()
+            number,
+            self._process,
+            self._life,
+        )
         if not struck:  # it was, in an earlier attempt
             return
         if self._trial.fault == "kill":
@@ -53,10 +64,10 @@ class Handler:
 
     def wait_for_all(self) -> None:
         """Wait until all workers are there, so that each gets some of the work, and all jobs."""
-        self._raw.execute("INSERT INTO present VALUES (%s) ON CONFLICT DO NOTHING", (self._process,))
+        self._asked("INSERT INTO present VALUES (%s) ON CONFLICT DO NOTHING RETURNING process", self._process)
         wanted, deadline = len(self._trial.workers), time.monotonic() + _GATHERED_S
         while True:
-            (row,) = self._raw.execute("SELECT count(*), (SELECT count(*) FROM enqueued) FROM present").fetchall()
+            (row,) = self._asked("SELECT count(*), (SELECT count(*) FROM enqueued) FROM present")
             if row[0] >= wanted and row[1]:
                 return
             if time.monotonic() > deadline:
@@ -70,7 +81,19 @@ class Handler:
 
     def enqueued(self) -> None:
         """Say that all jobs are there."""
-        self._raw.execute("INSERT INTO enqueued DEFAULT VALUES")
+        self._asked("INSERT INTO enqueued DEFAULT VALUES RETURNING at")
+
+    def _asked(self, statement: LiteralString, *values: object) -> list[tuple[Any, ...]]:
+        deadline = time.monotonic() + _AWAY_S
+        while True:
+            try:
+                if self._raw.closed:
+                    self._raw = self._connect()
+                return self._raw.execute(statement, values).fetchall()
+            except self._lost:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_S)
 
 
 def _stop(seconds: float) -> None:

@@ -53,9 +53,9 @@ def proof_of(contender: Contender, trial: Trial) -> Proof:
         processes=lambda plant: dict.fromkeys((PRODUCER, *trial.workers), _elsewhere),
         done=partial(_is_done, contender, trial),
         eventually=tuple(eventually),
-        sometimes=()
-        if trial.fault == "server"
-        else (Sometimes(claim="every strike has struck", happened=partial(_struck, trial)),),
+        sometimes=(Sometimes(claim="every strike has struck", happened=partial(_struck, trial)),)
+        if trial.fault in ("kill", "stop")
+        else (),
     )
 
 

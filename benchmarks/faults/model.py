@@ -10,9 +10,9 @@ import msgspec
 
 from faultproof import bounds
 
-Fault: TypeAlias = Literal["kill", "stop", "server"]
-"""SIGKILL between effect and acknowledgement; SIGSTOP there, for longer than a dead worker's jobs wait; kill -9 of the
-database server while work goes on."""
+Fault: TypeAlias = Literal["none", "kill", "stop", "server"]
+"""Nothing, for comparison; SIGKILL between effect and acknowledgement; SIGSTOP there, for longer than a dead worker's jobs
+wait; kill -9 of the database server while work goes on."""
 Promise: TypeAlias = Literal["at least once", "once"]
 
 PRODUCER = "producer"

@@ -60,17 +60,18 @@ SOUND = Contender(
     source="this module",
     configured="one job at a time",
     back_s=_LEASE_S,
-    patience_s=4.0,
+    patience_s=10.0,
     unfinished="SELECT count(*) FROM queue",
     install=_install,
     enqueue=_enqueue,
     work=partial(_work, broken=""),
 )
+_BROKEN = replace(SOUND, patience_s=1.5)
 CONTENDERS = (
     SOUND,
     replace(
-        SOUND, name="planted-early", claims="It acknowledges before its effect.", work=partial(_work, broken="early")
+        _BROKEN, name="planted-early", claims="It acknowledges before its effect.", work=partial(_work, broken="early")
     ),
-    replace(SOUND, name="planted-for-ever", claims="Nobody takes over.", work=partial(_work, broken="for ever")),
+    replace(_BROKEN, name="planted-for-ever", claims="Nobody takes over.", work=partial(_work, broken="for ever")),
     replace(SOUND, name="planted-once", claims="It says that effects are not repeated.", promise="once"),
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import faultproof as fp
 from benchmarks.faults.crew import Crew
@@ -67,8 +69,22 @@ class _Looked:
         self._raw.close()
 
 
-def tried(contender: Contender, trial: Trial, *, seconds: float, progress: Progress = lambda said: None) -> Report:
-    """Carry it out. Raises `HarnessError` where it cannot be."""
+@contextmanager
+def own_server() -> Iterator[PostgresServer]:
+    """A server for trials; nothing of it is left."""
+    with PostgresServer(settings={"max_connections": "300"}) as server:
+        yield server
+
+
+def tried(
+    contender: Contender,
+    trial: Trial,
+    server: PostgresServer,
+    *,
+    seconds: float,
+    progress: Progress = lambda said: None,
+) -> Report:
+    """Carry it out, in a database of its own. Raises `HarnessError` where it cannot be, or has lost count."""
     report = Report(
         contender=contender.name,
         version=version(contender.package),
@@ -78,20 +94,39 @@ def tried(contender: Contender, trial: Trial, *, seconds: float, progress: Progr
     )
     began = time.monotonic()
     proof = proof_of(contender, trial)
-    with PostgresServer(settings={"max_connections": "300"}) as server, tempfile.TemporaryDirectory() as directory:
-        asyncio.run(_prepared(proof, server.url))
-        crew = Crew(contender, server.url, trial.workers, Path(directory))
+    with _database(server) as url, tempfile.TemporaryDirectory() as directory:
+        asyncio.run(_prepared(proof, url))
+        crew = Crew(contender, url, trial.workers, Path(directory))
         try:
-            _Run(contender, trial, proof, server, crew, report, progress).carry_out(began + seconds)
+            _Run(contender, trial, proof, server, url, crew, report, progress).carry_out(began + seconds)
         finally:
             crew.close()
     report.killed, report.crashed, report.last_words = crew.killed, crew.crashed, crew.last_words
     report.seconds = time.monotonic() - began
-    if trial.fault == "kill" and report.findings is not None and report.killed != report.findings.strikes:
+    assert report.findings is not None
+    if trial.fault == "kill" and report.killed != report.findings.strikes:
         raise HarnessError(
             f"{report.findings.strikes} strikes are written down, and {report.killed} processes were killed"
         )
     return report
+
+
+@contextmanager
+def _database(server: PostgresServer) -> Iterator[str]:
+    name = f"faults_{secrets.token_hex(4)}"
+    _administer(server, "CREATE DATABASE {}", name)
+    try:
+        yield server.url_of(name)
+    finally:
+        _administer(server, "DROP DATABASE {} WITH (FORCE)", name)
+
+
+def _administer(server: PostgresServer, statement: LiteralString, name: str) -> None:
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(server.url, autocommit=True) as raw:
+        raw.execute(sql.SQL(statement).format(sql.Identifier(name)))
 
 
 async def _prepared(proof: Proof, url: str) -> None:
@@ -108,6 +143,7 @@ class _Run:
         trial: Trial,
         proof: Proof,
         server: PostgresServer,
+        url: str,
         crew: Crew,
         report: Report,
         progress: Progress,
@@ -119,7 +155,8 @@ class _Run:
         self._crew = crew
         self._report = report
         self._progress = progress
-        self._looked = _Looked(server.url)
+        self._url = url
+        self._looked = _Looked(url)
 
     def carry_out(self, deadline: float) -> None:
         """Raises `HarnessError`."""
@@ -155,7 +192,7 @@ class _Run:
         self._looked.close()
         self._server.kill()
         self._server.start()
-        self._looked = _Looked(self._server.url)
+        self._looked = _Looked(self._url)
 
     def _say(self, done: Mapping[int, int]) -> None:
         struck = self._report.server_kills or len(strikes(self._looked))
