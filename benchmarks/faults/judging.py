@@ -34,12 +34,12 @@ _SINCE_STRIKE = "SELECT extract(epoch FROM clock_timestamp() - max(at)) FROM str
 
 def proof_of(contender: Contender, trial: Trial) -> Proof:
     """The contender's promise about this trial."""
-    once = contender.promise == "once"
-    eventually = [
-        Eventually(claim="every job has its effect", wrong=partial(_lost, trial)),
-        Eventually(claim="no job is left unfinished", wrong=partial(_stuck, contender)),
-    ]
-    if once:
+    eventually = [Eventually(claim="every job has its effect", wrong=partial(_lost, trial))]
+    if contender.promise == "left to be found":
+        eventually.append(Eventually(claim="none but struck jobs are left", wrong=partial(_more_left, contender)))
+    else:
+        eventually.append(Eventually(claim="no job is left unfinished", wrong=partial(_stuck, contender)))
+    if contender.promise == "once":
         eventually.append(Eventually(claim="no job has its effect twice", wrong=_repeated))
     if contender.in_order:
         eventually.append(Eventually(claim="effects of a key begin in order", wrong=_disordered))
@@ -140,6 +140,11 @@ def _stuck(contender: Contender, evidence: Evidence) -> list[str]:
     if not count:
         return []
     return [f"{count} jobs are unfinished after {contender.patience_s:.0f} s in which nothing happened"]
+
+
+def _more_left(contender: Contender, evidence: Evidence) -> list[str]:
+    left, struck = unfinished(evidence, contender), len(strikes(evidence))
+    return [f"{left} jobs are unfinished, and only {struck} were struck"] if left > struck else []
 
 
 def _repeated(evidence: Evidence) -> list[str]:

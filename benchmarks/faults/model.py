@@ -13,7 +13,9 @@ from faultproof import bounds
 Fault: TypeAlias = Literal["none", "kill", "stop", "server"]
 """Nothing, for comparison; SIGKILL between effect and acknowledgement; SIGSTOP there, for longer than a dead worker's jobs
 wait; kill -9 of the database server while work goes on."""
-Promise: TypeAlias = Literal["at least once", "once"]
+Promise: TypeAlias = Literal["at least once", "once", "left to be found"]
+"""Of a job's effect: at least once; once; or at least once if somebody retries what killed workers have left, as the
+documentation says that one must."""
 
 PRODUCER = "producer"
 """The process that installs and enqueues."""
@@ -57,7 +59,6 @@ class Contender:
     configured: str
     """What was set, in words."""
     promise: Promise = "at least once"
-    """Of a job's effect."""
     in_order: bool = False
     """Whether it promises that jobs of one key run in the order in which they were enqueued."""
     back_s: float

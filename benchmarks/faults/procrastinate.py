@@ -62,6 +62,7 @@ _PLAIN = Contender(
         "stay there for ever. Heartbeats tell which ones, and a periodic task of one's own can retry them."
     ),
     source="docs/howto/production/retry_stalled_jobs.md of procrastinate-org/procrastinate",
+    promise="left to be found",
     configured="as it comes: concurrency=1, heartbeat every 10 s, stalled after 30 s; nothing retries stalled jobs",
     back_s=30.0,
     patience_s=120.0,
@@ -73,6 +74,7 @@ _PLAIN = Contender(
 _RETRYING = replace(
     _PLAIN,
     name="procrastinate-retrying",
+    promise="at least once",
     claims="With the documented task `retry_stalled_jobs`, the remaining workers run what a killed one left.",
     configured="its documented periodic task `retry_stalled_jobs`, every minute instead of every ten; otherwise as it comes",
     back_s=100.0,
