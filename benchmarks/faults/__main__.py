@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from typing import Annotated
 import typer
 
 from benchmarks.faults.index import CONTENDERS, contender_called
-from benchmarks.faults.model import Contender, Fault, Trial
+from benchmarks.faults.model import STRIKES_MAX, Contender, Fault, Trial
 from benchmarks.faults.run import Report, own_server, tried
+from faultproof import bounds
 from faultproof.cli.output import JsonOption, one_line, print_json
 from faultproof.errors import InvalidInput
 from faultproof.prove.harness import HarnessError
@@ -40,6 +42,8 @@ _STATUS = {"held": Status.HELD, "violated": Status.VIOLATED, "inconclusive": Sta
 
 def trial_of(contender: Contender, fault: Fault, strikes: int | None) -> Trial:
     """What is usual for this fault. Raises `InvalidInput`."""
+    if strikes is not None:
+        bounds.count("--kills", strikes, most=STRIKES_MAX)
     if fault in ("none", "kill"):
         return Trial(fault=fault, strikes=100 if strikes is None else strikes)
     if fault == "stop":
@@ -73,6 +77,8 @@ def main(
     except InvalidInput as error:
         print(error, file=sys.stderr)
         raise typer.Exit(Status.INVALID) from error
+    # As Ctrl-C does, or a server would be left to its watchdog and files to nobody.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     reports, statuses = [], []
     with own_server() as server:
         for contender, trial in zip(contenders, trials, strict=True):

@@ -21,7 +21,7 @@ from faultproof.prove.harness import HarnessError
 from faultproof.prove.proof import Proof
 from faultproof.shop.postgres_server import PostgresServer
 
-LOOK_S = 0.25
+LOOK_S = 0.1
 Progress = Callable[[str], object]
 
 
