@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Annotated
 
+import msgspec
 import typer
 
 from benchmarks.faults.index import CONTENDERS, contender_called
@@ -19,9 +20,12 @@ from faultproof.cli.output import JsonOption, one_line, print_json
 from faultproof.errors import InvalidInput
 from faultproof.prove.harness import HarnessError
 
-STOPS = 10
-SERVER_KILLS = 5
-JOBS_A_STOP, JOBS_A_SERVER_KILL = 50, 200
+USUAL: dict[str, Trial] = {
+    "none": Trial(fault="none"),
+    "kill": Trial(fault="kill"),
+    "stop": Trial(fault="stop", strikes=10, every=50),
+    "server": Trial(fault="server", strikes=5, every=200),
+}
 SPARE_S = 600.0
 """For a run, besides the time in which it waits for jobs that do not come back."""
 
@@ -41,17 +45,14 @@ _STATUS = {"held": Status.HELD, "violated": Status.VIOLATED, "inconclusive": Sta
 
 
 def trial_of(contender: Contender, fault: str, strikes: int | None) -> Trial:
-    """What is usual for this fault. Raises `InvalidInput`."""
+    """What is usual for this fault, with so many strikes. Raises `InvalidInput`."""
+    if fault not in USUAL:
+        raise InvalidInput(f"a fault is {', '.join(USUAL)}, not {fault!r}")
+    usual = USUAL[fault]
     if strikes is not None:
         bounds.count("--kills", strikes, most=STRIKES_MAX)
-    if fault == "none" or fault == "kill":
-        return Trial(fault=fault, strikes=100 if strikes is None else strikes)
-    if fault == "stop":
-        count = STOPS if strikes is None else strikes
-        return Trial(fault=fault, strikes=count, every=JOBS_A_STOP, stop_s=1.25 * contender.back_s)
-    if fault == "server":
-        return Trial(fault=fault, strikes=SERVER_KILLS if strikes is None else strikes, every=JOBS_A_SERVER_KILL)
-    raise InvalidInput(f"a fault is none, kill, stop or server, not {fault!r}")
+        usual = msgspec.structs.replace(usual, strikes=strikes)
+    return msgspec.structs.replace(usual, stop_s=1.25 * contender.back_s) if fault == "stop" else usual
 
 
 def main(

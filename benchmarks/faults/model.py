@@ -21,8 +21,9 @@ PRODUCER = "producer"
 """The process that installs and enqueues."""
 WORKERS = 2
 """Processes that share the work; for `stop` there is one more for each stop, and these two are never stopped."""
-KEYS = 50
-"""Jobs have one of so many keys in turn, for contenders that promise an order for each."""
+KEYS = 47
+"""Jobs have one of so many keys in turn, for contenders that promise an order for each. A prime, so that strikes at every
+tenth job fall on all of them."""
 STRIKES_MAX = 1_000
 
 
