@@ -15,7 +15,11 @@ from benchmarks.faults.model import Trial
 _GATHERED_S = 60.0
 _AWAY_S = 30.0
 """How long the server may be away."""
+_STOPPED_S = 10.0
 _POLL_S = 0.02
+_PRESENT: LiteralString = "SELECT count(*) FROM present"
+_ENQUEUED: LiteralString = "SELECT count(*) FROM enqueued"
+_STRUCK: LiteralString = "SELECT count(*) FROM strike"
 
 
 class Handler:
@@ -63,16 +67,27 @@ class Handler:
         _stop(self._trial.stop_s)
 
     def wait_for_all(self) -> None:
-        """Wait until all workers are there, so that each gets some of the work, and all jobs."""
+        """Wait until all workers are there, so that each gets some of the work, and all jobs; and those that are never
+        stopped, for a while, until the others are.
+
+        Raises `TimeoutError`.
+        """
+        trial = self._trial
         self._asked("INSERT INTO present VALUES (%s) ON CONFLICT DO NOTHING RETURNING process", self._process)
-        wanted, deadline = len(self._trial.workers), time.monotonic() + _GATHERED_S
-        while True:
-            (row,) = self._asked("SELECT count(*), (SELECT count(*) FROM enqueued) FROM present")
-            if row[0] >= wanted and row[1]:
-                return
+        wanted = len(trial.workers)
+        if not self._until(_GATHERED_S, _PRESENT, wanted) or not self._until(_GATHERED_S, _ENQUEUED, 1):
+            raise TimeoutError(f"not all of {wanted} workers and the producer came in {_GATHERED_S:.0f} s")
+        if trial.fault == "stop" and not trial.strikes_at(0, self._process):
+            self._until(_STOPPED_S, _STRUCK, trial.strikes)
+
+    def _until(self, seconds: float, query: LiteralString, wanted: int) -> bool:
+        """Whether it counts so many in this time."""
+        deadline = time.monotonic() + seconds
+        while self._asked(query)[0][0] < wanted:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{row[0]} of {wanted} workers came in {_GATHERED_S:.0f} s, and {row[1]} producers")
+                return False
             time.sleep(_POLL_S)
+        return True
 
     @property
     def trial(self) -> Trial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -53,10 +54,17 @@ def proof_of(contender: Contender, trial: Trial) -> Proof:
         processes=lambda plant: dict.fromkeys((PRODUCER, *trial.workers), _elsewhere),
         done=partial(_is_done, contender, trial),
         eventually=tuple(eventually),
-        sometimes=(Sometimes(claim="every strike has struck", happened=partial(_struck, trial)),)
-        if trial.fault in ("kill", "stop")
-        else (),
+        sometimes=_SOMETIMES.get(trial.fault, lambda trial: ())(trial),
     )
+
+
+_SOMETIMES: dict[str, Callable[[Trial], tuple[Sometimes, ...]]] = {
+    "kill": lambda trial: (
+        Sometimes(claim="every strike has struck", happened=lambda seen: len(strikes(seen)) >= trial.strikes),
+    ),
+    # Who waits for a worker that is stopped is not stopped itself, so there may be fewer than asked for.
+    "stop": lambda trial: (Sometimes(claim="a process was stopped", happened=lambda seen: bool(strikes(seen))),),
+}
 
 
 async def _elsewhere(process: Process) -> None:
@@ -119,7 +127,8 @@ def _is_done(contender: Contender, trial: Trial, evidence: Evidence) -> bool:
     """Everything is finished; or nothing has happened for so long that what is not will not be."""
     if not evidence.fetch("SELECT 1 FROM enqueued"):
         return False
-    if trial.fault == "stop" and _one(evidence, _SINCE_STRIKE) < trial.stop_s + ZOMBIE_S:
+    ((since_strike,),) = evidence.fetch(_SINCE_STRIKE)
+    if trial.fault == "stop" and since_strike is not None and since_strike < trial.stop_s + ZOMBIE_S:
         return False  # a stopped process may still do harm
     if _one(evidence, _QUIET) > contender.patience_s:
         return True
@@ -155,10 +164,6 @@ def _repeated(evidence: Evidence) -> list[str]:
 def _disordered(evidence: Evidence) -> list[str]:
     jobs = disordered(evidence)
     return [f"{len(jobs)} jobs began after a later one of their key: {_named(jobs)}"] if jobs else []
-
-
-def _struck(trial: Trial, evidence: Evidence) -> bool:
-    return len(evidence.fetch("SELECT job FROM strike")) >= trial.strikes
 
 
 # -- what is reported besides the verdict -----------------------------------------------------------------------------
