@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -54,17 +53,18 @@ def proof_of(contender: Contender, trial: Trial) -> Proof:
         processes=lambda plant: dict.fromkeys((PRODUCER, *trial.workers), _elsewhere),
         done=partial(_is_done, contender, trial),
         eventually=tuple(eventually),
-        sometimes=_SOMETIMES.get(trial.fault, lambda trial: ())(trial),
+        sometimes=_sometimes(trial),
     )
 
 
-_SOMETIMES: dict[str, Callable[[Trial], tuple[Sometimes, ...]]] = {
-    "kill": lambda trial: (
-        Sometimes(claim="every strike has struck", happened=lambda seen: len(strikes(seen)) >= trial.strikes),
-    ),
-    # Who waits for a worker that is stopped is not stopped itself, so there may be fewer than asked for.
-    "stop": lambda trial: (Sometimes(claim="a process was stopped", happened=lambda seen: bool(strikes(seen))),),
-}
+def _sometimes(trial: Trial) -> tuple[Sometimes, ...]:
+    if trial.fault not in ("kill", "stop"):
+        return ()
+    # Who waits for a worker that is stopped is not stopped itself, so there may be fewer than were asked for.
+    least = trial.strikes if trial.fault == "kill" else 1
+    return (
+        Sometimes(claim=f"it was struck, {least} times or more", happened=lambda seen: len(strikes(seen)) >= least),
+    )
 
 
 async def _elsewhere(process: Process) -> None:
