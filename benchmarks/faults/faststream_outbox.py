@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from benchmarks.faults.model import Contender, Job
@@ -35,7 +37,7 @@ async def _enqueue(url: str, numbers: Sequence[int]) -> None:
                 await broker.publish_batch(*bodies, queue=_QUEUE, session=connection)
 
 
-async def _work(url: str, job: Job) -> None:
+async def _work(url: str, job: Job, **options: Any) -> None:
     from faststream_outbox import OutboxBroker
 
     from benchmarks.model import Place
@@ -44,7 +46,7 @@ async def _work(url: str, job: Job) -> None:
     async with outbox(Place(url=url, quick=False), pool=_POOL) as (engine, table):
         broker = OutboxBroker(engine, outbox_table=table, logger=None)
 
-        @broker.subscriber(_QUEUE)
+        @broker.subscriber(_QUEUE, **options)
         async def handle(body: dict[str, Any]) -> None:
             job(body["number"])
 
@@ -52,22 +54,30 @@ async def _work(url: str, job: Job) -> None:
         await asyncio.Event().wait()
 
 
+_PLAIN = Contender(
+    name="faststream-outbox",
+    package="faststream-outbox",
+    modules=("faststream_outbox", "sqlalchemy.dialects.postgresql.asyncpg"),
+    claims=(
+        "A row is deleted only when its handler has succeeded: if the worker dies before that, the lease runs out "
+        "and another worker claims the row. A stale holder's writes are refused by token. Handlers must be idempotent."
+    ),
+    source='docs/introduction/how-it-works.md, "At-least-once delivery", of modern-python/faststream-outbox',
+    configured="as it comes: max_workers=1, fetch_batch_size=10, lease_ttl_seconds=60; asyncpg",
+    back_s=70.0,
+    patience_s=170.0,
+    unfinished="SELECT count(*) FROM outbox",
+    install=_install,
+    enqueue=_enqueue,
+    work=_work,
+)
 CONTENDERS = (
-    Contender(
-        name="faststream-outbox",
-        package="faststream-outbox",
-        modules=("faststream_outbox", "sqlalchemy.dialects.postgresql.asyncpg"),
-        claims=(
-            "A row is deleted only when its handler has succeeded: if the worker dies before that, the lease runs out "
-            "and another worker claims the row. A stale holder's writes are refused by token. Handlers must be idempotent."
-        ),
-        source='docs/introduction/how-it-works.md, "At-least-once delivery", of modern-python/faststream-outbox',
-        configured="as it comes: max_workers=1, fetch_batch_size=10, lease_ttl_seconds=60; asyncpg",
-        back_s=70.0,
-        patience_s=170.0,
-        unfinished="SELECT count(*) FROM outbox",
-        install=_install,
-        enqueue=_enqueue,
-        work=_work,
+    _PLAIN,
+    replace(
+        _PLAIN,
+        name="faststream-outbox-one",
+        configured="fetch_batch_size=1, so that no row waits behind others; otherwise as it comes",
+        source=f"{_PLAIN.source}; the note on queue depth in docs/usage/subscriber.md",
+        work=partial(_work, fetch_batch_size=1),
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -39,7 +40,7 @@ async def _enqueue(url: str, numbers: Sequence[int]) -> None:
                 await outbox.publish(Asked(number), key=f"key-{number % KEYS}", tx=tx)
 
 
-async def _work(url: str, job: Job, *, inside: bool) -> None:
+async def _work(url: str, job: Job, *, inside: bool, options: fp.ConsumerOptions | None = None) -> None:
     async with _opened(url) as (db, outbox):
 
         async def effect_inside(event: fp.Event[Asked], tx: Transaction) -> None:
@@ -50,7 +51,9 @@ async def _work(url: str, job: Job, *, inside: bool) -> None:
         async def effect_outside(event: fp.Event[Asked]) -> None:
             job(event.body.number)
 
-        deliver = outbox.consumer("jobs", effect_inside) if inside else outbox.relay("jobs", effect_outside)
+        deliver = (
+            outbox.consumer("jobs", effect_inside, options) if inside else outbox.relay("jobs", effect_outside, options)
+        )
         await fp.Worker(db.env, outbox.sequencer(), deliver).run()
 
 
@@ -64,7 +67,7 @@ _INBOX = Contender(
     modules=("psycopg_pool",),
     claims="What a consumer's handler writes through the transaction it is given is there once; in order per key.",
     source='src/faultproof/patterns/outbox/README.md, "Promise"',
-    configured="as it comes: batch=100, ttl=5 s",
+    configured="as it comes: batch=100, ttl=5 s, timeout=30 s for a handler",
     promise="once",
     in_order=True,
     back_s=10.0,
@@ -76,6 +79,12 @@ _INBOX = Contender(
 )
 CONTENDERS = (
     _INBOX,
+    replace(
+        _INBOX,
+        name="faultproof-inbox-timeout",
+        configured="timeout=5 s for a handler instead of 30; otherwise as it comes",
+        work=partial(_work, inside=True, options=fp.ConsumerOptions(timeout=5.0)),
+    ),
     Contender(
         name="faultproof-relay",
         package="faultproof",
