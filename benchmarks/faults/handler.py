@@ -15,7 +15,8 @@ from benchmarks.faults.model import Trial
 _GATHERED_S = 60.0
 _AWAY_S = 30.0
 """How long the server may be away."""
-_STOPPED_S = 10.0
+_STOPPED_S = 60.0
+"""Some contenders have one worker do everything until it is stopped, and then the next."""
 _POLL_S = 0.02
 _PRESENT: LiteralString = "SELECT count(*) FROM present"
 _ENQUEUED: LiteralString = "SELECT count(*) FROM enqueued"
