@@ -15,7 +15,7 @@ from benchmarks.faults.model import Trial
 _GATHERED_S = 60.0
 _AWAY_S = 30.0
 """How long the server may be away."""
-_STOPPED_S = 60.0
+_STOPPED_S = 200.0
 """Some contenders have one worker do everything until it is stopped, and then the next."""
 _POLL_S = 0.02
 _PRESENT: LiteralString = "SELECT count(*) FROM present"
@@ -37,7 +37,6 @@ class Handler:
         self._raw = self._connect()
         self._process = process
         self._life = life
-        self._was_stopped = life > 0
         ((said,),) = self._asked("SELECT said FROM trial")
         self._trial = msgspec.json.decode(said, type=Trial)
 
@@ -52,19 +51,20 @@ class Handler:
         self.strike(number)
 
     def strike(self, number: int) -> None:
-        if not self._trial.strikes_at(number, self._process) or (self._was_stopped and self._trial.fault == "stop"):
+        if not self._trial.strikes_at(number, self._process):
             return
         struck = self._asked(
-            "INSERT INTO strike (job, process, life) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING RETURNING job",
+            """INSERT INTO strike (job, process, life) SELECT %s, %s, %s WHERE (SELECT count(*) FROM strike) < %s
+               ON CONFLICT DO NOTHING RETURNING job""",
             number,
             self._process,
             self._life,
+            self._trial.strikes,
         )
         if not struck:  # it was, in an earlier attempt
             return
         if self._trial.fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        self._was_stopped = True
         _stop(self._trial.stop_s)
 
     def wait_for_all(self) -> None:
