@@ -34,11 +34,18 @@ _SINCE_STRIKE = "SELECT extract(epoch FROM clock_timestamp() - max(at)) FROM str
 
 def proof_of(contender: Contender, trial: Trial) -> Proof:
     """The contender's promise about this trial."""
-    eventually = [Eventually(claim="every job has its effect", wrong=partial(_lost, trial))]
     if contender.promise == "left to be found":
-        eventually.append(Eventually(claim="none but struck jobs are left", wrong=partial(_more_left, contender)))
+        eventually = [
+            Eventually(
+                claim="every job has its effect, or is left to be found", wrong=partial(_missing, contender, trial)
+            ),
+            Eventually(claim="no more are left than workers died", wrong=partial(_more_left, contender, trial)),
+        ]
     else:
-        eventually.append(Eventually(claim="no job is left unfinished", wrong=partial(_stuck, contender)))
+        eventually = [
+            Eventually(claim="every job has its effect", wrong=partial(_lost, trial)),
+            Eventually(claim="no job is left unfinished", wrong=partial(_stuck, contender)),
+        ]
     if contender.promise == "once":
         eventually.append(Eventually(claim="no job has its effect twice", wrong=_repeated))
     if contender.in_order:
@@ -151,9 +158,15 @@ def _stuck(contender: Contender, evidence: Evidence) -> list[str]:
     return [f"{count} jobs are unfinished after {contender.patience_s:.0f} s in which nothing happened"]
 
 
-def _more_left(contender: Contender, evidence: Evidence) -> list[str]:
-    left, struck = unfinished(evidence, contender), len(strikes(evidence))
-    return [f"{left} jobs are unfinished, and only {struck} were struck"] if left > struck else []
+def _missing(contender: Contender, trial: Trial, evidence: Evidence) -> list[str]:
+    return _lost(trial, evidence) if len(lost(evidence, trial)) > unfinished(evidence, contender) else []
+
+
+def _more_left(contender: Contender, trial: Trial, evidence: Evidence) -> list[str]:
+    left, died = unfinished(evidence, contender), len(strikes(evidence))
+    if trial.fault == "server":
+        died = trial.strikes * len(trial.workers)
+    return [f"{left} jobs are unfinished, and at most {died} workers died"] if left > died else []
 
 
 def _repeated(evidence: Evidence) -> list[str]:
