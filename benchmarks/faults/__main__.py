@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from enum import IntEnum
 from typing import Annotated
 
 import msgspec
@@ -17,6 +16,7 @@ from benchmarks.faults.model import STRIKES_MAX, Contender, Trial
 from benchmarks.faults.run import Report, own_server, tried
 from faultproof import bounds
 from faultproof.cli.output import JsonOption, one_line, print_json
+from faultproof.cli.verdicts import WORST_FIRST, Status
 from faultproof.errors import InvalidInput
 from faultproof.prove.harness import HarnessError
 
@@ -30,17 +30,7 @@ SPARE_S = 600.0
 """For a run, besides the time in which it waits for jobs that do not come back."""
 
 
-class Status(IntEnum):
-    """Exit statuses: as those of `faultproof prove`."""
-
-    HELD = 0
-    VIOLATED = 1
-    INVALID = 2
-    INCONCLUSIVE = 3
-    ERROR = 4
-
-
-_WORST_FIRST = (Status.ERROR, Status.VIOLATED, Status.INCONCLUSIVE, Status.HELD)
+_INVALID = 2
 _STATUS = {"held": Status.HELD, "violated": Status.VIOLATED, "inconclusive": Status.INCONCLUSIVE}
 
 
@@ -77,7 +67,7 @@ def main(
         trials = [trial_of(contender, fault, kills) for contender in contenders]
     except InvalidInput as error:
         print(error, file=sys.stderr)
-        raise typer.Exit(Status.INVALID) from error
+        raise typer.Exit(_INVALID) from error
     # As Ctrl-C does, or a server would be left to its watchdog and files to nobody.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     reports, statuses = [], []
@@ -98,7 +88,7 @@ def main(
                 print("\n".join(lines_of(contender, reports[-1])), flush=True)
     if json:
         print_json(reports)
-    raise typer.Exit(min(statuses, key=_WORST_FIRST.index))
+    raise typer.Exit(min(statuses, key=WORST_FIRST.index))
 
 
 _STRUCK = {

@@ -75,7 +75,7 @@ class Crew:
         for pid in self._alive:
             os.kill(pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
         for pid in self._alive:
-            os.waitpid(pid, 0)
+            os.waitpid(pid, 0)  # unbounded: nothing outlives SIGKILL for long
         self._alive.clear()
 
     def _ended(self, name: str, status: int, now: float) -> None:

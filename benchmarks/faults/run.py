@@ -179,6 +179,8 @@ class _Run:
         report = self._report
         report.wrong = [sentence for each in self._proof.eventually for sentence in each.wrong(self._looked)]
         report.missing += [each.claim for each in self._proof.sometimes if not each.happened(self._looked)]
+        if self._trial.fault == "server" and report.server_kills < self._trial.strikes:
+            report.missing.append(f"the server was killed {report.server_kills} times, and the work was done")
         report.findings = findings(self._looked, self._contender, self._trial)
         report.verdict = "violated" if report.wrong else "inconclusive" if report.missing else "held"
 
