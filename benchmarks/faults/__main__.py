@@ -13,6 +13,7 @@ import typer
 
 from benchmarks.faults.index import CONTENDERS, contender_called
 from benchmarks.faults.model import STRIKES_MAX, Contender, Trial
+from benchmarks.faults.proofs import PROOFS, proof_called, proved
 from benchmarks.faults.run import Report, own_server, tried
 from faultproof import bounds
 from faultproof.cli.output import JsonOption, one_line, print_json
@@ -26,6 +27,7 @@ USUAL: dict[str, Trial] = {
     "stop": Trial(fault="stop", strikes=10, every=50),
     "server": Trial(fault="server", strikes=5, every=200),
 }
+LIVE = "live"
 SPARE_S = 600.0
 """For a run, besides the time in which it waits for jobs that do not come back."""
 
@@ -37,7 +39,7 @@ _STATUS = {"held": Status.HELD, "violated": Status.VIOLATED, "inconclusive": Sta
 def trial_of(contender: Contender, fault: str, strikes: int | None) -> Trial:
     """What is usual for this fault, with so many strikes. Raises `InvalidInput`."""
     if fault not in USUAL:
-        raise InvalidInput(f"a fault is {', '.join(USUAL)}, not {fault!r}")
+        raise InvalidInput(f"a fault is {', '.join(USUAL)}, {LIVE}, not {fault!r}")
     usual = USUAL[fault]
     if strikes is not None:
         bounds.count("--kills", strikes, most=STRIKES_MAX)
@@ -50,7 +52,7 @@ def main(
     fault: Annotated[
         str,
         typer.Option(
-            "--fault", help="none. kill: SIGKILL behind the effect. stop: SIGSTOP. server: kill -9 of PostgreSQL."
+            "--fault", help="none. kill: SIGKILL behind the effect. stop: SIGSTOP. server: kill -9 of PostgreSQL. live."
         ),
     ] = "kill",
     kills: Annotated[
@@ -60,10 +62,14 @@ def main(
 ) -> None:
     """Try what job queues claim about workers that die. Minutes each: they wait out the contender's own timeouts.
 
+    live: SIGKILL at any time, what networks do, and kill -9 of the server, one fault a run.
+
     Exit: 0 all held, 1 one was violated, 2 bad input, 3 inconclusive, 4 it could not be carried out.
     """
     try:
-        contenders = [contender_called(name) for name in names or CONTENDERS]
+        contenders = [contender_called(name) for name in names or (PROOFS if fault == LIVE else CONTENDERS)]
+        if fault == LIVE:
+            raise typer.Exit(_live(contenders, kills, json))
         trials = [trial_of(contender, fault, kills) for contender in contenders]
     except InvalidInput as error:
         print(error, file=sys.stderr)
@@ -89,6 +95,25 @@ def main(
     if json:
         print_json(reports)
     raise typer.Exit(min(statuses, key=WORST_FIRST.index))
+
+
+def _live(contenders: Sequence[Contender], kills: int | None, json: bool) -> Status:
+    reports, statuses = [], []
+    for contender in contenders:
+        proof_called(contender.name)  # before any of them begins
+    for contender in contenders:
+        line = _Line(contender)
+        try:
+            report = proved(contender, kills, lambda made, planned, line=line: line(f"{made} of {planned} runs"))  # type: ignore[misc]
+        finally:
+            line.clear()
+        reports.append(report)
+        statuses.append(_STATUS[report.verdict])
+        if not json:
+            print("\n  ".join([f"{report.verdict.upper():12} {contender.name}", *report.lines()]), flush=True)
+    if json:
+        print_json(reports)
+    return min(statuses, key=WORST_FIRST.index)
 
 
 _STRUCK = {

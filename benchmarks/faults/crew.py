@@ -126,16 +126,21 @@ class Crew:
 
 def _live(contender: Contender, handler: Handler, url: str) -> None:
     if handler.process == PRODUCER:
-        asyncio.run(_produce(contender, handler, url))
+        asyncio.run(produce(contender, handler, url))
     else:
         handler.wait_for_all()
         asyncio.run(_work(contender, handler, url))
 
 
-async def _produce(contender: Contender, handler: Handler, url: str) -> None:
-    """Install the library's tables, and enqueue all jobs; as nobody kills the producer, once."""
-    await contender.install(url)
-    await contender.enqueue(url, range(1, handler.trial.jobs + 1))
+async def produce(contender: Contender, handler: Handler, url: str) -> None:
+    """Install the library's tables and enqueue all jobs: once, however often the producer dies and is started again."""
+    if handler.is_enqueued():
+        return
+    found = handler.count(contender.unfinished)
+    if found is None:
+        await contender.install(url)
+    if not found:
+        await contender.enqueue(url, range(1, handler.trial.jobs + 1))
     handler.enqueued()
 
 

@@ -99,6 +99,19 @@ class Handler:
         """Say that all jobs are there."""
         self._asked("INSERT INTO enqueued DEFAULT VALUES RETURNING at")
 
+    def is_enqueued(self) -> bool:
+        """Whether an earlier life has said so."""
+        return bool(self._asked("SELECT 1 FROM enqueued"))
+
+    def count(self, query: str) -> int | None:
+        """What it counts; None where its table is not there yet."""
+        import psycopg
+
+        try:
+            return int(self._raw.execute(query.encode()).fetchall()[0][0])
+        except psycopg.errors.UndefinedTable:
+            return None
+
     def _asked(self, statement: LiteralString, *values: object) -> list[tuple[Any, ...]]:
         deadline = time.monotonic() + _AWAY_S
         while True:

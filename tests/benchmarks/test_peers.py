@@ -102,7 +102,7 @@ def test_only_workers_that_may_be_stopped_are() -> None:
 def test_bad_input_is_refused_in_one_sentence() -> None:
     for name, fault, strikes, sentence in (
         ("pgqueue", "kill", 1, "there is no contender 'pgqueue': choose from pgqueuer, "),
-        ("pgqueuer", "flood", 1, "a fault is none, kill, stop, server, not 'flood'"),
+        ("pgqueuer", "flood", 1, "a fault is none, kill, stop, server, live, not 'flood'"),
         ("pgqueuer", "kill", 1_001, "`--kills` must be a whole number from 1 to 1,000, got 1001"),
     ):
         with pytest.raises(InvalidInput) as refused:
@@ -171,4 +171,4 @@ def test_every_command_on_the_page_can_be_given() -> None:
         names, _, options = command.partition("--")
         for name in set(names.split()) - {"NAME"}:
             contender_called(name)
-        assert re.fullmatch(r"((fault (none|kill|stop|server)|kills \d+|json)\s*(--)?)*", options.strip()), command
+        assert re.fullmatch(r"((fault (none|kill|stop|server|live)|kills \d+|json)\s*(--)?)*", options.strip()), command
