@@ -20,20 +20,21 @@ from faultproof.prove.proof import Proof
 
 KILLS, NETWORK, SERVER_KILLS = 4, 2, 1
 """Runs with SIGKILLs at random times, four each; runs with each fault of the network; runs in which the server is killed."""
-_JOBS = Trial(fault="none", strikes=100, every=10)
 _SECONDS = 3_600.0
 _PARALLEL = 3
 
 
-def _proof(contender: str, called: str) -> Proof:
-    return replace(proof_of(CONTENDERS[contender], _JOBS), name=f"{__name__}:{called}")
+def _proof(contender: str, called: str, jobs: int) -> Proof:
+    """So many jobs that there is still work when the faults come, and not much more."""
+    trial = Trial(fault="none", strikes=jobs // 10, every=10)
+    return replace(proof_of(CONTENDERS[contender], trial), name=f"{__name__}:{called}")
 
 
-PGQUEUER = _proof("pgqueuer", "PGQUEUER")
-PROCRASTINATE = _proof("procrastinate-retrying", "PROCRASTINATE")
-FASTSTREAM_OUTBOX = _proof("faststream-outbox", "FASTSTREAM_OUTBOX")
-INBOX = _proof("faultproof-inbox", "INBOX")
-RELAY = _proof("faultproof-relay", "RELAY")
+PGQUEUER = _proof("pgqueuer", "PGQUEUER", 5_000)
+PROCRASTINATE = _proof("procrastinate-retrying", "PROCRASTINATE", 200)
+FASTSTREAM_OUTBOX = _proof("faststream-outbox", "FASTSTREAM_OUTBOX", 500)
+INBOX = _proof("faultproof-inbox", "INBOX", 1_000)
+RELAY = _proof("faultproof-relay", "RELAY", 1_000)
 PROOFS = {
     "pgqueuer": PGQUEUER,
     "procrastinate-retrying": PROCRASTINATE,
