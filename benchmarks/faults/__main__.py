@@ -107,7 +107,16 @@ def _live(contenders: Sequence[Contender], kills: int | None, json: bool) -> Sta
             report = proved(contender, kills, lambda made, planned, line=line: line(f"{made} of {planned} runs"))  # type: ignore[misc]
         finally:
             line.clear()
-        reports.append(report)
+        reports.append(
+            {
+                "contender": contender.name,
+                "verdict": report.verdict,
+                "violations": [violation.wrong for violation in report.violations],
+                "fired": report.fired,
+                "left": report.left,
+                "lines": report.lines(),
+            }
+        )
         statuses.append(_STATUS[report.verdict])
         if not json:
             print("\n  ".join([f"{report.verdict.upper():12} {contender.name}", *report.lines()]), flush=True)
