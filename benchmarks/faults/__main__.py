@@ -111,7 +111,7 @@ def _live(contenders: Sequence[Contender], kills: int | None, json: bool) -> Sta
             {
                 "contender": contender.name,
                 "verdict": report.verdict,
-                "violations": [violation.wrong for violation in report.violations],
+                "violations": [violation.sentences for violation in report.violations],
                 "fired": report.fired,
                 "left": report.left,
                 "lines": report.lines(),
