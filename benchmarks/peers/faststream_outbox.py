@@ -18,6 +18,7 @@ from benchmarks.arrivals import Arrivals, sending
 from benchmarks.load import BODY, by_callers
 from benchmarks.model import Contestant, Place, Ready
 from benchmarks.pairs import ORDERS, measuring
+from benchmarks.peers.address import for_asyncpg
 from benchmarks.settings import postgres_settings
 
 PACKAGES = ("faststream-outbox", "faststream", "SQLAlchemy", "asyncpg")
@@ -41,8 +42,9 @@ async def outbox(place: Place, *, pool: int) -> AsyncIterator[tuple[Any, Any]]:
 
     metadata = MetaData()
     table = make_outbox_table(metadata, table_name="outbox")
-    url = place.url.replace("postgresql://", "postgresql+asyncpg://", 1)
-    engine = create_async_engine(url, pool_size=pool, max_overflow=0)
+    address, given = for_asyncpg(place.url)
+    url = address.replace("postgresql://", "postgresql+asyncpg://", 1)
+    engine = create_async_engine(url, pool_size=pool, max_overflow=0, connect_args={"server_settings": given})
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
     yield engine, table

@@ -20,6 +20,7 @@ from benchmarks.arrivals import Arrivals, sending
 from benchmarks.load import BODY, by_callers
 from benchmarks.model import Contestant, Place, Ready
 from benchmarks.pairs import ORDERS, measuring
+from benchmarks.peers.address import for_asyncpg
 from benchmarks.settings import postgres_settings
 
 PACKAGES = ("pgqueuer", "asyncpg", "uvloop")
@@ -32,7 +33,8 @@ async def connected(url: str) -> AsyncIterator[Any]:
     """One asyncpg connection."""
     import asyncpg
 
-    connection = await asyncpg.connect(url)
+    address, given = for_asyncpg(url)
+    connection = await asyncpg.connect(address, server_settings=given)
     try:
         yield connection
     finally:
