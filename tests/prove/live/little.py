@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -137,8 +138,15 @@ LITTLE = Proof(
         Plant(name="no guard", breaks="a worker that was stopped wakes up and does the job again"),
     ),
 )
-BROKEN_ALWAYS = Proof(
-    **{field: getattr(LITTLE, field) for field in LITTLE.__dataclass_fields__ if field not in ("name", "always")},
+BROKEN_ALWAYS = replace(
+    LITTLE,
     name="tests.prove.live.little:BROKEN_ALWAYS",
-    always=(Always(claim="nobody works", wrong=_wrong_effects),),
+    always=(Always(claim="the job is done all the time", wrong=_wrong_effects),),
 )
+
+
+def _not_done_after_a_crash(evidence: Evidence) -> bool:
+    return _done(evidence) and sum(note[0] == "receipt" for note in evidence.notes) == len(INVOICES)
+
+
+NEVER_DONE = replace(LITTLE, name="tests.prove.live.little:NEVER_DONE", done=_not_done_after_a_crash)

@@ -18,7 +18,7 @@ PROOFS = {
     "poison": POISON,
     "saga": SAGA,
 }
-FEW = LiveOptions(points=3, stops=2, kills=1, network=0)
+FEW = LiveOptions(points=3, stops=2, kills=1, network=0, run_s=60.0)
 
 
 @pytest.mark.parametrize("name", ["outbox", "escrow"])

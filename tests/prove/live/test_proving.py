@@ -14,7 +14,7 @@ from faultproof.prove.live.judge import judged_again
 from faultproof.prove.live.options import LiveOptions
 from faultproof.prove.live.orders import Order, parsed
 from faultproof.prove.live.proving import plan, prove_live
-from tests.prove.live.little import BROKEN_ALWAYS, LITTLE
+from tests.prove.live.little import BROKEN_ALWAYS, LITTLE, NEVER_DONE
 
 NOTHING = {"points": 0, "stops": 0, "kills": 0, "network": 0, "server_kills": 0}
 SCHEMAS = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'faultproof_prove%'"
@@ -125,6 +125,13 @@ def test_time_that_is_up_is_said() -> None:
     report = prove_live(LITTLE, "sqlite", only("kills:1", "kills:2", seconds=0.001))
     assert report.not_run == [Order("kills", "", 1), Order("kills", "", 2)]
     assert report.verdict == "inconclusive"
+
+
+@pytest.mark.soak
+def test_who_is_late_is_tried_again_alone_and_with_more_time_before_that_counts() -> None:
+    report = prove_live(NEVER_DONE, "sqlite", only("kill:cashier:7", run_s=5.0))
+    assert report.violations[0].sentences == ("not finished after 10 s",)
+    assert report.runs == 2
 
 
 def test_a_service_of_the_user_s_is_killed_at_random_times(postgres_url: str) -> None:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -28,6 +29,7 @@ TRIES = 3
 """For a point that a run did not pass this time."""
 _NETWORK = ("reset", "half-open", "lost-requests", "lost-answers", "latency")
 _EACH = 2
+_PATIENCE = 2.0
 
 Progress = Callable[[int, int], object]
 """Hears of runs made and runs planned."""
@@ -124,6 +126,9 @@ class _Proving:
         self._deadline = time.monotonic() + options.seconds
         self._numbers = 0
         self._planned = 1
+        self._late: list[Order] = []
+        """Of runs that were not finished in time."""
+        self._patience = 1.0
 
     def prove(self) -> None:
         """Raises `HarnessError`."""
@@ -139,6 +144,10 @@ class _Proving:
         self._planned += len(orders)
         self._side_by_side([order for order in orders if order.kind != "server"])
         self._side_by_side([order for order in orders if order.kind == "server"], parallel=1)
+        # A machine that is busy keeps leases from being renewed in time. So who was late beside others, and was not late for
+        # want of anything else, gets the machine to itself, as far as that is ours to give, and more time.
+        again, self._late, self._patience = self._late, [], _PATIENCE
+        self._side_by_side(again, parallel=1)
 
     def _orders(self, points: Sequence[Point]) -> list[Order]:
         """In turns, one of each kind: those that wait leave the processor to the others."""
@@ -175,7 +184,7 @@ class _Proving:
                     break
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in done:
-                    self._count(future.result())
+                    self._take(future.result())
         except BaseException:
             self._fleet.close()  # which ends the runs that are under way
             raise
@@ -210,7 +219,7 @@ class _Proving:
                 place,
                 directory,
                 crew,
-                self._options,
+                replace(self._options, run_s=self._options.run_s * self._patience),
                 names=self._names,
                 engine=self._ground.name,
                 kill_server=self._where.kill_server,
@@ -222,6 +231,12 @@ class _Proving:
     def _next(self) -> int:
         self._numbers += 1
         return self._numbers
+
+    def _take(self, outcome: Outcome) -> None:
+        if outcome.late and self._patience == 1.0:
+            self._late.append(outcome.order)
+        else:
+            self._count(outcome)
 
     def _count(self, outcome: Outcome, keep: str = "") -> None:
         report, kind = self._report, outcome.order.kind

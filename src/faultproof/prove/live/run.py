@@ -42,6 +42,8 @@ class Outcome:
     """Which faults really struck."""
     restarts: int = 0
     wrong: list[str] = field(default_factory=list)
+    late: bool = False
+    """It was not finished in time, and nothing else is known to be wrong."""
     seen: set[str] = field(default_factory=set)
     points: list[Point] = field(default_factory=list)
     struck: str = ""
@@ -143,6 +145,7 @@ class Run:
                 if self._may_end(now):
                     return True
             if now > deadline:
+                self.outcome.late = True
                 self.outcome.wrong.append(f"not finished after {self._options.run_s:.0f} s")
             elif self.outcome.restarts > RESTARTS_MAX:
                 self.outcome.wrong.append(f"not finished: processes died {self.outcome.restarts} times")
