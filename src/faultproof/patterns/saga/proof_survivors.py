@@ -13,8 +13,6 @@ SURVIVORS = (
         mutants=(
             f"split {_GUARD} | {_SQL}write",
             f"split {_GUARD} | patterns.saga.proof._insert",
-            f"split {_SQL}stored | {_SQL}write",
-            f"split {_SQL}callbacks | {_SQL}write",
         ),
         reason="who was replaced behind the guard writes an entry that is there already, which the journal's key refuses",
         twin=_JOURNAL_S_KEY,
