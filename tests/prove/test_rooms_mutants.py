@@ -32,7 +32,7 @@ def test_some_mutants_are_killed_or_explained_and_redundant_guards_are_needed(na
     verdict = _hunted(name, ALWAYS[name])
     assert _untrue(verdict) == []
     assert len(verdict.complaints) <= UNEXPLAINED[name]
-    assert sum(bool(outcome.killed) for outcome in verdict.outcomes) >= 3
+    assert sum(bool(outcome.killed) for outcome in verdict.outcomes) >= 2
     assert len(verdict.twins) == {"patterns.batch": 0, "patterns.escrow": 4}[name]
 
 
