@@ -322,6 +322,11 @@ def test_a_survivor_that_nobody_explains_and_one_that_is_killed_are_complained_o
     ]
 
 
+def test_a_guard_that_is_missed_alone_is_no_twin() -> None:
+    book_matters = Survivor(mutants=ALIVE, reason="small", twin="statement tests.prove.paying.book")
+    assert _complaints(book_matters) == ["said to be a twin, and killed alone: statement tests.prove.paying.book"]
+
+
 def _verdict(*survivors: Survivor) -> Verdict:
     return judged(_targets(), survivors, LITTLE, every=99)
 

@@ -13,13 +13,12 @@ SURVIVORS = (
         mutants=(
             f"split {_GUARD} | {_SQL}write",
             f"split {_GUARD} | patterns.saga.proof._insert",
-            f"split {_GUARD} | patterns.saga.proof._delete",
         ),
         reason="who was replaced behind the guard writes an entry that is there already, which the journal's key refuses",
         twin=_JOURNAL_S_KEY,
     ),
     Survivor(
-        mutants=("split patterns.saga.proof._delete | patterns.saga.sql.write",),
+        mutants=(f"split {_GUARD} | patterns.saga.proof._delete", f"split patterns.saga.proof._delete | {_SQL}write"),
         reason="to undo twice is to undo once",
     ),
     Survivor(

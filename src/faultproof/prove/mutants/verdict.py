@@ -28,6 +28,7 @@ class Verdict:
     def complaints(self) -> list[str]:
         """A sentence for whatever is not as it must be; none if the proof can tell."""
         reasons = explained(self.survivors)
+        twins = {survivor.twin for survivor in self.survivors}
         alive = [outcome for outcome in self.outcomes if outcome.fate == "survived"]
         return [
             *(f"survived, and nobody says why: {each.label}" for each in alive if each.label not in reasons),
@@ -37,6 +38,11 @@ class Verdict:
                 if each.killed and each.label in reasons
             ),
             *(f"survived without both: {each.label}" for each in self.twins if not each.killed),
+            *(
+                f"said to be a twin, and killed alone: {each.label}"
+                for each in self.outcomes
+                if each.killed and each.label in twins
+            ),
         ]
 
     def count(self) -> Counter[tuple[str, str]]:
