@@ -8,9 +8,15 @@ from pathlib import Path
 import pytest
 
 from faultproof.cli.documents import report_of
+from faultproof.cli.mutants import hunt_of
 from faultproof.cli.pages import environment, nobodys, page_path
 from faultproof.cli.verdicts import Options, Outcome
 from faultproof.errors import InvalidInput
+from faultproof.prove.mutants.groups import Group
+from faultproof.prove.mutants.hunt import Killed
+from faultproof.prove.mutants.hunt import Outcome as MutantOutcome
+from faultproof.prove.mutants.verdict import Verdict
+from faultproof.prove.proof import Survivor
 from faultproof.prove.simulated.explore import Report, Violation
 from tests.cli.little_proofs import DULL, HELD
 
@@ -67,3 +73,28 @@ def test_path_of_a_page_is_refused_before_anything_is_tried(tmp_path: Path) -> N
     for bad in ("", str(tmp_path), str(tmp_path / "no" / "page.html"), "a\0b"):
         with pytest.raises(InvalidInput, match="the page cannot be written to"):
             page_path(bad)
+
+
+def test_derived_mutants_are_told_by_fate_with_the_reason_that_was_given() -> None:
+    killed = Killed(HELD.name, "one crash", ("crash there",), "the marks are wrong")
+    outcomes = [
+        MutantOutcome("mark", "statement", killed, None, False, 3),
+        MutantOutcome("mark: n = :n", "condition", None, None, False, 40),
+        MutantOutcome("mark: 1 = 1", "condition", None, "9 instructions instead of 7", False, 40),
+        MutantOutcome("UNIQUE (n)", "constraint", None, None, True, 40),
+        MutantOutcome("other", "split", None, None, False, 40),
+    ]
+    survivor = Survivor(mutants=("condition mark: n = :n",), reason="the table refuses it too")
+    group = Group("little", ("tests.cli",), (HELD,), (survivor,))
+    hunt = hunt_of(group, Verdict(outcomes, [], (survivor,)))
+    assert [(each.name, each.fate if each.killed_by is None else "killed") for each in hunt.mutants] == [
+        ("mark", "killed"),
+        ("mark: n = :n", "survived"),
+        ("mark: 1 = 1", "dearer"),
+        ("UNIQUE (n)", "idle"),
+        ("other", "survived"),
+    ]
+    assert hunt.mutants[0].killed_by == "one crash: crash there and the marks are wrong"
+    assert [each.reason for each in hunt.mutants][1:3] == ["the table refuses it too", "9 instructions instead of 7"]
+    assert hunt.mutants[4].reason is None
+    assert hunt.complaints == ["survived, and nobody says why: split other"]

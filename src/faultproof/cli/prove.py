@@ -18,6 +18,7 @@ from faultproof.cli.verdicts import WIDTH_PIPED, WORST_FIRST, Elsewhere, Options
 from faultproof.errors import InvalidInput, MissingExtra
 from faultproof.prove.harness import HarnessError, carried_out
 from faultproof.prove.proof import Proof
+from faultproof.prove.reports.facts import Hunt
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.explore import Explorer, explore
 from faultproof.prove.simulated.retelling import retold
@@ -112,13 +113,15 @@ def prove(
             print(outcome.error, file=sys.stderr)
     documents = [document(outcome, options) for outcome in outcomes]
     statuses = [outcome.status for outcome in outcomes]
+    hunts = list[Hunt]()
     if mutants:
-        for status, described in _mutants(proofs, is_everything=not names, out=None if json else out):
+        for status, described, hunt in _mutants(proofs, is_everything=not names, out=None if json else out):
             statuses.append(status)
             documents.append(described)
+            hunts += [hunt] if hunt is not None else []
     if json:
         print_json(documents)
-    if options.html is not None and not write([report_of(each, options) for each in outcomes], options.html):
+    if options.html is not None and not write([report_of(each, options) for each in outcomes], options.html, hunts):
         statuses.append(Status.ERROR)
     raise typer.Exit(min(statuses, key=WORST_FIRST.index))
 
@@ -160,9 +163,9 @@ def _elsewhere(outcome: Outcome, others: dict[str, World]) -> str | None:
 
 def _mutants(
     proofs: list[Proof], *, is_everything: bool, out: Console | None
-) -> Iterator[tuple[Status, dict[str, object]]]:
+) -> Iterator[tuple[Status, dict[str, object], Hunt | None]]:
     try:
-        from faultproof.cli.mutants import groups_of, hunted, mutants_document, print_mutants, status_of
+        from faultproof.cli.mutants import groups_of, hunt_of, hunted, mutants_document, print_mutants, status_of
     except ImportError as missing:
         raise MissingExtra("--mutants parses SQL: pip install 'faultproof[prove]'") from missing
     for group in groups_of(proofs, is_everything=is_everything):
@@ -171,11 +174,11 @@ def _mutants(
                 verdict = hunted(group, progress)
         except HarnessError as error:
             print(f"{error}\nThe mutants of {group.name} could not be tried.", file=sys.stderr)
-            yield Status.ERROR, {"mutants_of": group.name, "outcome": "error", "error": str(error)}
+            yield Status.ERROR, {"mutants_of": group.name, "outcome": "error", "error": str(error)}, None
             continue
         if out is not None:
             print_mutants(group, verdict, out)
-        yield status_of(verdict), mutants_document(group, verdict)
+        yield status_of(verdict), mutants_document(group, verdict), hunt_of(group, verdict)
 
 
 def _found(names: list[str]) -> list[Proof]:
