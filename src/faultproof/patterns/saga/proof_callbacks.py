@@ -20,7 +20,7 @@ from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant,
 NAME = "delivery"
 TTL_S = 0.5
 ANSWER_WITHIN_S = 0.5
-RETRY = StepRetry(attempts=6, base=0.05, cap=0.1)
+RETRY = StepRetry(attempts=12, base=0.05, cap=0.1)
 LOOKS, LOOK_S = 5, 0.06
 EARLY, LOST, LATE = "early", "lost", "late"
 KINDS = (EARLY, LOST, LATE)
