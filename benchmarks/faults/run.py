@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
 import faultproof as fp
 from benchmarks.faults.crew import Crew
@@ -94,8 +94,9 @@ def tried(
     )
     began = time.monotonic()
     proof = proof_of(contender, trial)
-    with _database(server) as url, tempfile.TemporaryDirectory() as directory:
-        asyncio.run(_prepared(proof, url))
+    url = _new_database(server)
+    asyncio.run(_prepared(proof, url))
+    with tempfile.TemporaryDirectory() as directory:
         crew = Crew(contender, url, trial.workers, Path(directory))
         try:
             _Run(contender, trial, proof, server, url, crew, report, progress).carry_out(began + seconds)
@@ -111,22 +112,15 @@ def tried(
     return report
 
 
-@contextmanager
-def _database(server: PostgresServer) -> Iterator[str]:
-    name = f"faults_{secrets.token_hex(4)}"
-    _administer(server, "CREATE DATABASE {}", name)
-    try:
-        yield server.url_of(name)
-    finally:
-        _administer(server, "DROP DATABASE {} WITH (FORCE)", name)
-
-
-def _administer(server: PostgresServer, statement: LiteralString, name: str) -> None:
+def _new_database(server: PostgresServer) -> str:
+    """Its address. It goes with the server: to drop it would cost a checkpoint."""
     import psycopg
     from psycopg import sql
 
+    name = f"faults_{secrets.token_hex(4)}"
     with psycopg.connect(server.url, autocommit=True) as raw:
-        raw.execute(sql.SQL(statement).format(sql.Identifier(name)))
+        raw.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return server.url_of(name)
 
 
 async def _prepared(proof: Proof, url: str) -> None:

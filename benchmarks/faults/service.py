@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from importlib import import_module
 
 from benchmarks.faults.crew import produce
 from benchmarks.faults.handler import Handler
@@ -27,9 +28,12 @@ async def _run(contender: Contender, handler: Handler, url: str) -> None:
 
 def main() -> None:
     """Be the producer or a worker."""
+    contender = contender_called(sys.argv[1])
+    for module in contender.modules:  # now, or faults would strike while they are being imported
+        import_module(module)
     url = os.environ[URL_VARIABLE]
     handler = Handler(url, os.environ[PROCESS_VARIABLE], int(os.environ[INCARNATION_VARIABLE]))
-    asyncio.run(_run(contender_called(sys.argv[1]), handler, url))
+    asyncio.run(_run(contender, handler, url))
 
 
 if __name__ == "__main__":
