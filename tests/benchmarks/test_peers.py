@@ -142,6 +142,7 @@ def temporary() -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+@pytest.mark.soak
 def test_interrupted_it_leaves_no_server_no_worker_and_no_file(temporary: Path) -> None:
     process = subprocess.Popen(
         [*COMMAND, "by-hand", "--kills", "1000"],

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
-from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, Survivor, noted
+from faultproof.prove.proof import Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 NAME = "tests.cli.little_proofs:"
 
@@ -78,12 +78,6 @@ HELD = Proof(
     eventually=(Eventually(claim="there are two marks", wrong=_wrong_marks),),
     sometimes=(Sometimes(claim="the marker finishes", happened=lambda evidence: bool(noted(evidence, "finished"))),),
     plants=(Plant(name="marks blindly", breaks="a mark whose answer was lost is made again"),),
-    survivors=(
-        Survivor(
-            mutants=("early answer … tests.cli.little_proofs._mark_once",),
-            reason="who is started again marks again what was lost",
-        ),
-    ),
 )
 VIOLATED = replace(HELD, name=NAME + "VIOLATED", processes=lambda plant: _processes("marks blindly"))
 LONG_WINDED = replace(

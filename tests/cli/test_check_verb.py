@@ -38,7 +38,7 @@ class Saved:
 
 def checked(*args: str, status: int) -> Result:
     """`faultproof check` in this process: a start takes longer than what is tried here."""
-    got = CliRunner().invoke(app, ["check", *args])
+    got = CliRunner().invoke(app, ["check", *args], env={"COLUMNS": ""})
     assert got.exit_code == status, got.output
     return got
 

@@ -18,8 +18,7 @@ def test_mutants_that_are_all_noticed_are_counted_by_kind() -> None:
     assert ["killed", "dearer", "idle", "survived"] in lines
     assert ["statement", "1", "0", "0", "0"] in lines
     assert ["condition", "2", "0", "0", "0"] in lines
-    assert ["early", "answer", "0", "0", "0", "1"] in lines
-    assert "1 survive: who is started again marks again what was lost" in printed
+    assert ["early", "answer", "1", "0", "0", "0"] in lines
     assert "nobody says why" not in printed
     assert len(lines) <= 25
 

@@ -10,7 +10,7 @@ from tests.cli.executable import faultproof
 from tests.servers.postgres import PostgresServer
 
 ROOT = Path(__file__).parents[2]
-ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENV = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 LITTLE = "tests.cli.little_proofs:"
 
 

@@ -178,7 +178,13 @@ def test_a_violation_shrinks_to_the_one_fault_that_matters_and_replays(tmp_path:
     assert (tuple(wrong), tuple(world.faults)) == (shrunk.sentences, shrunk.faults)
 
 
-@pytest.mark.parametrize("name", PROOFS)
+REPLAYED = {"batch", "outbox", "saga"}
+"""Every time; the others with `make soak`."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in REPLAYED else pytest.param(name, marks=pytest.mark.soak) for name in PROOFS]
+)
 def test_a_tape_replays_exactly_a_hundred_times(name: str):
     explorer = Explorer(PROOFS[name])
     with no_escapes():

@@ -37,17 +37,17 @@ def schemas(url: str) -> int:
 
 
 def test_holds_at_every_point_and_leaves_nothing_behind(engine: str) -> None:
-    report = prove_live(LITTLE, engine, LiveOptions(stops=2, kills=1, network=1))
+    report = prove_live(LITTLE, engine, LiveOptions(stops=2, kills=3, network=2))
     assert [violation.sentences for violation in report.violations] == []
     assert report.planned["kill"] == report.distinct > 10
     # Two processes are not scheduled the same way each time: a point that was passed once may not come again.
     assert report.fired["kill"] == report.distinct - sum(order.kind == "kill" for order in report.unreached)
-    assert len(report.unreached) <= 3
+    assert sum(order.kind == "kill" for order in report.unreached) <= 3
     assert report.points > report.distinct
     assert report.left == []
     assert report.verdict == "held", report.lines()
     if engine != "sqlite":
-        assert report.strikes["drop"] == 1
+        assert report.strikes["drop"] >= 1
         assert schemas(engine) == 0
 
 

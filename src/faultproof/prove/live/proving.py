@@ -129,6 +129,8 @@ class _Proving:
         self._late: list[Order] = []
         """Of runs that were not finished in time."""
         self._patience = 1.0
+        self._pace = 1.0
+        """By how much random times are shorter, so that they fall into the work: as they are, they fill half a second."""
 
     def prove(self) -> None:
         """Raises `HarnessError`."""
@@ -136,6 +138,7 @@ class _Proving:
         report.engine = self._ground.name
         undisturbed = self._carried_out(self._next(), Order())
         self._count(undisturbed, keep="undisturbed")
+        self._pace = min(1.0, max(undisturbed.worked_s, 0.01) / 0.5)
         report.points = len(undisturbed.points)
         report.distinct = sum(1 for point in undisturbed.points if point.changes)
         if report.violations and options.orders is None:
@@ -200,13 +203,14 @@ class _Proving:
 
     def _tried(self, number: int, order: Order) -> Outcome:
         """The outcome of a run in which the order struck, if it can be had."""
-        for _ in range(TRIES if order.kind in POINTED | {"drop"} else 1):
-            outcome = self._carried_out(number, order)
+        for attempt in range(TRIES):
+            # Work that is done in no time is struck sooner the next time.
+            outcome = self._carried_out(number, order, pace=self._pace / 2**attempt)
             if outcome.fired or outcome.wrong:
                 break
         return outcome
 
-    def _carried_out(self, number: int, order: Order) -> Outcome:
+    def _carried_out(self, number: int, order: Order, pace: float = 1.0) -> Outcome:
         directory = self._directory / f"run-{number}"
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(mode=0o700)
@@ -223,6 +227,7 @@ class _Proving:
                 names=self._names,
                 engine=self._ground.name,
                 kill_server=self._where.kill_server,
+                pace=pace,
             )
             return run.carry_out()
         finally:

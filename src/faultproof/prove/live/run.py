@@ -49,6 +49,8 @@ class Outcome:
     struck: str = ""
     """Where it struck, in words."""
     seconds: float = 0.0
+    worked_s: float = 0.0
+    """From the first sign of life until all work was done."""
     history: Path | None = None
 
 
@@ -67,6 +69,7 @@ class Run:
         names: Sequence[str],
         engine: str,
         kill_server: Callable[[], None] | None = None,
+        pace: float = 1.0,
     ) -> None:
         self._names = names
         self._order = order
@@ -74,6 +77,8 @@ class Run:
         self._crew = crew
         self._options = options
         self._kill_server = kill_server
+        self._pace = pace
+        self._begun_at: float | None = None
         self._history = History(directory / HISTORY_NAME)
         self._history.add(run={"proof": proof.name, "plant": options.plant, "engine": engine, "order": str(order)})
         self._reader = Reader(directory / HISTORY_NAME)
@@ -131,6 +136,7 @@ class Run:
             has_begun = bool(self._reader.told.passed or self._reader.told.notes)
             if not struck and (has_begun or now - began > _BEGIN_S):
                 struck = True
+                self._begun_at = now
                 self._plan_strikes()
             for due in [due for due in self._due if due[0] <= now]:
                 self._due.remove(due)
@@ -159,6 +165,7 @@ class Run:
             return False
         if self._settled_at is None:
             self._settled_at = now
+            self.outcome.worked_s = now - (self._begun_at or now)
         waits = self._due or self._has_not_struck() or self._zombies_sleep()
         return not waits or now - self._settled_at > GRACE_S
 
@@ -228,13 +235,13 @@ class Run:
         if kind == "kills":
             at = 0.0
             for _ in range(_KILLS_A_RUN):
-                at += self._rng.uniform(0.0, 0.15)
+                at += self._rng.uniform(0.0, 0.15) * self._pace
                 self._in(at, self._kill_somebody)
         elif kind == "server":
-            self._in(self._rng.uniform(0.02, 0.2), self._kill_the_server)
+            self._in(self._rng.uniform(0.02, 0.2) * self._pace, self._kill_the_server)
         else:
             for delay, what in self._network.strikes(self._rng):
-                self._in(delay, what)
+                self._in(delay * self._pace, what)
 
     def _kill_somebody(self) -> None:
         alive = [member for member in self._crew.alive.values() if not member.is_stopped]
