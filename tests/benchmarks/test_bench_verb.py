@@ -159,7 +159,9 @@ def temporary() -> Iterator[Path]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)]
+)
 def test_interrupted_it_leaves_no_server_no_process_and_no_file(
     temporary: Path, number: signal.Signals, status: int
 ) -> None:

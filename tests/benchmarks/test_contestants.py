@@ -21,8 +21,16 @@ def undurable() -> Iterator[Server]:
         yield Server(url=server.url, described="", changed={})
 
 
-LONG = {"batch-postgresql", "delivery-postgresql", "million-postgresql", "publish-postgresql", "exploration"}
-"""Ten seconds and more even in tiny sizes; what they run has tests of its own."""
+LONG = {
+    "batch-postgresql",
+    "delivery-postgresql",
+    "escrow-postgresql",
+    "exploration",
+    "million-postgresql",
+    "publish-postgresql",
+    "saga-sqlite",
+}
+"""Seven seconds and more even in tiny sizes; what they run has tests of its own."""
 
 
 @pytest.mark.parametrize(

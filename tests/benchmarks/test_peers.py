@@ -51,6 +51,7 @@ def test_broken_queues_are_noticed_and_a_sound_one_is_not() -> None:
     assert reports["planted-once"]["wrong"] == ["2 jobs have their effect more than once: 10, 20"]
 
 
+@pytest.mark.soak
 def test_every_library_does_its_jobs_once_when_nothing_strikes() -> None:
     names = ("pgqueuer", "procrastinate-locks", "faststream-outbox", "faultproof-relay")
     reports = faults(*names, "--fault", "none", "--kills", "1", status=0)

@@ -56,6 +56,12 @@ MANY_FAULTS = {"outbox": 6, "poison": 24}
 SEEDS = {"idempotency": 160}
 """Random schedules of proofs in which there is less to strike at."""
 
+SOME = [
+    name if name in {"batch", "claim", "escrow", "outbox", "saga"} else pytest.param(name, marks=pytest.mark.soak)
+    for name in PROOFS
+]
+"""Of all proofs: the others with `make soak`."""
+
 HASHES = """
 import sys
 from faultproof.patterns.outbox.proof import OUTBOX
@@ -130,13 +136,13 @@ def test_what_was_synced_survives_a_power_failure_and_what_was_not_does_not(name
     assert wrong["normal"] > 0
 
 
-@pytest.mark.parametrize("name", PROOFS)
+@pytest.mark.parametrize("name", SOME)
 def test_holds_statement_by_statement(name: str):
     report = explore(PROOFS[name], seeds=range(12), granularity="statement")
     assert [violation.sentences for violation in report.violations] == []
 
 
-@pytest.mark.parametrize("name", PROOFS)
+@pytest.mark.parametrize("name", SOME)
 def test_holds_on_real_files(name: str, tmp_path: Path):
     """The write lock and the readers' snapshots are played in memory; here SQLite does them itself."""
     explorer = Explorer(PROOFS[name])
@@ -178,13 +184,7 @@ def test_a_violation_shrinks_to_the_one_fault_that_matters_and_replays(tmp_path:
     assert (tuple(wrong), tuple(world.faults)) == (shrunk.sentences, shrunk.faults)
 
 
-REPLAYED = {"batch", "outbox", "saga"}
-"""Every time; the others with `make soak`."""
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in REPLAYED else pytest.param(name, marks=pytest.mark.soak) for name in PROOFS]
-)
+@pytest.mark.parametrize("name", SOME)
 def test_a_tape_replays_exactly_a_hundred_times(name: str):
     explorer = Explorer(PROOFS[name])
     with no_escapes():

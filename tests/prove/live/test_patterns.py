@@ -21,7 +21,7 @@ PROOFS = {
 FEW = LiveOptions(points=3, stops=2, kills=1, network=0, run_s=60.0)
 
 
-@pytest.mark.parametrize("name", ["outbox", "escrow"])
+@pytest.mark.parametrize("name", ["outbox", pytest.param("escrow", marks=pytest.mark.soak)])
 def test_holds_at_some_points(name: str, postgres_url: str) -> None:
     report = prove_live(PROOFS[name], postgres_url, FEW)
     assert [violation.sentences for violation in report.violations] == []
