@@ -2,54 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
-from faultproof.clock import Env
 from faultproof.errors import Repair
-from faultproof.ports.claims import ClaimTable
-from faultproof.ports.database import Database, Health, News, Transaction
-from faultproof.ports.log import LogTable
-from faultproof.ports.schema import Schema
+from faultproof.ports.database import Database, Transaction
 from faultproof.ports.script import Runnable, Script, begun
+from faultproof.primitives.around import Around
 from faultproof.shop.board import Flag, State
 
 T = TypeVar("T")
 
 
-class Watched:
+class Watched(Around):
     """The `Database` port around another. The library knows nothing of being watched, or killed."""
 
     def __init__(
         self, inner: Database, flag: Flag, *, closing: State = State.COMMITTING, repair: Callable[[Repair], None]
     ) -> None:
         """`closing`: what a transaction of the user's own shows at its end. `repair`: hears of a full disk and the like."""
-        self._inner = inner
+        super().__init__(inner)
         self._flag = flag
         self._closing = closing
         self._repair = repair
         self._latest: object = None
-
-    @property
-    def env(self) -> Env:
-        return self._inner.env
-
-    @property
-    def writers(self) -> int:
-        return self._inner.writers
-
-    @property
-    def durability(self) -> str:
-        return self._inner.durability
-
-    @property
-    def claims(self) -> ClaimTable:
-        return self._inner.claims
-
-    @property
-    def logs(self) -> LogTable:
-        return self._inner.logs
 
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[Transaction]:
         return self._transaction(timeout)
@@ -72,24 +49,6 @@ class Watched:
     async def read(self, script: Script[T], *, snapshot: bool = True) -> T:
         with _Telling(self._repair):
             return await self._inner.read(script, snapshot=snapshot)
-
-    async def install(self, *schemas: Schema) -> None:
-        await self._inner.install(*schemas)
-
-    def in_transaction(self) -> bool:
-        return self._inner.in_transaction()
-
-    def changed(self, topic: str) -> News:
-        return self._inner.changed(topic)
-
-    def wake(self, topics: Iterable[str], *, after: Callable[[], bool] | None = None) -> None:
-        self._inner.wake(topics, after=after)
-
-    async def health(self) -> Health:
-        return await self._inner.health()
-
-    async def close(self) -> None:
-        await self._inner.close()
 
     @asynccontextmanager
     async def _transaction(self, timeout: float) -> AsyncIterator[Transaction]:
