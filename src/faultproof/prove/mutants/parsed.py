@@ -20,6 +20,7 @@ from faultproof.ports.statement import Statement
 
 _MACRO = re.compile(r"\{([a-z_]+)\}")
 _MOMENTS = ("now", "moment")
+_ASKED = re.compile(r"(?<!:):([a-z_]+)|\{([a-z_]+)\}")
 _LOCK = re.compile(r"\s*\{(lock|lock_or_skip)\}\s*$")
 _PROTECTED = re.compile(r":faultproof_(now|moment)\b|faultproof_set_([a-z_]+)")
 _POSTGRES = re.compile(r"::|\bARRAY\b|\bFOR\s+(NO\s+KEY\s+|KEY\s+)?(UPDATE|SHARE)\b")
@@ -67,12 +68,14 @@ def conflict(statement: Statement) -> tuple[str, frozenset[str]] | None:
 def changed(statement: Statement, dropped: frozenset[int], is_plain: bool = False) -> Statement:
     """The statement without these of its `conditions`; `is_plain`: and without its ON CONFLICT clause.
 
-    A variant for PostgreSQL loses the conditions of the same wording.
+    A variant for PostgreSQL loses the conditions of the same wording. A parameter that nothing asks for any more is none.
     """
     left_out = {text for number, text in enumerate(conditions(statement)) if number in dropped}
     text = _without(statement.text, lambda number, _: number in dropped, is_plain)
     postgres = statement.postgres and _without(statement.postgres, lambda _, text: text in left_out, is_plain)
-    return replace(statement, text=text, postgres=postgres)
+    asked = {name for found in _ASKED.findall(f"{text} {postgres or ''}") for name in found}
+    parameters = tuple(each for each in statement.parameters if each.name in asked)
+    return replace(statement, text=text, postgres=postgres, parameters=parameters)
 
 
 _Choice = Callable[[int, str], bool]

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from faultproof.errors import InvalidInput
 from faultproof.prove.harness import Tell
 from faultproof.prove.mutants.hunt import Effort, Outcome, Target, hunt
+from faultproof.prove.mutants.mutant import Mutant
 from faultproof.prove.proof import Survivor
+
+if TYPE_CHECKING:
+    from faultproof.prove.mutants.stepping import Stage
 
 ONE_IN = 10
 """At most one in so many mutants may survive on somebody's word; of a handful one."""
+
+
+ALIVE = ("survived", "idle")
+"""Fates that somebody has to explain."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +33,20 @@ class Verdict:
     twins: list[Outcome]
     """Two redundant guards dropped at once."""
     survivors: tuple[Survivor, ...]
+    stepped: list[Outcome] = field(default_factory=list)
+    """What the stepped world makes of those that simulation lets live; none where nobody has asked it."""
 
     @property
     def complaints(self) -> list[str]:
         """A sentence for whatever is not as it must be; none if the proof can tell."""
         reasons = explained(self.survivors)
         twins = {survivor.twin for survivor in self.survivors}
-        alive = [outcome for outcome in self.outcomes if outcome.fate == "survived"]
         return [
-            *(f"survived, and nobody says why: {each.label}" for each in alive if each.label not in reasons),
+            *(
+                f"{each.fate}, and nobody says why: {each.label}"
+                for each in self.outcomes
+                if each.fate in ALIVE and each.label not in reasons
+            ),
             *(
                 f"said to survive, and killed: {each.label}"
                 for each in self.outcomes
@@ -43,11 +58,21 @@ class Verdict:
                 for each in self.outcomes
                 if each.killed and each.label in twins
             ),
+            *(sentence for each in self.stepped for sentence in _disagreement(each, reasons.get(each.label))),
         ]
 
     def count(self) -> Counter[tuple[str, str]]:
         """How many mutants of each kind ended how."""
         return Counter((outcome.kind, outcome.fate) for outcome in self.outcomes)
+
+
+def _disagreement(stepped: Outcome, survivor: Survivor | None) -> Iterator[str]:
+    """Where the stepped world says something else of it than its explanation, or than simulation."""
+    said = survivor.stepped if survivor else None
+    if said is not None and stepped.killed is None:
+        yield f"said to be noticed by {said}, and is not: {stepped.label}"
+    if said is None and stepped.killed is not None:
+        yield f"the worlds do not agree: {stepped.killed.proof} notices {stepped.label}"
 
 
 def explained(survivors: Sequence[Survivor]) -> dict[str, Survivor]:
@@ -61,10 +86,12 @@ def judged(
     effort: Effort,
     *,
     every: int = 1,
+    stage: Callable[[], AbstractContextManager[Stage]] | None = None,
     processes: int = 2,
     progress: Tell | None = None,
 ) -> Verdict:
-    """Hunt each `every`-th mutant, and every pair of redundant guards.
+    """Hunt each `every`-th mutant, and every pair of redundant guards; then step those that live through the cases of a
+    `stage`, if there is one: it is made when the hunt, for which processes are forked, is over.
 
     Raises `InvalidInput` where survivors are listed that no proof has, or too many.
     """
@@ -73,7 +100,7 @@ def judged(
     strange = [name for name in (*reasons, *(each.twin for each in survivors if each.twin)) if name not in known]
     if strange:
         raise InvalidInput(f"listed as survivors, and no mutants of these proofs: {'; '.join(sorted(strange))}")
-    alone = [name for name, survivor in reasons.items() if survivor.twin is None]
+    alone = [name for name, survivor in reasons.items() if survivor.twin is None and survivor.stepped is None]
     if len(alone) > max(1, len(targets) // ONE_IN):
         raise InvalidInput(f"{len(alone)} of {len(targets)} mutants are said to survive; at most a tenth may")
     pairs = [
@@ -83,4 +110,13 @@ def judged(
     ]
     chosen = list(targets[::every])
     outcomes = hunt([*chosen, *pairs], effort, processes=processes, progress=progress)
-    return Verdict(outcomes[: len(chosen)], outcomes[len(chosen) :], survivors)
+    alive = [outcome for outcome in outcomes[: len(chosen)] if outcome.fate in ALIVE]
+    with stage() if stage else nullcontext() as opened:
+        stepped = [
+            _stepped(opened, each, known[each.label].mutant, reasons.get(each.label)) for each in alive if opened
+        ]
+    return Verdict(outcomes[: len(chosen)], outcomes[len(chosen) :], survivors, stepped)
+
+
+def _stepped(stage: Stage, alive: Outcome, mutant: Mutant, survivor: Survivor | None) -> Outcome:
+    return alive._replace(killed=stage.killed(mutant, survivor.stepped if survivor else None))

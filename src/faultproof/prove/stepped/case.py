@@ -28,6 +28,8 @@ PREEMPTIONS_OF_THREE = 3
 
 Rewrite: TypeAlias = Callable[[Call], Call | None]
 """Sees every statement before it is sent: the same, another one, or None to leave it out."""
+Cuts: TypeAlias = Callable[[Statement, Statement], bool]
+"""Whether a transaction in which the second of them follows the first is committed in between."""
 
 
 class Stepping(Process, Protocol):

@@ -47,7 +47,8 @@ from faultproof.ports.script import (
 )
 from faultproof.ports.statement import NOTHING, Statement
 from faultproof.prove.harness import HarnessError
-from faultproof.prove.stepped.case import Isolation, Rewrite
+from faultproof.prove.stepped.case import Cuts, Isolation, Rewrite
+from faultproof.prove.stepped.cut import Cut
 from faultproof.prove.stepped.wire import Wire
 
 T = TypeVar("T")
@@ -85,7 +86,9 @@ class SteppedDatabase:
     - The clock of `env` stands still, and a transaction is begun again without a pause.
     """
 
-    def __init__(self, wire: Wire, names: Names, env: Env, rewrite: Rewrite | None) -> None:
+    def __init__(
+        self, wire: Wire, names: Names, env: Env, rewrite: Rewrite | None = None, cuts: Cuts | None = None
+    ) -> None:
         self.env = env
         self.durability = "stepped"
         self.writers = 1
@@ -94,6 +97,7 @@ class SteppedDatabase:
         self._wire = wire
         self._names = names
         self._rewrite = rewrite
+        self._cut = Cut(cuts) if cuts else None
 
     async def transact(self, work: Runnable[T]) -> T:
         for tries in range(RESTARTS_MAX):
@@ -190,7 +194,7 @@ class SteppedDatabase:
         await self._wire.execute(text)
 
     def _seen(self, script: Script[T]) -> Script[T]:
-        return through(script, self._see)
+        return through(script if self._cut is None else self._cut.through(script), self._see)
 
     def _see(self, step: Step) -> Step | None:
         match step:

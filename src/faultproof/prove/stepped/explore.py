@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.simulated.tape import Tape
-from faultproof.prove.stepped.case import Case, Rewrite
+from faultproof.prove.stepped.case import Case, Cuts, Rewrite
 from faultproof.prove.stepped.runs import Run, Stepped
 from faultproof.prove.stepped.world import World
 
@@ -120,14 +120,16 @@ def explore(
     *,
     plant: str | None = None,
     rewrite: Rewrite | None = None,
+    cuts: Cuts | None = None,
     until_violated: bool | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> SteppedReport:
     """The same on ground that is prepared already, for whoever tries many planted bugs: making it takes longer than most of
     them live. After a `HarnessError` the world can still be used."""
     case = world.case
-    stops = (plant is not None or rewrite is not None) if until_violated is None else until_violated
-    world.break_by(plant, rewrite)
+    broken = plant is not None or rewrite is not None or cuts is not None
+    stops = broken if until_violated is None else until_violated
+    world.break_by(plant, rewrite, cuts)
     report = SteppedReport(case.name, len(world.sessions), world.preemptions)
     began, happened = time.perf_counter(), [False] * len(case.sometimes)
     for run in interleavings(world):

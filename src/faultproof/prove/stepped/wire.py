@@ -26,6 +26,10 @@ _UNNOTICED = (b"BEGIN", b"SAVEPOINT", b"RELEASE", b"SET ", b"SELECT set_config("
 _ENDS = (b"COMMIT", b"ROLLBACK")
 
 
+class NotUnderstood(HarnessError):
+    """A statement that is none on PostgreSQL: whoever planted a bug so, or left something out, has shown nothing by it."""
+
+
 class Turn:
     """One statement that waits to be let through; awaiting it gives its answer."""
 
@@ -114,11 +118,10 @@ class Wire(Direct):
             self._savepoints -= 1
 
     def note_refusal(self, error: psycopg.Error) -> None:
-        """The server has refused a statement of this run. Raises `HarnessError` for one that it does not understand: a bug
-        that was planted so shows nothing."""
+        """The server has refused a statement of this run. Raises `NotUnderstood` for one that it does not understand."""
         state = error.sqlstate or ""
         if state.startswith("42"):
-            raise HarnessError(f"the server does not understand {self._doing.what}: {line(error)}") from error
+            raise NotUnderstood(f"the server does not understand {self._doing.what}: {line(error)}") from error
         self.refused.append(state)
 
     def shut(self) -> None:

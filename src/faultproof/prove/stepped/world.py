@@ -12,12 +12,12 @@ the victim. The interleaving in which another closes it is stepped through as we
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from faultproof.errors import InvalidInput
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.simulated.tape import Tape
-from faultproof.prove.stepped.case import PREEMPTIONS_OF_THREE, SESSIONS_MAX, Case, Rewrite, together
+from faultproof.prove.stepped.case import PREEMPTIONS_OF_THREE, SESSIONS_MAX, Case, Cuts, Rewrite, together
 from faultproof.prove.stepped.database import Names, SteppedDatabase, still_env
 from faultproof.prove.stepped.ground import Ground
 from faultproof.prove.stepped.party import Party, Seen
@@ -37,10 +37,13 @@ _LETTERS = "ABC"
 class World:
     """A case on its ground, to be run again and again. Raises `HarnessError` for a case that cannot be carried out."""
 
-    def __init__(self, case: Case, url: str) -> None:
+    def __init__(self, case: Case, url: str, *, relax: Callable[[Ground], None] | None = None) -> None:
+        """`relax` may change the tables when they have been prepared."""
         self.case = case
+        self._relax = relax
         self._plant: str | None = None
         self._rewrite: Rewrite | None = None
+        self._cuts: Cuts | None = None
         self._names = Names()
         self._wires: list[Wire] = []
         self.sessions = dict(zip(_LETTERS, case.sessions(None), strict=False))
@@ -69,12 +72,12 @@ class World:
         """Drop the schema, and close every connection."""
         self.ground.close()
 
-    def break_by(self, plant: str | None, rewrite: Rewrite | None) -> None:
-        """From now on with this planted bug, and with statements rewritten so. Raises `InvalidInput` for a bug that the case
-        does not have."""
+    def break_by(self, plant: str | None, rewrite: Rewrite | None, cuts: Cuts | None = None) -> None:
+        """From now on with this planted bug, with statements rewritten so, and with transactions cut there. Raises
+        `InvalidInput` for a bug that the case does not have."""
         if plant is not None and plant not in (known := [each.name for each in self.case.plants]):
             raise InvalidInput(f"{self.case.name} has no planted bug {plant!r}; it has {', '.join(known) or 'none'}")
-        self._plant, self._rewrite = plant, rewrite
+        self._plant, self._rewrite, self._cuts = plant, rewrite, cuts
 
     def run(self, tape: Tape) -> Run:
         """One schedule from the beginning."""
@@ -96,7 +99,7 @@ class World:
         for number, (letter, wire, (name, main)) in enumerate(zip(_LETTERS, self._wires, mains.items(), strict=False)):
             wire.refused.clear()
             env = still_env(name, number)
-            party = Party(name, env, SteppedDatabase(wire, self._names, env, self._rewriting()), seen)
+            party = Party(name, env, SteppedDatabase(wire, self._names, env, self._rewriting(), self._cuts), seen)
             sessions.append(Session(name, letter, wire, main(party)))
         return sessions
 
@@ -107,7 +110,7 @@ class World:
     def _prepare(self) -> None:
         wire = self.ground.wire(self._names)
         env = still_env("prepare", len(_LETTERS))
-        database = SteppedDatabase(wire, self._names, env, None)
+        database = SteppedDatabase(wire, self._names, env)
 
         async def prepare() -> None:
             await self.case.prepare(database)
@@ -119,6 +122,8 @@ class World:
         except Exception as error:
             raise HarnessError(f"{self.case.name} cannot be prepared: {error!r}") from error
         wire.shut()
+        if self._relax is not None:
+            self._relax(self.ground)
         self.ground.keep()
 
 
