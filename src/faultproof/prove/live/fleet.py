@@ -18,7 +18,7 @@ import msgspec
 
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.live.orders import Order
-from faultproof.prove.live.protocol import Command, Ended, Event, Failed, Hello, Ready, Signal, Start, Stopped
+from faultproof.prove.live.protocol import Command, Ended, Event, Failed, Hello, Mutation, Ready, Signal, Start, Stopped
 
 MARKER_VARIABLE = "FAULTPROOF_RUN"
 START_S = 60.0
@@ -30,7 +30,7 @@ END_S = 10.0
 class Fleet:
     """Starts, signals and hears of processes; `with` ends them all. Threads may share it, each with runs of its own."""
 
-    def __init__(self, proof: str, plant: str | None, *, marker: str) -> None:
+    def __init__(self, proof: str, plant: str | None, *, marker: str, mutation: Mutation | None = None) -> None:
         """`marker`: in the environment of every process, so that those left behind can be found."""
         self._numbers = itertools.count(1)
         self._writing = threading.Lock()
@@ -47,7 +47,7 @@ class Fleet:
         self._hearing = threading.Thread(target=self._hear, name="faultproof-fleet", daemon=True)
         self._hearing.start()
         try:
-            self._write(Hello(proof, plant, sys.path))
+            self._write(Hello(proof, plant, sys.path, mutation))
             self._await_ready()
         except BaseException:
             self.close()

@@ -32,7 +32,7 @@ from faultproof.prove.live.history import (
     PROCESS_VARIABLE,
     URL_VARIABLE,
 )
-from faultproof.prove.live.protocol import Command, Ended, Event, Failed, Hello, Ready, Signal, Start, Stopped
+from faultproof.prove.live.protocol import Command, Ended, Event, Failed, Hello, Mutation, Ready, Signal, Start, Stopped
 from faultproof.prove.proof import Main, Proof
 
 _PR_SET_PDEATHSIG = 1
@@ -42,8 +42,9 @@ PROCESSES_MAX = 500
 class Nursery:
     """Forks, signals and reaps."""
 
-    def __init__(self, mains: Mapping[str, Main], commands: FileIO) -> None:
+    def __init__(self, mains: Mapping[str, Main], mutation: Mutation | None, commands: FileIO) -> None:
         self._mains = mains
+        self._mutation = mutation
         self._commands = commands
         self._pids: dict[int, int] = {}  # bounded: PROCESSES_MAX; number -> process id
         self._rest = b""
@@ -91,7 +92,7 @@ class Nursery:
                 self._live(start)
                 if start.command is not None:
                     os.execvpe(start.command[0], start.command, os.environ | _variables(start))  # noqa: S606
-                status = worker.run(start, self._mains[start.process])
+                status = worker.run(start, self._mains[start.process], self._mutation)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -170,12 +171,14 @@ def main() -> None:
     except BaseException:
         _tell(Failed(traceback.format_exc()[-20_000:]))
         return
+    if hello.mutation is not None and hello.mutation.conditions:
+        import_module("faultproof.prove.mutants.parsed")
     with suppress(ImportError):  # SQLite needs no driver
         import_module("faultproof.engines.postgres.opening")
     gc.collect()
     gc.freeze()  # pages that no collection touches stay shared
     _tell(Ready())
-    Nursery(mains, commands).run()
+    Nursery(mains, hello.mutation, commands).run()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from faultproof import bounds
 from faultproof.prove.live.orders import Order
+from faultproof.prove.live.protocol import Mutation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,8 @@ class LiveOptions:
 
     plant: str | None = None
     """A planted bug to run with; it must be caught, and the first violation ends it."""
+    mutation: Mutation | None = None
+    """What is left out of the scripts, as `mutants.living.mutation` makes it of a mutant; the first violation ends it."""
     points: int | None = None
     """At how many of the distinct points to kill; None: at each of them."""
     stops: int = 12

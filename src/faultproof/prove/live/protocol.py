@@ -7,6 +7,14 @@ import msgspec
 from faultproof.prove.live.orders import Order
 
 
+class Mutation(msgspec.Struct, frozen=True):
+    """What is left out of the scripts (`prove.mutants`), by the names of their statements."""
+
+    left_out: list[str]
+    conditions: dict[str, list[int]]
+    """By their number, as `parsed.conditions` counts."""
+
+
 class Hello(msgspec.Struct, tag=True):
     """The first line: what every worker needs, imported before the first is forked."""
 
@@ -14,6 +22,7 @@ class Hello(msgspec.Struct, tag=True):
     plant: str | None
     path: list[str]
     """Where modules are looked for."""
+    mutation: Mutation | None = None
 
 
 class Start(msgspec.Struct, tag=True):

@@ -76,7 +76,7 @@ def prove_live(
         with _carried_out():
             ground = where.ground(proof, workshop.path)
             try:
-                with Fleet(proof.name, options.plant, marker=marker) as fleet:
+                with Fleet(proof.name, options.plant, marker=marker, mutation=options.mutation) as fleet:
                     _Proving(proof, options, where, ground, fleet, workshop.path, report, progress).prove()
             finally:
                 report.left += ground.close()
@@ -197,7 +197,7 @@ class _Proving:
 
     def _is_over(self) -> bool:
         report = self._report
-        if report.violations and self._options.plant is not None:
+        if report.violations and (self._options.plant, self._options.mutation) != (None, None):
             return True
         return len(report.violations) >= VIOLATIONS_MAX or time.monotonic() > self._deadline
 

@@ -14,9 +14,10 @@ from faultproof.connect import PostgresOptions, connect
 from faultproof.errors import CannotOpen, OutcomeUnknown, TryAgain
 from faultproof.ports.database import Database
 from faultproof.prove.live.history import HISTORY_NAME, History
+from faultproof.prove.live.mutated import MutatedDatabase
 from faultproof.prove.live.pointed import PointedDatabase
 from faultproof.prove.live.points import Points
-from faultproof.prove.live.protocol import Start
+from faultproof.prove.live.protocol import Mutation, Start
 from faultproof.prove.live.services import SERVICES_NAME, Outside
 from faultproof.prove.proof import Main
 from faultproof.signals import Signals
@@ -59,12 +60,12 @@ class LiveProcess:
         return result
 
 
-def run(start: Start, main: Main) -> int:
+def run(start: Start, main: Main, mutation: Mutation | None = None) -> int:
     """Run it to its end; the exit status."""
     who = f"{start.process}.{start.incarnation}"
     history = History(Path(start.directory) / HISTORY_NAME, who)
     try:
-        asyncio.run(_run(start, main, Env(process=who, signals=Signals(sinks=())), history))
+        asyncio.run(_run(start, main, Env(process=who, signals=Signals(sinks=())), history, mutation))
     except Exception as error:
         traceback.print_exc()
         history.add(died=f"{type(error).__name__}: {error}"[:2_000], again=_may_be_tried_again(error))
@@ -72,11 +73,12 @@ def run(start: Start, main: Main) -> int:
     return FINISHED
 
 
-async def _run(start: Start, main: Main, env: Env, history: History) -> None:
+async def _run(start: Start, main: Main, env: Env, history: History, mutation: Mutation | None) -> None:
     options = PostgresOptions(pool_max=CONNECTIONS_MAX) if "://" in start.url else None
     async with connect(start.url, env=env, options=options) as database:
         points = Points(history, start.order)
-        await main(LiveProcess(start, env, database, history, points))
+        changed = database if mutation is None else MutatedDatabase(database, mutation)
+        await main(LiveProcess(start, env, changed, history, points))
 
 
 def _may_be_tried_again(error: BaseException) -> bool:

@@ -21,6 +21,7 @@ from faultproof.ports.script import (
     Step,
 )
 from faultproof.ports.statement import NOTHING, Answer, Statement
+from faultproof.prove.rewriting import nothing_done
 from faultproof.prove.simulated.faults import COMMITTING, INSIDE, WHOLE
 from faultproof.prove.simulated.lanes import NestedConnection, SimLane, Store
 from faultproof.prove.simulated.process import Process
@@ -42,19 +43,6 @@ class Mutation(Protocol):
     def answers_early(self, last: Statement) -> bool:
         """Whether a transaction whose last statement this is has its result before it is committed."""
         ...
-
-
-def nothing_done(statement: Statement) -> Answer:
-    """The answer of a statement that was left out: it found nothing and touched nothing.
-
-    Where there is always one row, as for a count, it is of zeros: a script that cannot read its answer would die of that,
-    whoever judges it.
-    """
-    try:
-        statement.decode(NOTHING)
-    except IndexError:
-        return Answer(((0,) * statement.columns,), 0)
-    return NOTHING
 
 
 class Difference:

@@ -45,8 +45,9 @@ from faultproof.ports.script import (
     on_snapshot,
     transaction,
 )
-from faultproof.ports.statement import NOTHING, Statement
+from faultproof.ports.statement import NOTHING, Answer, Statement
 from faultproof.prove.harness import HarnessError
+from faultproof.prove.rewriting import rewritten, through
 from faultproof.prove.stepped.case import Cuts, Isolation, Rewrite
 from faultproof.prove.stepped.cut import Cut
 from faultproof.prove.stepped.wire import Wire
@@ -196,16 +197,12 @@ class SteppedDatabase:
     def _seen(self, script: Script[T]) -> Script[T]:
         return through(script if self._cut is None else self._cut.through(script), self._see)
 
-    def _see(self, step: Step) -> Step | None:
+    def _see(self, step: Step) -> Step | Answer:
         match step:
             case Patience():
-                return None
-            case Call():
-                return self._call(step)
-            case Later(call=call, strict=strict):
-                refusing = strict and self._call(strict)
-                sent = self._call(call)
-                return None if sent is None else step._replace(call=sent, strict=refusing)
+                return NOTHING
+            case Call() | Later():
+                return rewritten(step, self._call)
             case Savepoint() | Release():
                 self._wire.announce(type(step).__name__.upper(), is_silent=True)
             case _:
@@ -246,26 +243,6 @@ class _Joined:
 
     def run(self, script: Script[T], *, single: bool = False) -> Awaitable[T]:
         return self._handle.run(self._seen(script if single else atomic(script)), single=True)
-
-
-def through(script: Script[T], see: Callable[[Step], Step | None]) -> Script[T]:
-    """The script, each of whose steps is what `see` makes of it; a step that it makes None of is left out."""
-    try:
-        step = next(script)
-        while True:
-            seen = see(step)
-            try:
-                answer = NOTHING if seen is None else (yield seen)
-            except GeneratorExit:
-                script.close()
-                raise
-            except Exception as error:
-                step = script.throw(error)
-            else:
-                step = script.send(answer)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
 
 
 async def _never_replaced(raw: Raw) -> Raw:
