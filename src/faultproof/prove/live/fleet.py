@@ -23,6 +23,8 @@ from faultproof.prove.live.protocol import Command, Ended, Event, Failed, Hello,
 MARKER_VARIABLE = "FAULTPROOF_RUN"
 START_S = 60.0
 """For importing the proof."""
+LAST_WORDS_S = 2.0
+"""For one that does not listen any more to end."""
 END_S = 10.0
 """For a process to end after SIGKILL, and for the nursery to end with it."""
 
@@ -122,7 +124,9 @@ class Fleet:
 
     def _last_words(self) -> str:
         assert self._process.stderr is not None
-        if self._process.poll() is None:
+        try:  # its pipes close before it has ended
+            self._process.wait(LAST_WORDS_S)
+        except subprocess.TimeoutExpired:
             return "it does not answer"
         return self._process.stderr.read()[-4_000:].decode(errors="replace").strip() or "it left no message"
 
