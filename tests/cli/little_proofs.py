@@ -41,6 +41,17 @@ def _processes(plant: str | None) -> dict[str, Main]:
     return {"marker": main}
 
 
+def _asks_when_started_again(plant: str | None) -> dict[str, Main]:
+    marks = _processes(plant)["marker"]
+
+    async def main(process: Process) -> None:
+        if process.incarnation:
+            await process.outside("ask", lambda record: None)
+        await marks(process)
+
+    return {"marker": main}
+
+
 def _wrong_marks(evidence: Evidence) -> list[str]:
     marks = [n for (n,) in evidence.fetch("SELECT n FROM mark ORDER BY n")]
     return [] if marks == [1, 2] else [f"the marks are {marks}, not [1, 2]"]
@@ -104,6 +115,8 @@ DULL = replace(
     HELD, name=NAME + "DULL", sometimes=(Sometimes(claim="pigs fly", happened=lambda evidence: False),), plants=()
 )
 """What was to be interesting never happens."""
+LATELY = replace(HELD, name=NAME + "LATELY", processes=_asks_when_started_again, sometimes=(), plants=())
+"""It asks somebody outside once it has been struck: what happens to requests cannot be the first fault of a run."""
 UNNOTICED = replace(HELD, name=NAME + "UNNOTICED", eventually=(), plants=())
 """Whatever is wrong, nobody looks."""
 FAILING = replace(HELD, name=NAME + "FAILING", prepare=_fails)

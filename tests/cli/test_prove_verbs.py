@@ -20,6 +20,7 @@ from faultproof.cli import prove
 from faultproof.cli.proofs import proofs_of
 from faultproof.cli.tapes import again
 from faultproof.prove.saved import load, save
+from faultproof.prove.simulated.faults import EVERY
 from faultproof.prove.simulated.lanes import FileStore, MemoryStore
 from tests.cli import little_proofs
 from tests.cli.executable import EXECUTABLE, faultproof, refusals
@@ -58,8 +59,19 @@ def test_claim_that_holds_is_reported_with_all_that_was_not_tried() -> None:
     # Before and after two commits, crash and freeze: a crash between the two is one place.
     assert "result every one of 8 points (7 distinct), once: 8 schedules in " in text
     assert "/s), held random from seed 3, " in text
-    assert "7 schedules in" in text.split("random from seed 3")[1]
+    # Whatever the seven were not struck by, one run more is.
+    assert 7 <= int(text.split("faults struck, ")[1].split(" schedules in")[0]) <= 7 + len(EVERY)
+    assert "never struck" not in text
     assert len(lines) <= 25
+
+
+def test_random_runs_that_a_fault_never_struck_show_nothing_about_it() -> None:
+    """`LATELY` does what can be struck by that fault only in runs that were struck by another before."""
+    proved("LATELY", status=0)
+    printed = proved("LATELY", "--random", "30", status=3).stdout
+    assert "never struck: twice, late; ask for more with --random" in " ".join(printed.split())
+    (document,) = json.loads(proved("LATELY", "--random", "30", "--json", status=3).stdout)
+    assert (document["outcome"], document["random"]["never_struck"]) == ("inconclusive", ["twice", "late"])
 
 
 def test_pattern_s_name_stands_for_all_of_its_proofs() -> None:

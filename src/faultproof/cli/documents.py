@@ -34,7 +34,7 @@ def document(outcome: Outcome, options: Options) -> dict[str, object]:
         "worlds": report.worlds,
         "properties": report.properties,
         "exhaustive": _numbers(outcome.exhaustive),
-        "random": {"seed": options.seed, **_numbers(outcome.sampled)} if outcome.sampled.schedules else None,
+        "random": _sampled(outcome.sampled, options) if outcome.sampled.schedules else None,
         "violation": _violation(outcome),
         "sometimes": [
             {"claim": each.claim, "happened": each.claim not in outcome.never} for each in outcome.proof.sometimes
@@ -56,6 +56,10 @@ def _numbers(report: Report) -> dict[str, object]:
         "seconds": report.seconds,
         "violated": bool(report.violations),
     }
+
+
+def _sampled(report: Report, options: Options) -> dict[str, object]:
+    return {"seed": options.seed, **_numbers(report), "never_struck": report.unstruck}
 
 
 def _violation(outcome: Outcome) -> dict[str, object] | None:
@@ -127,7 +131,7 @@ def _simulated(outcome: Outcome, options: Options) -> WorldVerdict:
     verdict = _VERDICTS[outcome.status]
     if outcome.violation is None and verdict in ("violated", "inconclusive") and outcome.exhaustive.distinct:
         # By a planted bug that survived, or in another world: here the claim held, if what was to happen did.
-        verdict = "inconclusive" if outcome.never else "held"
+        verdict = "inconclusive" if outcome.never or sampled.unstruck else "held"
     sentences = [scope(exhaustive, options.depth)] if exhaustive.distinct else ["no fault could strike anywhere"]
     if sampled.schedules:
         sentences.append(scope_at_random(sampled, options.seed))

@@ -100,7 +100,7 @@ class Outcome:
         if any(plant.is_unsaved for plant in self.plants):
             return Status.ERROR
         # If nothing could strike, or what makes the runs interesting never happened, nothing has been shown.
-        if not self.exhaustive.distinct or self.never or "inconclusive" in others:
+        if not self.exhaustive.distinct or self.never or self.sampled.unstruck or "inconclusive" in others:
             return Status.INCONCLUSIVE
         return Status.HELD
 
@@ -206,6 +206,8 @@ def results(outcome: Outcome, options: Options) -> list[str]:
     if sampled.schedules:
         verdict = ": VIOLATED" if sampled.violations else ", held"
         sentences.append(f"{scope_at_random(sampled, options.seed)}, {_speed(sampled)}{verdict}")
+    if sampled.unstruck and not sampled.violations:
+        sentences.append(f"never struck: {', '.join(sampled.unstruck)}; ask for more with --random")
     return sentences
 
 

@@ -61,6 +61,11 @@ class Report:
     offered: set[Fault] = field(default_factory=set)
     """Kinds that could have struck, in random runs."""
 
+    @property
+    def unstruck(self) -> list[str]:
+        """Kinds that could have struck, and never did: what random runs show nothing about."""
+        return [fault.name.lower() for fault in sorted(self.offered - self.fired)]
+
     def add(self, other: Report) -> None:
         """Count another part of the same exploration."""
         self.schedules += other.schedules
@@ -232,6 +237,18 @@ class Explorer:
             report.distinct += len(world.faults)
         return report
 
+    def strike_what_never_did(self, report: Report, seed: int) -> Report:
+        """One run more for each kind of fault that could have struck in a random run and never has, at a random place: a few
+        schedules would leave it to chance which faults they show anything about."""
+        rng = random.Random(seed)  # noqa: S311  # not a secret
+        more = Report()
+        world, _ = self.run(Tape(), faults_max=1)
+        for fault in sorted(report.offered - report.fired):
+            places = [position for position, _ in worth_striking(world.points, (fault,))]
+            if places:
+                more.distinct += len(self.strike(more, {rng.choice(places): fault}, faults_max=1).faults)
+        return more
+
     def schedule(self, seed: int, chance: float) -> tuple[Tape, frozenset[Fault]]:
         """A random one, and the kinds of faults that may strike in it."""
         rng = random.Random(seed)  # noqa: S311  # not a secret
@@ -308,7 +325,8 @@ def explore(
     processes: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Explore exhaustively to `depth`, or the given seeds at random, on all cores.
+    """Explore exhaustively to `depth`, or the given seeds at random, on all cores; and then once more with each kind of fault
+    that no random run was struck by.
 
     `progress` is told several times a second how many schedules have been run. Raises `HarnessError` when the proof
     itself fails: its tables cannot be made, or its code reaches for the real world.
@@ -323,9 +341,16 @@ def explore(
                 return explorer.sample(seeds[part::parts])
             return explorer.depth(depth, part=part, parts=parts, faults=faults)
 
+    def missing(seed: int) -> Report:
+        with no_escapes():
+            return Explorer(proof, plant, granularity=granularity).strike_what_never_did(report, seed)
+
     began, report = time.perf_counter(), Report()
     for part in in_processes(job, parts, progress or (lambda schedules: None)):
         report.add(part)
+    if seeds and report.offered - report.fired and not report.violations:
+        (more,) = in_processes(lambda part, tell: missing(seeds[0]), 1, lambda schedules: None)
+        report.add(more)
     report.seconds = time.perf_counter() - began
     return report
 

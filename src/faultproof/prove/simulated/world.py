@@ -257,6 +257,8 @@ class World:
     def _deliver(self, operation: Operation) -> None:
         """A message, or a request that nobody waits for."""
         name, label = operation.process.strand.name, operation.label
+        if operation.kinds and self._faults.are_new_here():
+            self._faults.points.append(self._point(operation.process, "on its way", label, operation.kinds))
         fault = self._faults.next(operation.kinds)
         if fault:
             self._spend(fault, f"of {label} to {name}")
