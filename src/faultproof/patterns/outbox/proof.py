@@ -17,9 +17,9 @@ from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 TTL_S = 0.5
-ORDERS = {"api-1": ("a", "b"), "api-2": ("b", "a"), "api-3": ("a",)}
+ORDERS = {"api-1": ("a", "d"), "api-2": ("d", "a"), "api-3": ("a",)}
 """Producer -> the item of each of its orders: two hot keys, in two partitions. More of the same would only cost time."""
-POISONED = ("a", "b", "a", "a")
+POISONED = ("a", "d", "a", "a")
 FAILURES = {("a", 1): 1, ("a", 3): 1}
 """In the proof of poison: the items of the orders, which are placed and in the log before it begins (how they come there is the
 other proof's); the events whose handler fails, and at how many of its first attempts. The third waits behind the first
