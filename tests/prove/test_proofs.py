@@ -12,7 +12,7 @@ import pytest
 from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
-from faultproof.patterns.outbox.proof import OUTBOX, POISON
+from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
 from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
@@ -28,9 +28,11 @@ PROOFS = {
     "batch": BATCH,
     "callbacks": CALLBACKS,
     "claim": CLAIM,
+    "dead letters": DEAD_LETTERS,
     "decisions": DECISIONS,
     "escrow": ESCROW,
     "idempotency": IDEMPOTENCY,
+    "keys go on": KEYS_GO_ON,
     "log": LOG,
     "outbox": OUTBOX,
     "poison": POISON,

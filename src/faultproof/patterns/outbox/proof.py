@@ -10,6 +10,7 @@ import msgspec
 from faultproof.patterns.outbox.events import Event
 from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
+from faultproof.patterns.outbox.proof_dead_letters import DEAD_LETTERS, KEYS_GO_ON
 from faultproof.patterns.outbox.proof_planted import plant_in
 from faultproof.ports.database import Database, Transaction
 from faultproof.ports.script import Inline, Script, sql
