@@ -17,6 +17,8 @@ from faultproof.ports.script import Inline, Script, sql
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
+__all__ = ["DEAD_LETTERS", "KEYS_GO_ON", "OUTBOX", "POISON"]
+
 TTL_S = 0.5
 ORDERS = {"api-1": ("a", "d"), "api-2": ("d", "a"), "api-3": ("a",)}
 """Producer -> the item of each of its orders: two hot keys, in two partitions. More of the same would only cost time."""

@@ -177,7 +177,7 @@ def blocked_keys(log: str, grp: str, partitions: Sequence[int], keys: Sequence[s
 
 @sql(
     """SELECT "partition", "offset", event_id, key, type, payload, headers, at_us, attempts, due_us, dead, error
-       FROM faultproof_parked WHERE log = :log AND grp = :grp AND dead = 0 AND due_us IS NOT NULL AND due_us <= {now}
+       FROM faultproof_parked WHERE log = :log AND grp = :grp AND dead = 0 AND due_us <= {now}
          AND "partition" IN {partitions} ORDER BY due_us, "partition", "offset" LIMIT :limit"""
 )
 def due(log: str, grp: str, partitions: Sequence[int], limit: int) -> list[Parked]: ...
@@ -269,10 +269,10 @@ def unpark_together(log: str, grp: str, places: Sequence[Place]) -> Changed: ...
 def promote(log: str, grp: str, partition: int, key: str) -> Changed: ...
 
 
-# Keys go on from now on: the first of each key that waits behind none but the dead.
+# Keys go on from now on: the first of each key, behind none but the dead, is due.
 @sql(
     """UPDATE faultproof_parked SET due_us = {now}
-       WHERE log = :log AND grp = :grp AND due_us IS NULL
+       WHERE log = :log AND grp = :grp
          AND "offset" = (SELECT min(q."offset") FROM faultproof_parked AS q
            WHERE q.log = :log AND q.grp = :grp AND q."partition" = faultproof_parked."partition"
              AND q.key = faultproof_parked.key AND q.dead = 0)"""
@@ -280,13 +280,12 @@ def promote(log: str, grp: str, partition: int, key: str) -> Changed: ...
 def let_keys_go_on(log: str, grp: str) -> Changed: ...
 
 
-# Keys wait from now on: whatever stands behind a dead one of its key.
+# Keys wait from now on: whatever stands behind another of its key, which may be dead.
 @sql(
     """UPDATE faultproof_parked SET due_us = NULL
-       WHERE log = :log AND grp = :grp AND due_us IS NOT NULL
-         AND EXISTS (SELECT 1 FROM faultproof_parked AS q
-           WHERE q.log = :log AND q.grp = :grp AND q."partition" = faultproof_parked."partition"
-             AND q.key = faultproof_parked.key AND q."offset" < faultproof_parked."offset" AND q.dead = 1)"""
+       WHERE log = :log AND grp = :grp AND EXISTS (SELECT 1 FROM faultproof_parked AS q
+         WHERE q.log = :log AND q.grp = :grp AND q."partition" = faultproof_parked."partition"
+           AND q.key = faultproof_parked.key AND q."offset" < faultproof_parked."offset")"""
 )
 def let_keys_wait(log: str, grp: str) -> Changed: ...
 
