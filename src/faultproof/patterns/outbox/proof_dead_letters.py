@@ -49,7 +49,7 @@ FIRST, SECOND = ("b1", "d1"), ("a1", "b2", "d2", "a2", "a3")
 """Events, by key and number, in the order of the log: `a` and `b` in one of its partitions, `d` in the other. The last ones of
 a story have not been read when it begins."""
 LATE = "d2"
-"""Its handler says "later" until what it needs is there, which counts against nobody."""
+"""Its handler says "later" until so much time has passed, which counts against nobody."""
 
 
 class _Story(NamedTuple):
@@ -62,8 +62,8 @@ class _Story(NamedTuple):
     failed: frozenset[str]
     """Once, when it begins."""
     broken: str
-    """Its handler fails until what it needs has been repaired."""
-    discarded: str
+    """Its handler fails each time."""
+    discarded: frozenset[str]
     """Of the letters; the others are replayed."""
     last: tuple[str, ...]
 
@@ -72,14 +72,13 @@ class _Story(NamedTuple):
         """All of them."""
         return (*FIRST, *SECOND, *self.last)
 
-    @property
-    def given_up(self) -> frozenset[str]:
-        """All that will be dead when somebody looks."""
-        return self.dead | {self.broken}
 
-
-WAIT = _Story("key goes on", "key waits", frozenset({"b1"}), frozenset({"a1", "b2", "d2"}), "a1", "a1", ("b3", "d3"))
-GO_ON = _Story("key waits", "key goes on", frozenset({"a1", "b1", "d1"}), frozenset(), "b2", "d1", ("b3",))
+WAIT = _Story(
+    "key goes on", "key waits", frozenset({"b1"}), frozenset({"a1", "b2", "d2"}), "a1", frozenset({"a1"}), ("b3", "d3")
+)
+GO_ON = _Story(
+    "key waits", "key goes on", frozenset({"a1", "b1", "d1"}), frozenset(), "b2", frozenset({"b2", "d1"}), ("b3",)
+)
 
 
 class Numbered(msgspec.Struct, frozen=True):
@@ -96,14 +95,6 @@ def _insert_effect(name: str) -> None: ...
 def _effects() -> list[str]: ...
 
 
-@sql("SELECT count(*) FROM repair")
-def _repairs() -> int: ...
-
-
-@sql("INSERT INTO repair (id) VALUES (1) ON CONFLICT (id) DO NOTHING")
-def _repair() -> None: ...
-
-
 def _outbox(database: Database) -> Outbox:
     return Outbox(database, events={"numbered": Numbered}, options=OutboxOptions(partitions=2))
 
@@ -117,7 +108,6 @@ def _preparing(story: _Story) -> Callable[[Database], Awaitable[None]]:
         await outbox.install()
         async with database.transaction() as tx:
             await tx.execute("CREATE TABLE effect (name TEXT, n INTEGER)")
-            await tx.execute("CREATE TABLE repair (id INTEGER PRIMARY KEY)")
         await _publish(outbox, database, FIRST)
         await _left_behind(outbox, story, story.dead, attempts=1)
         await _publish(outbox, database, SECOND)
@@ -155,13 +145,16 @@ async def _left_behind(outbox: Outbox, story: _Story, failing: Collection[str], 
 
 def _processes(story: _Story, plant: str | None) -> dict[str, Main]:
     async def consumer(process: Process) -> None:
+        clock, asked = process.env.clock, dict[str, float]()
+
         async def effect(event: Event[Numbered], tx: Transaction) -> None:
             name = event.body.name
             process.note("attempted", name, event.attempt)
-            if name in (story.broken, LATE) and not await tx.run(_repairs()):
-                if name == LATE:
-                    raise TryAgain(f"{name} can be done later", retry_after=LATER_S)
+            if name == story.broken:
                 raise ValueError(f"{name} is broken")
+            if name == LATE and clock.monotonic() < asked.setdefault(name, clock.monotonic()) + 0.9 * LATER_S:
+                process.note("later", name)
+                raise TryAgain(f"{name} can be done later", retry_after=LATER_S)
             await tx.run(_insert_effect(name))
 
         options = ConsumerOptions(attempts=ATTEMPTS, backoff=0.1, timeout=0.5, ttl=1.0, on_poison=story.now)
@@ -185,40 +178,19 @@ def _processes(story: _Story, plant: str | None) -> dict[str, Main]:
 
 
 async def _is_time(database: Database, story: _Story, dead: Collection[str]) -> bool:
-    """What was broken is repaired once everything is dead that will be, and letters are decided on after that; where keys go
-    on, when all other events have gone past them."""
-    if not await database.read(_repairs()):
-        if not story.given_up <= set(dead):
-            return False
-        await database.transact(_repair())
+    """Where keys go on, once everything has gone past the letters."""
     if story is WAIT:
         return True
     effects = await database.read(_effects())
-    return set(story.events) <= {*effects, *dead, story.discarded}
+    return set(story.events) <= {*effects, *dead, *story.discarded}
 
 
 async def _decide(process: Process, story: _Story, letters: DeadLetters, dead: dict[str, str]) -> None:
-    replayed = [name for name in dead if name != story.discarded]
-    if story is GO_ON:
-        await _replay_each(process, letters, {name: dead[name] for name in replayed})
-    if story.discarded in dead:
-        process.note("asked", story.discarded, "discard")
-        if await letters.discard(dead[story.discarded]):
-            process.note("told", story.discarded, "discard")
-    if story is WAIT:
-        for name in replayed:
-            process.note("asked", name, "replay")
-        told = await letters.replay_all()
-        for name in replayed:
-            if dead[name] in told:
-                process.note("told", name, "replay")
-
-
-async def _replay_each(process: Process, letters: DeadLetters, dead: dict[str, str]) -> None:
-    for name, id in dead.items():
-        process.note("asked", name, "replay")
-        if await letters.replay(id):
-            process.note("told", name, "replay")
+    for name in sorted(dead, key=lambda name: name in story.discarded):  # discarded last
+        verb = "discard" if name in story.discarded else "replay"
+        process.note("asked", name, verb)
+        if await (letters.discard if verb == "discard" else letters.replay)(dead[name]):
+            process.note("told", name, verb)
 
 
 def _name(payload: str) -> str:
@@ -249,7 +221,7 @@ def _wrong_letters(evidence: Evidence) -> list[str]:
 def _wrong_effects(story: _Story) -> Callable[[Evidence], list[str]]:
     def wrong(evidence: Evidence) -> list[str]:
         effects = [name for (name,) in evidence.fetch("SELECT name FROM effect ORDER BY n")]
-        expected = sorted(set(story.events) - {story.discarded})
+        expected = sorted(set(story.events) - story.discarded)
         found = [] if sorted(effects) == expected else [f"there are the effects {effects}, not {expected}"]
         apart = set() if story is WAIT else noted(evidence, "asked")
         for key in ("a", "b", "d"):
@@ -262,13 +234,13 @@ def _wrong_effects(story: _Story) -> Callable[[Evidence], list[str]]:
 
 
 def _wrong_attempts(evidence: Evidence) -> list[str]:
-    """The number of an attempt is used once, behind each replay. The first of all is not counted before it is made."""
-    asked = Counter(note[1] for note in evidence.notes if note[0] == "asked")
-    made = Counter(note[1:] for note in evidence.notes if note[0] == "attempted" and note[1] != LATE)
+    """The number of an attempt is used once, and again behind a replay or "later". The first of all is not counted before."""
+    again = Counter(note[1] for note in evidence.notes if note[0] in ("asked", "later"))
+    made = Counter(note[1:] for note in evidence.notes if note[0] == "attempted")
     return [
         f"{times} times it was attempt number {number} at {name}"
         for (name, number), times in made.items()
-        if number > ATTEMPTS or (number > 1 and times > 1 + asked[name])
+        if number > ATTEMPTS or (number > 1 and times > 1 + again[name])
     ]
 
 
@@ -365,7 +337,7 @@ def _proof(name: str, claim: str, story: _Story, plants: Sequence[Plant]) -> Pro
                 ),
             ),
             Sometimes(
-                claim="an event is given up, and replayed",
+                claim="an event is given up, and decided on",
                 happened=lambda evidence: story.broken in noted(evidence, "told"),
             ),
         ),
