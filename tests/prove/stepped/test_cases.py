@@ -4,6 +4,7 @@ import pytest
 
 from faultproof.patterns.escrow import proof_stepped as escrow
 from faultproof.patterns.outbox import proof_stepped as outbox
+from faultproof.patterns.outbox import proof_stepped_choices as choices
 from faultproof.patterns.outbox import proof_stepped_groups as groups
 from faultproof.patterns.outbox import proof_stepped_members as members
 from faultproof.patterns.saga import proof_stepped as saga
@@ -18,6 +19,7 @@ MODULES = {
     "outbox": outbox,
     "groups": groups,
     "members": members,
+    "choices": choices,
     "escrow": escrow,
     "saga": saga,
 }

@@ -1,5 +1,4 @@
-"""The outbox's members between two sessions: one that lost its partition and has it again, two that share, one that changes
-the group's choice, and one that joins a group again which is forgotten."""
+"""The outbox's members between two sessions: one that lost its partition and has it again, and two that share."""
 
 from __future__ import annotations
 
@@ -7,25 +6,26 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from faultproof.errors import Failed, LeaseLost
-from faultproof.patterns.outbox import operations, sql
+from faultproof.errors import LeaseLost
+from faultproof.patterns.outbox import sql
 from faultproof.patterns.outbox.membership import Membership, group_kind
+from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
 from faultproof.patterns.outbox.poison import Parking, Verdict
-from faultproof.patterns.outbox.proof_stepped import GROUP, HOUR_US, LOG, SQL, effect, prepare_group
+from faultproof.patterns.outbox.proof_stepped import GROUP, HOUR_US, LOG, SQL, Changed, effect, prepare_group
 from faultproof.patterns.outbox.sql import Parked
 from faultproof.ports.database import Database
 from faultproof.ports.log import Cursor, Record
 from faultproof.ports.script import Script
 from faultproof.prove.proof import Evidence, Plant, Sometimes, noted
-from faultproof.prove.stepped.case import Case, Main, Stepping, dropped, replaced
+from faultproof.prove.stepped.case import Case, Main, Stepping, replaced
 
 _HERE = "faultproof.patterns.outbox.proof_stepped_members"
-_PARKING = Parking(LOG, GROUP)
+PARKING = Parking(LOG, GROUP)
 Records = list[Record]
 Two: TypeAlias = Callable[[Stepping], Script[Any]]
 
 
-def _membership(database: Database) -> Membership:
+def membership(database: Database) -> Membership:
     return Membership(database, LOG, GROUP, owner="", ttl=1.0)
 
 
@@ -71,15 +71,17 @@ async def _gives_up(process: Stepping) -> None:
 
     def second() -> Script[bool]:
         yield from database.claims.guard(group_kind(LOG, GROUP), took)
-        if not (yield from _PARKING.begin(due[0], again_in_us=0)):
+        if not (yield from PARKING.begin(due[0], again_in_us=0)):
             return False
-        yield from _PARKING.failed_again(due[0], Verdict(None), "no")
+        yield from PARKING.failed_again(due[0], Verdict(None), "no")
         return True
 
     took, due = await database.transact(first)
-    with suppress(LeaseLost):
-        if due and await database.transact(second):
-            process.note("given up", due[0].id)
+    if due:
+        with suppress(LeaseLost):
+            is_last = await database.transact(second)
+            if is_last:
+                process.note("given up", due[0].id)
 
 
 def _resurrected(evidence: Evidence) -> list[str]:
@@ -93,7 +95,7 @@ def _regained(name: str, *, after: str, member: Main, error: str | None, plant: 
     async def prepare(database: Database) -> None:
         await prepare_group(database)
         records = await database.read(database.logs.read(LOG, [Cursor(0, 0)], limit=2))
-        await database.transact(lambda: _PARKING.aside(records, error=error))
+        await database.transact(lambda: PARKING.aside(records, error=error))
 
     return Case(
         name=f"{_HERE}:{name}",
@@ -112,20 +114,20 @@ def _regained(name: str, *, after: str, member: Main, error: str | None, plant: 
 
 def _took(process: Stepping) -> Script[list[Parked]]:
     due = yield from _due(process)
-    return (yield from _PARKING.take(due, 10)) if due else []
+    return (yield from PARKING.take(due, 10)) if due else []
 
 
 def _begun(process: Stepping) -> Script[list[Parked]]:
     due = yield from _due(process)
     if due:
-        yield from _PARKING.begin(due[0], again_in_us=0)
+        yield from PARKING.begin(due[0], again_in_us=0)
     return due
 
 
 REGAINED_TAKE = _regained(
     "REGAINED_TAKE",
     after="and takes events to deliver them together",
-    member=_regaining(_due, lambda due: _PARKING.take(due, 10)),
+    member=_regaining(_due, lambda due: PARKING.take(due, 10)),
     error=None,
     plant=Plant(name="takes what was attempted", breaks="a dead letter is delivered as if it had never been attempted"),
     old=("take_together", "error IS NULL"),
@@ -133,7 +135,7 @@ REGAINED_TAKE = _regained(
 REGAINED_SETTLE = _regained(
     "REGAINED_SETTLE",
     after="and settles what it took",
-    member=_regaining(_took, _PARKING.settled_together),
+    member=_regaining(_took, PARKING.settled_together),
     error=None,
     plant=Plant(name="settles what was attempted", breaks="a dead letter is gone, and nobody has decided on it"),
     old=("unpark_together", "attempts = 0"),
@@ -141,7 +143,7 @@ REGAINED_SETTLE = _regained(
 REGAINED_PUT_BACK = _regained(
     "REGAINED_PUT_BACK",
     after="and puts back what it took",
-    member=_regaining(_took, _PARKING.put_back),
+    member=_regaining(_took, PARKING.put_back),
     error=None,
     plant=Plant(name="puts back what was attempted", breaks="a dead letter does not say any more what it died of"),
     old=("put_back", "attempts = 0"),
@@ -149,7 +151,7 @@ REGAINED_PUT_BACK = _regained(
 REGAINED_BEGIN = _regained(
     "REGAINED_BEGIN",
     after="and begins an attempt",
-    member=_regaining(_due, lambda due: _PARKING.begin(due[0], again_in_us=0)),
+    member=_regaining(_due, lambda due: PARKING.begin(due[0], again_in_us=0)),
     error="suspected",
     plant=Plant(name="attempts what was attempted", breaks="a dead letter is attempted, and nobody has replayed it"),
     old=("begin_attempt", "attempts = :attempts"),
@@ -157,7 +159,7 @@ REGAINED_BEGIN = _regained(
 REGAINED_FAIL = _regained(
     "REGAINED_FAIL",
     after="and writes down that its attempt failed",
-    member=_regaining(_begun, lambda due: _PARKING.failed_again(due[0], Verdict(0), "not yet")),
+    member=_regaining(_begun, lambda due: PARKING.failed_again(due[0], Verdict(0), "not yet")),
     error="suspected",
     plant=Plant(name="fails what is dead", breaks="a dead letter is attempted again, and nobody has replayed it"),
     old=("record_failure", "dead = 0"),
@@ -167,7 +169,7 @@ REGAINED_FAIL = _regained(
 def _handling(process: Stepping, records: Records) -> Script[None]:
     for record in records:
         yield from effect(record.id)
-    yield from _membership(process.database()).past(records, None)
+    yield from membership(process.database()).past(records, None)
 
 
 def _news(process: Stepping) -> Script[tuple[Stepping, Records]]:
@@ -207,133 +209,55 @@ REGAINED_NEW = Case(
     preemptions=2,
 )
 
-# -- other groups, and the group's choice ---------------------------------------------------------------------------------
-
-_OTHERS = (("outbox", "others"), ("elsewhere", GROUP))
-"""Another group of this log, and a group of the same name of another one."""
+# -- two that share -------------------------------------------------------------------------------------------------------
 
 
-async def _with_others(database: Database) -> None:
+async def _prepare_two_partitions(database: Database) -> None:
+    """An event in each of two partitions is due."""
+    outbox = Outbox(database, events={"changed": Changed}, options=OutboxOptions(partitions=2))
+    await outbox.install()
     async with database.transaction() as tx:
-        for log, group in _OTHERS:
-            await tx.execute(
-                """INSERT INTO faultproof_inbox (log, grp, "partition", next_offset, key_waits)
-                   SELECT %s, %s, "partition", next_offset, key_waits FROM faultproof_inbox
-                   WHERE log = 'outbox' AND grp = 'summary'""",
-                log,
-                group,
-            )
+        for key in ("a", "d"):
+            await outbox.publish(Changed(1), key=key, tx=tx)
+        await tx.run(database.logs.sequence(LOG, [0, 1], limit=2, moved=lambda count: None))
+        await tx.run(membership(database)._join(True))
+        for partition in (0, 1):
+            records = await tx.run(database.logs.read(LOG, [Cursor(partition, 0)], limit=1))
+            await tx.run(PARKING.failed(records[0], Verdict(0), "not yet"))
 
 
-def _others(evidence: Evidence) -> list[Any]:
-    return evidence.fetch(
-        "SELECT log, grp, key_waits FROM faultproof_inbox WHERE log <> 'outbox' OR grp <> 'summary' ORDER BY log"
-    )
+def _member_of(partition: int) -> Main:
+    async def main(process: Stepping) -> None:
+        database = process.database()
+        (parked,) = await database.read(sql.due(LOG, GROUP, [partition], 10), snapshot=False)
+        await database.transact(lambda: PARKING.settled(parked))
+        (standing,) = await database.read(sql.standing(LOG, GROUP, [partition]), snapshot=False)
+        process.note("settled", parked.partition)
+        process.note("next", standing.next_due_in_us)
+
+    return main
 
 
-async def _prepare_choice(database: Database) -> None:
-    """The first of two events of one key is dead, and the key waits."""
-    await prepare_group(database)
-    await _with_others(database)
-    (record,) = await database.read(database.logs.read(LOG, [Cursor(0, 0)], limit=1))
-    await database.transact(lambda: _PARKING.failed(record, Verdict(None), "no"))
+def _not_its_own(evidence: Evidence) -> list[str]:
+    settled, due = noted(evidence, "settled"), noted(evidence, "next")
+    return [] if (settled, due) == ({0, 1}, {None}) else [f"partitions {settled} were settled, and then {due} were due"]
 
 
-async def _chooser(process: Stepping) -> None:
-    database = process.database()
-    await database.transact(lambda: _membership(database)._join(False))
-
-
-async def _parker(process: Stepping) -> None:
-    database = process.database()
-    records = await database.read(database.logs.read(LOG, [Cursor(0, 1)], limit=1), snapshot=False)
-    await database.transact(lambda: _PARKING.aside(records))
-
-
-def _stands_still(evidence: Evidence) -> list[str]:
-    parked = evidence.fetch('SELECT "offset", dead, due_us IS NOT NULL FROM faultproof_parked ORDER BY "offset"')
-    wrong = [] if parked == [(0, 1, False), (1, 0, True)] else [f"keys go on, and parked is {parked}"]
-    others = [(log, group, 1) for log, group in sorted(_OTHERS)]
-    return wrong if _others(evidence) == others else [*wrong, f"other groups have changed: {_others(evidence)}"]
-
-
-CHOOSE = Case(
-    name=f"{_HERE}:CHOOSE",
-    claim="An event that is parked behind a dead letter while keys are told to go on is due, whichever comes first, and the "
-    "choice is this group's alone.",
-    prepare=_prepare_choice,
-    sessions=lambda plant: {"chooses": _chooser, "parks": _parker},
-    wrong=_stands_still,
-    plants=(Plant(name="nothing is held", breaks="neither sees what the other did, and the event waits for ever"),),
-    rewrites={"nothing is held": dropped(f"{SQL}.hold")},
-)
-
-
-async def _prepare_last(database: Database) -> None:
-    """Keys go on, and the first of two events has had all its attempts but one."""
-    await prepare_group(database)
-    await database.transact(lambda: _membership(database)._join(False))
-    (record,) = await database.read(database.logs.read(LOG, [Cursor(0, 0)], limit=1))
-    await database.transact(lambda: _PARKING.failed(record, Verdict(0), "not yet"))
-
-
-async def _gives_up_unleased(process: Stepping) -> None:
-    database = process.database()
-    due = await database.read(sql.due(LOG, GROUP, [0], 1), snapshot=False)
-    await database.transact(lambda: _PARKING.failed_again(due[0], Verdict(None), "no"))
-
-
-GIVE_UP = Case(
-    name=f"{_HERE}:GIVE_UP",
-    claim="Where keys go on, an event that is parked behind another is due once that one is given up, whichever comes first.",
-    prepare=_prepare_last,
-    sessions=lambda plant: {"gives up": _gives_up_unleased, "parks": _parker},
-    wrong=lambda evidence: [sentence for sentence in _stands_still(evidence) if "parked" in sentence],
-    plants=(Plant(name="nothing is held", breaks="neither sees what the other did, and the event waits for ever"),),
-    rewrites={"nothing is held": dropped(f"{SQL}.hold")},
-)
-
-# -- a group that is forgotten --------------------------------------------------------------------------------------------
-
-
-async def _prepare_forgotten(database: Database) -> None:
-    await prepare_group(database)
-    await _with_others(database)
-
-
-async def _forgets(process: Stepping) -> None:
-    database = process.database()
-    await database.transact(lambda: operations.forget(database, LOG, GROUP))
-
-
-async def _joins_again(process: Stepping) -> None:
-    """Its loop failed, and is started again."""
-    database = process.database()
-    member = _membership(database)
-    member.epoch = await database.read(database.logs.epoch(LOG), snapshot=False)
-    try:
-        await database.transact(lambda: member._join(True))
-    except Failed:
-        process.note("told", process.name)
-
-
-def _begun_anew(evidence: Evidence) -> list[str]:
-    cursors = evidence.fetch("SELECT 1 FROM faultproof_inbox WHERE log = 'outbox' AND grp = 'summary'")
-    return ["the group was forgotten, and is there again from the first event on"] if cursors else []
-
-
-FORGET_JOIN_AGAIN = Case(
-    name=f"{_HERE}:FORGET_JOIN_AGAIN",
-    claim="A group that is forgotten does not begin anew because a member of it is started again at that moment.",
-    prepare=_prepare_forgotten,
-    sessions=lambda plant: {"forgets": _forgets, "joins": _joins_again},
-    wrong=_begun_anew,
-    sometimes=(
-        Sometimes(claim="the member is told", happened=lambda evidence: bool(noted(evidence, "told"))),
-        Sometimes(claim="the member is in time", happened=lambda evidence: not noted(evidence, "told")),
-    ),
-    plants=(Plant(name="nothing is held", breaks="the group goes between the look at it and the lock"),),
-    rewrites={"nothing is held": dropped("engines.postgres.log._lock_all")},
+SHARE = Case(
+    name=f"{_HERE}:SHARE",
+    claim="Of two members each attempts what is due in its own partition, and is not called for what is due in the other's.",
+    prepare=_prepare_two_partitions,
+    sessions=lambda plant: {"one": _member_of(0), "other": _member_of(1)},
+    wrong=_not_its_own,
+    plants=(Plant(name="called for others", breaks="who has nothing to do looks again and again for what others do"),),
+    rewrites={
+        "called for others": replaced(
+            f"{SQL}.standing",
+            'due_us IS NOT NULL AND "partition" IN {partitions})',
+            "due_us IS NOT NULL)",
+        )
+    },
+    preemptions=2,
 )
 
 CASES = (
@@ -343,7 +267,5 @@ CASES = (
     REGAINED_BEGIN,
     REGAINED_FAIL,
     REGAINED_NEW,
-    CHOOSE,
-    GIVE_UP,
-    FORGET_JOIN_AGAIN,
+    SHARE,
 )
