@@ -37,9 +37,7 @@ def test_a_dead_letter_that_was_replayed_is_not_discarded_by_who_looked_before(u
 def test_a_group_that_is_forgotten_does_not_begin_anew_under_a_member_that_is_started_again(url: str) -> None:
     """It looked whether the group was there before it had the lock, and all that the log keeps was delivered again."""
     with World(FORGET_JOIN_AGAIN, url) as world:
-        world.break_by("nothing is held", None)
-        found = explore(world, until_violated=True).violations[0]
+        found = explore(world, plant="nothing is held").violations[0]
         assert found.sentences == ("the group was forgotten, and is there again from the first event on",)
-        world.break_by(None, None)
         report = explore(world)
         assert (report.violations, report.never) == ([], ())

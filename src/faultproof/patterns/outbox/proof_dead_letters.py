@@ -7,7 +7,6 @@ so the first thing that happens is that these are changed over.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
@@ -43,7 +42,8 @@ from faultproof.prove.proof import (
 GROUP = "summary"
 ATTEMPTS = 2
 LATER_S = 0.3
-POLL_S = 0.2
+POLL_S = 0.3
+PATIENCE_S = 60.0
 
 FIRST, SECOND = ("b1", "d1"), ("a1", "b2", "d2", "a2", "a3")
 """Events, by key and number, in the order of the log: `a` and `b` in one of its partitions, `d` in the other. The last ones of
@@ -143,6 +143,9 @@ async def _left_behind(outbox: Outbox, story: _Story, failing: Collection[str], 
 # -- the workload -----------------------------------------------------------------------------------------------------------
 
 
+_COUNTED_SO_FAR = "SELECT event_id, attempts FROM faultproof_parked WHERE log = 'outbox' AND grp = 'summary'"
+
+
 def _processes(story: _Story, plant: str | None) -> dict[str, Main]:
     async def consumer(process: Process) -> None:
         clock, asked = process.env.clock, dict[str, float]()
@@ -150,10 +153,11 @@ def _processes(story: _Story, plant: str | None) -> dict[str, Main]:
         async def effect(event: Event[Numbered], tx: Transaction) -> None:
             name = event.body.name
             process.note("attempted", name, event.attempt)
+            if event.attempt > 1 and (event.id, event.attempt) not in await tx.fetch(_COUNTED_SO_FAR):
+                process.note("uncounted", name, event.attempt)
             if name == story.broken:
                 raise ValueError(f"{name} is broken")
             if name == LATE and clock.monotonic() < asked.setdefault(name, clock.monotonic()) + 0.9 * LATER_S:
-                process.note("later", name)
                 raise TryAgain(f"{name} can be done later", retry_after=LATER_S)
             await tx.run(_insert_effect(name))
 
@@ -168,8 +172,12 @@ def _processes(story: _Story, plant: str | None) -> dict[str, Main]:
         letters = _outbox(process.database()).dead_letters(GROUP)
         if plant == "next one forgotten":
             letters.__class__ = _ForgetsTheNext
+        clock = process.env.clock
+        until = clock.monotonic() + PATIENCE_S
         while True:
-            await process.env.clock.sleep(POLL_S)
+            await clock.sleep(POLL_S)
+            if clock.monotonic() > until:
+                process.note("in vain")
             dead = {_name(letter.payload): letter.id for letter in await letters.list()}
             if dead and await _is_time(process.database(), story, dead):
                 await _decide(process, story, letters, dead)
@@ -201,7 +209,8 @@ def _name(payload: str) -> str:
 
 
 def _done(evidence: Evidence) -> bool:
-    return not evidence.fetch(
+    """Nothing is under way, or somebody has lost patience."""
+    return ("in vain",) in evidence.notes[-1:] or not evidence.fetch(
         """SELECT 1 FROM faultproof_parked UNION ALL
            SELECT 1 FROM faultproof_log_partition p JOIN faultproof_inbox i
              ON i.log = p.log AND i."partition" = p."partition"
@@ -234,13 +243,10 @@ def _wrong_effects(story: _Story) -> Callable[[Evidence], list[str]]:
 
 
 def _wrong_attempts(evidence: Evidence) -> list[str]:
-    """The number of an attempt is used once, and again behind a replay or "later". The first of all is not counted before."""
-    again = Counter(note[1] for note in evidence.notes if note[0] in ("asked", "later"))
-    made = Counter(note[1:] for note in evidence.notes if note[0] == "attempted")
-    return [
-        f"{times} times it was attempt number {number} at {name}"
-        for (name, number), times in made.items()
-        if number > ATTEMPTS or (number > 1 and times > 1 + again[name])
+    made = {note[1:] for note in evidence.notes if note[0] == "attempted"}
+    wrong = [f"there was an attempt number {number} at {name}" for name, number in sorted(made) if number > ATTEMPTS]
+    return wrong + [
+        f"an attempt at {name} was made before it was counted" for name in sorted(noted(evidence, "uncounted"))
     ]
 
 
