@@ -12,6 +12,7 @@ from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
 from faultproof.patterns.outbox.proof_dead_letters import DEAD_LETTERS, KEYS_GO_ON
 from faultproof.patterns.outbox.proof_planted import plant_in
+from faultproof.patterns.outbox.proof_survivors import SURVIVORS
 from faultproof.ports.database import Database, Transaction
 from faultproof.ports.script import Inline, Script, sql
 from faultproof.primitives.worker import Worker
@@ -227,6 +228,7 @@ OUTBOX = Proof(
         Plant(name="dropped fence", breaks="a frozen consumer that wakes up repeats what its successor has done"),
         Plant(name="no key", breaks="events of one item go through several partitions and lose their order"),
     ),
+    survivors=SURVIVORS,
 )
 
 POISON = Proof(

@@ -177,7 +177,7 @@ def _processes(story: _Story, plant: str | None) -> dict[str, Main]:
         while True:
             await clock.sleep(POLL_S)
             if clock.monotonic() > until:
-                process.note("in vain")
+                process.note("in vain", GROUP)
             dead = {_name(letter.payload): letter.id for letter in await letters.list()}
             if dead and await _is_time(process.database(), story, dead):
                 await _decide(process, story, letters, dead)
@@ -210,7 +210,7 @@ def _name(payload: str) -> str:
 
 def _done(evidence: Evidence) -> bool:
     """Nothing is under way, or somebody has lost patience."""
-    return ("in vain",) in evidence.notes[-1:] or not evidence.fetch(
+    return bool(noted(evidence, "in vain")) or not evidence.fetch(
         """SELECT 1 FROM faultproof_parked UNION ALL
            SELECT 1 FROM faultproof_log_partition p JOIN faultproof_inbox i
              ON i.log = p.log AND i."partition" = p."partition"
