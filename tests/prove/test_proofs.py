@@ -42,17 +42,19 @@ PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proo
 MANY_PAIRS = {
     "callbacks": 16,
     "claim": 16,
+    "dead letters": 24,
     "decisions": 16,
     "idempotency": 8,
+    "keys go on": 32,
     "log": 8,
     "outbox": 8,
-    "poison": 64,
+    "poison": 16,
     "saga": 16,
 }
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and
 behind it every second one."""
 
-MANY_FAULTS = {"outbox": 6, "poison": 24}
+MANY_FAULTS = {"dead letters": 16, "keys go on": 16, "outbox": 6, "poison": 12}
 """Proofs whose places take long, and each how many-th of them is struck by every kind of fault."""
 
 SEEDS = {"idempotency": 160}
