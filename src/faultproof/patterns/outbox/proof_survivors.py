@@ -1,4 +1,4 @@
-"""Mutants of the outbox's scripts that its proofs do not notice, and why."""
+"""Mutants of the outbox's scripts that its proofs do not notice, and why. Not all that survive are explained yet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ _REGAINED = (
 )
 _ONE_WRITER = "it is about what another session does at that moment, and simulated SQLite has one writer"
 _MOVES = f"condition {_SQL}advance: moves.old = faultproof_inbox.next_offset"
-_ATTEMPTS = f"condition {_SQL}begin_attempt: attempts = :attempts"
 
 
 def _stepped(case: str, *mutants: str, reason: str = _ONE_WRITER) -> Survivor:
@@ -24,7 +23,7 @@ def _stepped(case: str, *mutants: str, reason: str = _ONE_WRITER) -> Survivor:
 SURVIVORS = (
     # What the stepped world notices.
     _stepped("_members:REGAINED_NEW", _MOVES, reason=_REGAINED),
-    _stepped("_members:REGAINED_BEGIN", _ATTEMPTS, reason=_REGAINED),
+    _stepped("_members:REGAINED_BEGIN", f"condition {_SQL}begin_attempt: attempts = :attempts", reason=_REGAINED),
     _stepped("_members:REGAINED_FAIL", f"condition {_SQL}record_failure: dead = 0", reason=_REGAINED),
     _stepped("_members:REGAINED_TAKE", f"condition {_SQL}take_together: error IS NULL", reason=_REGAINED),
     _stepped("_members:REGAINED_SETTLE", f"condition {_SQL}unpark_together: attempts = 0", reason=_REGAINED),
@@ -57,14 +56,9 @@ SURVIVORS = (
     _stepped("_groups:REPLAY_DISCARD", f"condition {_SQL}dead_letter: dead = 1"),
     # Two guards by design.
     Survivor(
-        mutants=(f"split {_GUARD} | {_ROOM}proof._insert_effect", f"split {_GUARD} | {_SQL}park"),
+        mutants=(f"split {_GUARD} | {_SQL}park",),
         reason="who was replaced behind the guard does not move the cursor from where its successor has moved it",
         twin=_MOVES,
-    ),
-    Survivor(
-        mutants=(f"split {_GUARD} | {_SQL}begin_attempt",),
-        reason="who was replaced behind the guard does not count an attempt that its successor has counted",
-        twin=_ATTEMPTS,
     ),
     # What nobody could notice.
     Survivor(
