@@ -10,7 +10,7 @@ from functools import partial
 from benchmarks.model import Aim, Benchmark, Contestant, Figure, Place, Ready
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
-from faultproof.patterns.outbox.proof import OUTBOX, POISON
+from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
 from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
@@ -43,6 +43,8 @@ async def exploring(place: Place, *, proof: Proof) -> AsyncIterator[Ready]:
 PROOFS = {
     "outbox": OUTBOX,
     "poison": POISON,
+    "dead letters": DEAD_LETTERS,
+    "keys go on": KEYS_GO_ON,
     "batch": BATCH,
     "saga": SAGA,
     "callbacks": CALLBACKS,

@@ -12,7 +12,7 @@ import pytest
 from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
-from faultproof.patterns.outbox.proof import OUTBOX, POISON
+from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
 from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
@@ -28,9 +28,11 @@ PROOFS = {
     "batch": BATCH,
     "callbacks": CALLBACKS,
     "claim": CLAIM,
+    "dead letters": DEAD_LETTERS,
     "decisions": DECISIONS,
     "escrow": ESCROW,
     "idempotency": IDEMPOTENCY,
+    "keys go on": KEYS_GO_ON,
     "log": LOG,
     "outbox": OUTBOX,
     "poison": POISON,
@@ -40,17 +42,19 @@ PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proo
 MANY_PAIRS = {
     "callbacks": 16,
     "claim": 16,
+    "dead letters": 24,
     "decisions": 16,
     "idempotency": 8,
+    "keys go on": 32,
     "log": 8,
     "outbox": 8,
-    "poison": 64,
+    "poison": 16,
     "saga": 16,
 }
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and
 behind it every second one."""
 
-MANY_FAULTS = {"outbox": 6, "poison": 24}
+MANY_FAULTS = {"dead letters": 16, "keys go on": 16, "outbox": 6, "poison": 12}
 """Proofs whose places take long, and each how many-th of them is struck by every kind of fault."""
 
 SEEDS = {"idempotency": 160}

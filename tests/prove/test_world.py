@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from faultproof.errors import OutcomeUnknown, TryAgain
-from faultproof.ports.script import Script, Wake, sql
+from faultproof.ports.script import Script, Wake, later, sql
 from faultproof.prove.proof import Main
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.faults import CRASH, FREEZE, Fault
@@ -27,6 +27,10 @@ from faultproof.prove.simulated.world import EPOCH_US, Granularity, Limits, Worl
 
 @sql("INSERT INTO seen (what) VALUES (:what)")
 def _see(what: str) -> None: ...
+
+
+@sql("SELECT count(*) FROM seen")
+def _count() -> int: ...
 
 
 def _two(first: str, second: str) -> Script[None]:
@@ -198,6 +202,23 @@ def test_statements_of_two_processes_interleave_in_statement_granularity_only():
 
     assert interleaved("statement") > 10
     assert interleaved("commit") == 0
+
+
+def test_a_read_is_told_the_answers_that_it_does_not_wait_for():
+    told: list[int] = []
+
+    def look() -> Script[int]:
+        yield from later(_count(), told.append)
+        return (yield from _count())
+
+    async def main(process: Process) -> None:
+        await process.database().transact(_see("it"))
+        told.append(await process.database().read(look()))
+
+    world = _world()
+    world.spawn("reader", main)
+    world.run(lambda: len(told) == 2)
+    assert told == [1, 1]
 
 
 def test_the_write_lock_is_waited_for_with_the_production_policy():

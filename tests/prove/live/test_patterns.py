@@ -4,7 +4,7 @@ import pytest
 
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
-from faultproof.patterns.outbox.proof import OUTBOX, POISON
+from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
 from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
 from faultproof.prove.live.options import LiveOptions
 from faultproof.prove.live.proving import prove_live
@@ -12,8 +12,10 @@ from faultproof.prove.live.proving import prove_live
 PROOFS = {
     "batch": BATCH,
     "callbacks": CALLBACKS,
+    "dead letters": DEAD_LETTERS,
     "decisions": DECISIONS,
     "escrow": ESCROW,
+    "keys go on": KEYS_GO_ON,
     "outbox": OUTBOX,
     "poison": POISON,
     "saga": SAGA,

@@ -4,7 +4,9 @@ import pytest
 
 from faultproof.patterns.escrow import proof_stepped as escrow
 from faultproof.patterns.outbox import proof_stepped as outbox
+from faultproof.patterns.outbox import proof_stepped_choices as choices
 from faultproof.patterns.outbox import proof_stepped_groups as groups
+from faultproof.patterns.outbox import proof_stepped_members as members
 from faultproof.patterns.saga import proof_stepped as saga
 from faultproof.prove.stepped import proof_claims, proof_idempotency, proof_log
 from faultproof.prove.stepped.explore import explore, explore_stepped
@@ -16,6 +18,8 @@ MODULES = {
     "idempotency": proof_idempotency,
     "outbox": outbox,
     "groups": groups,
+    "members": members,
+    "choices": choices,
     "escrow": escrow,
     "saga": saga,
 }

@@ -1,5 +1,6 @@
 """What stepping has found, each under its name."""
 
+from faultproof.patterns.outbox.proof_stepped_choices import FORGET_JOIN_AGAIN
 from faultproof.patterns.outbox.proof_stepped_groups import DISCARD_TWICE, FORGET_JOIN, REPLAY_DISCARD
 from faultproof.prove.simulated.tape import Tape
 from faultproof.prove.stepped.explore import explore
@@ -31,3 +32,12 @@ def test_a_dead_letter_that_was_replayed_is_not_discarded_by_who_looked_before(u
         assert (report.violations, report.never) == ([], ())
     with World(DISCARD_TWICE, url) as world:
         assert explore(world).violations == []
+
+
+def test_a_group_that_is_forgotten_does_not_begin_anew_under_a_member_that_is_started_again(url: str) -> None:
+    """It looked whether the group was there before it had the lock, and all that the log keeps was delivered again."""
+    with World(FORGET_JOIN_AGAIN, url) as world:
+        found = explore(world, plant="nothing is held").violations[0]
+        assert found.sentences == ("the group was forgotten, and is there again from the first event on",)
+        report = explore(world)
+        assert (report.violations, report.never) == ([], ())

@@ -92,11 +92,12 @@ class Membership:
 
     def _join(self, key_waits: bool) -> Script[str]:
         yield from check(*sql.schemas(self._database))
-        # A group that was forgotten would begin anew, and all that the log keeps be delivered again: not of itself.
-        if self.epoch and not (yield from sql.joined(self._log, self._group)):
-            raise self._forgotten()
         # Held, or a trim that does not know of this group yet could pass what is read here.
         spans = yield from self._database.logs.hold(self._log)
+        # A group that was forgotten would begin anew, and all that the log keeps be delivered again: not of itself. Whoever
+        # forgets holds the log too: looked at before, the group could go between the look and the lock.
+        if self.epoch and not (yield from sql.joined(self._log, self._group)):
+            raise self._forgotten()
         starts = [Cursor(span.partition, span.first) for span in spans]
         yield from Parking(self._log, self._group).choose(key_waits)
         yield from sql.join_group(self._log, self._group, int(key_waits), starts)

@@ -57,8 +57,8 @@ def error_text(error: BaseException) -> str:
 
 
 def never_attempted(parked: Parked) -> bool:
-    """It only waited for another of its key. Whatever was set aside as a suspect, or replayed, has an error."""
-    return parked.attempts == 0 and parked.error is None
+    """It only waited for another of its key. Whatever was attempted, set aside as a suspect, or replayed, has an error."""
+    return parked.error is None
 
 
 class Parking:

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from faultproof.patterns.outbox import sql as tables
-from faultproof.patterns.outbox.consumer import Consumer
 from faultproof.patterns.outbox.events import Event
-from faultproof.patterns.outbox.handling import Handed
-from faultproof.patterns.outbox.inbox import Inbox, Work
-from faultproof.patterns.outbox.membership import Membership
 from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
-from faultproof.patterns.outbox.poison import record_of
-from faultproof.patterns.outbox.sql import Parked
+from faultproof.patterns.outbox.proof_dead_letters import DEAD_LETTERS, KEYS_GO_ON
+from faultproof.patterns.outbox.proof_planted import plant_in
+from faultproof.patterns.outbox.proof_survivors import SURVIVORS
 from faultproof.ports.database import Database, Transaction
-from faultproof.ports.log import Record
 from faultproof.ports.script import Inline, Script, sql
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
+__all__ = ["DEAD_LETTERS", "KEYS_GO_ON", "OUTBOX", "POISON"]
+
 TTL_S = 0.5
-ORDERS = {"api-1": ("a", "b"), "api-2": ("b", "a"), "api-3": ("a",)}
+ORDERS = {"api-1": ("a", "d"), "api-2": ("d", "a"), "api-3": ("a",)}
 """Producer -> the item of each of its orders: two hot keys, in two partitions. More of the same would only cost time."""
-FAILURES = {("a", 2): 2, ("a", 4): 1}
-"""In the proof of poison: the events whose handler fails, and at how many of its first attempts. The fourth waits behind the
-second together with the third, and so is delivered in one transaction with it."""
+POISONED = ("a", "d", "a", "a")
+FAILURES = {("a", 1): 1, ("a", 3): 1}
+"""In the proof of poison: the items of the orders, which are placed and in the log before it begins (how they come there is the
+other proof's); the events whose handler fails, and at how many of its first attempts. The third waits behind the first
+together with the second, and so is delivered in one transaction with it."""
 
 
 class Ordered(msgspec.Struct, frozen=True):
@@ -57,14 +56,23 @@ def _outbox(database: Database) -> Outbox:
 async def _prepare(database: Database) -> None:
     await _outbox(database).install()
     async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE orders (id TEXT PRIMARY KEY, item TEXT NOT NULL)")
-        await tx.execute("CREATE TABLE item (name TEXT PRIMARY KEY, version INTEGER NOT NULL)")
-        await tx.execute("CREATE TABLE effect (item TEXT NOT NULL, version INTEGER NOT NULL, n INTEGER NOT NULL)")
+        await tx.execute("CREATE TABLE orders (id TEXT PRIMARY KEY, item TEXT)")
+        await tx.execute("CREATE TABLE item (name TEXT PRIMARY KEY, version INTEGER)")
+        await tx.execute("CREATE TABLE effect (item TEXT, version INTEGER, n INTEGER)")
+
+
+async def _prepare_poisoned(database: Database) -> None:
+    await _prepare(database)
+    outbox, workload = _outbox(database), _Workload()
+    async with database.transaction() as tx:
+        for number, item in enumerate(POISONED):
+            await tx.run(workload.place(outbox, str(number), item))
+        await tx.run(database.logs.sequence(outbox.name, [0, 1], limit=len(POISONED), moved=lambda count: None))
 
 
 @sql(
     """INSERT INTO effect (item, version, n)
-       SELECT :item, :version, (SELECT count(*) FROM effect WHERE item = :item)"""
+       SELECT :item, :version, (SELECT count(*) FROM effect)"""
 )
 def _insert_effect(item: str, version: int) -> None: ...
 
@@ -72,15 +80,14 @@ def _insert_effect(item: str, version: int) -> None: ...
 class _Workload:
     """Producers place orders, a sequencer moves their events, the consumer writes each event's effect."""
 
-    def __init__(self, plant: str | None, orders: Mapping[str, Sequence[str]], *, poison: bool = False) -> None:
+    def __init__(self, plant: str | None = None, failures: Mapping[tuple[str, int], int] | None = None) -> None:
         self._plant = plant
-        self._orders = orders
-        self._failures = FAILURES if poison else {}
+        self._failures = failures or {}
 
     def processes(self) -> dict[str, Main]:
         """By name."""
-        producers: dict[str, Main] = {name: self._producer(items) for name, items in self._orders.items()}
-        return {**producers, "sequencer": self._sequencer, "consumer": self._consumer}
+        producers = {name: self._producer(items) for name, items in ORDERS.items()}
+        return {**producers, "sequencer": self._sequencer, "consumer": self.consumer}
 
     def _producer(self, items: Sequence[str]) -> Main:
         async def main(process: Process) -> None:
@@ -93,13 +100,14 @@ class _Workload:
                     if version is not None:
                         await outbox.publish(Ordered(id, item, version), key=item)
                 else:
-                    await database.transact(self._place(outbox, id, item))
+                    await database.transact(self.place(outbox, id, item))
                 process.note("accepted", id)
             process.note("finished", process.name)
 
         return main
 
-    def _place(self, outbox: Outbox, id: str, item: str) -> Script[None]:
+    def place(self, outbox: Outbox, id: str, item: str) -> Script[None]:
+        """An order, and its event."""
         version = yield from _business(id, item)
         if version is not None:
             key = None if self._plant == "no key" else item
@@ -108,7 +116,8 @@ class _Workload:
     async def _sequencer(self, process: Process) -> None:
         await Worker(process.env, _outbox(process.database()).sequencer(ttl=TTL_S)).run()
 
-    async def _consumer(self, process: Process) -> None:
+    async def consumer(self, process: Process) -> None:
+        """Alone it has enough to do in the proof of poison."""
         failures = dict(self._failures)
 
         async def effect(event: Event[Ordered], tx: Transaction) -> None:
@@ -121,7 +130,7 @@ class _Workload:
 
         outbox = _outbox(process.database())
         consumer = outbox.consumer("summary", effect, ConsumerOptions(ttl=TTL_S, backoff=0.1, timeout=0.5, attempts=20))
-        _plant(self._plant, consumer)
+        plant_in(consumer, self._plant)
         await Worker(process.env, consumer).run()
 
 
@@ -135,19 +144,19 @@ def _business(id: str, item: str) -> Script[int | None]:
 # -- the verdict ----------------------------------------------------------------------------------------------------
 
 
-def _done(orders: Mapping[str, Sequence[str]]) -> Callable[[Evidence], bool]:
-    def done(evidence: Evidence) -> bool:
-        """Nothing is under way, and everybody has said so."""
-        if noted(evidence, "finished") < orders.keys():
-            return False
-        return not evidence.fetch(
-            """SELECT 1 FROM faultproof_intake UNION ALL SELECT 1 FROM faultproof_parked UNION ALL
-               SELECT 1 FROM faultproof_log_partition p LEFT JOIN faultproof_inbox i
-                 ON i.log = p.log AND i."partition" = p."partition"
-               WHERE p.next_offset > coalesce(i.next_offset, 0) LIMIT 1"""
-        )
+def _settled(evidence: Evidence) -> bool:
+    """Nothing is under way."""
+    return not evidence.fetch(
+        """SELECT 1 FROM faultproof_intake UNION ALL SELECT 1 FROM faultproof_parked UNION ALL
+           SELECT 1 FROM faultproof_log_partition p LEFT JOIN faultproof_inbox i
+             ON i.log = p.log AND i."partition" = p."partition"
+           WHERE p.next_offset > coalesce(i.next_offset, 0) LIMIT 1"""
+    )
 
-    return done
+
+def _done(evidence: Evidence) -> bool:
+    """And everybody has said so."""
+    return noted(evidence, "finished") >= ORDERS.keys() and _settled(evidence)
 
 
 def _stream(evidence: Evidence) -> list[Ordered]:
@@ -192,92 +201,6 @@ def _taken_over(evidence: Evidence) -> bool:
     return bool(evidence.fetch("SELECT 1 FROM faultproof_claim WHERE token > 1 LIMIT 1"))
 
 
-# -- planted bugs: what a consumer looks like that somebody simplified ------------------------------------------------
-
-
-class _AcknowledgesEarly(Inbox):
-    async def _settle_together(self, records: Sequence[Record], work: Work) -> list[Record]:
-        await self._membership.transact(lambda: work.settled(records))
-        async with self._database.transaction() as tx:
-            for record in records:
-                await work.handle(record, tx)
-        return list(records)
-
-
-class _WithoutInbox(Inbox):
-    async def _settle_together(self, records: Sequence[Record], work: Work) -> list[Record]:
-        async with self._database.transaction() as tx:
-            await tx.run(self._membership.guard())
-            for record in records:
-                await work.handle(record, tx)
-        await self._membership.transact(lambda: work.settled(records))
-        return list(records)
-
-
-class _Overtakes(Inbox):
-    """New events do not look whether an earlier one of their key is parked."""
-
-    async def deliver(self, records: list[Record], blocked: frozenset[str]) -> None:
-        await super().deliver(records, frozenset())
-
-
-class _SettlesApart(Inbox):
-    """Parked events that are delivered together are settled after the commit of their effects."""
-
-    async def _settle_together(self, records: Sequence[Record], work: Work) -> list[Record]:
-        if work.settled != self._parking.settled_together:
-            return await super()._settle_together(records, work)
-        done = await super()._settle_together(records, work._replace(settled=lambda done: _nothing()))
-        await self._membership.transact(lambda: work.settled(done))
-        return done
-
-
-class _SettlesAllItTook(Inbox):
-    """Parked events that are delivered together are settled together, also those that one before them kept back."""
-
-    async def together(self, taken: Sequence[Parked]) -> Handed:
-        handed = await super().together(taken)
-        left = taken[len(handed.done) :]
-        await self._membership.transact(lambda: self._parking.settled_together(left))
-        return Handed([record_of(parked) for parked in taken], None)
-
-
-class _WithoutFence(Membership):
-    """Neither the claim's token nor the cursor's old value is checked; each alone would do."""
-
-    def guard(self) -> Script[None]:
-        return _nothing()
-
-    def past(self, records: Sequence[Record], parking: Script[None] | None) -> Script[None]:
-        partitions = sorted({record.partition for record in records})
-        for cursor in (yield from tables.standing(self._log, self._group, partitions)):
-            last = max(record.offset for record in records if record.partition == cursor.partition)
-            move = tables.Progress(cursor.partition, cursor.offset, max(cursor.offset, last + 1))
-            yield from tables.advance(self._log, self._group, [move])
-
-
-def _nothing() -> Script[None]:
-    yield from ()
-
-
-_BROKEN: dict[str, type[Inbox]] = {
-    "early acknowledgement": _AcknowledgesEarly,
-    "missing inbox row": _WithoutInbox,
-    "overtaking": _Overtakes,
-    "settled apart": _SettlesApart,
-    "settled as taken": _SettlesAllItTook,
-}
-
-
-def _plant(plant: str | None, consumer: Consumer) -> None:
-    if plant == "dropped fence":
-        consumer._membership.__class__ = _WithoutFence
-    elif plant in _BROKEN:
-        consumer._delivery.__class__ = _BROKEN[plant]
-
-
-POISONED = {"api-1": ("a", "b"), "api-2": ("a",), "api-3": ("a", "a")}
-
 OUTBOX = Proof(
     name="faultproof.patterns.outbox.proof:OUTBOX",
     claim=(
@@ -292,8 +215,8 @@ OUTBOX = Proof(
     ),
     not_tested=("two writers at the same time, and two snapshots: simulated SQLite has one of each",),
     prepare=_prepare,
-    processes=lambda plant: _Workload(plant, ORDERS).processes(),
-    done=_done(ORDERS),
+    processes=lambda plant: _Workload(plant).processes(),
+    done=_done,
     eventually=EVENTUALLY,
     sometimes=(Sometimes(claim="another process takes a dead one's partition over", happened=_taken_over),),
     plants=(
@@ -305,6 +228,7 @@ OUTBOX = Proof(
         Plant(name="dropped fence", breaks="a frozen consumer that wakes up repeats what its successor has done"),
         Plant(name="no key", breaks="events of one item go through several partitions and lose their order"),
     ),
+    survivors=SURVIVORS,
 )
 
 POISON = Proof(
@@ -316,9 +240,9 @@ POISON = Proof(
     faults=OUTBOX.faults,
     assumptions=(*OUTBOX.assumptions, "the handler succeeds before its attempts are used up"),
     not_tested=OUTBOX.not_tested,
-    prepare=_prepare,
-    processes=lambda plant: _Workload(plant, POISONED, poison=True).processes(),
-    done=_done(POISONED),
+    prepare=_prepare_poisoned,
+    processes=lambda plant: {"consumer": _Workload(plant, FAILURES).consumer},
+    done=_settled,
     eventually=EVENTUALLY,
     sometimes=(
         *OUTBOX.sometimes,

@@ -177,7 +177,7 @@ def blocked_keys(log: str, grp: str, partitions: Sequence[int], keys: Sequence[s
 
 @sql(
     """SELECT "partition", "offset", event_id, key, type, payload, headers, at_us, attempts, due_us, dead, error
-       FROM faultproof_parked WHERE log = :log AND grp = :grp AND dead = 0 AND due_us IS NOT NULL AND due_us <= {now}
+       FROM faultproof_parked WHERE log = :log AND grp = :grp AND dead = 0 AND due_us <= {now}
          AND "partition" IN {partitions} ORDER BY due_us, "partition", "offset" LIMIT :limit"""
 )
 def due(log: str, grp: str, partitions: Sequence[int], limit: int) -> list[Parked]: ...
@@ -195,7 +195,7 @@ def line(log: str, grp: str, partition: int, key: str, limit: int) -> list[Parke
 
 @sql(
     """UPDATE faultproof_parked SET error = :error
-       WHERE log = :log AND grp = :grp AND attempts = 0 AND dead = 0 AND error IS NULL
+       WHERE log = :log AND grp = :grp AND error IS NULL
          AND ("partition", "offset") IN (SELECT "partition", "offset" FROM {places})"""
 )
 def take_together(log: str, grp: str, error: str, places: Sequence[Place]) -> Changed: ...
@@ -203,7 +203,7 @@ def take_together(log: str, grp: str, error: str, places: Sequence[Place]) -> Ch
 
 @sql(
     """UPDATE faultproof_parked SET error = NULL
-       WHERE log = :log AND grp = :grp AND attempts = 0 AND dead = 0
+       WHERE log = :log AND grp = :grp AND attempts = 0
          AND ("partition", "offset") IN (SELECT "partition", "offset" FROM {places})"""
 )
 def put_back(log: str, grp: str, places: Sequence[Place]) -> Changed: ...
@@ -222,15 +222,14 @@ def park(log: str, grp: str, events: Sequence[ToPark]) -> None: ...
 @sql(
     """UPDATE faultproof_parked SET attempts = attempts + 1, due_us = {now} + :due_in_us
        WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset
-         AND attempts = :attempts AND dead = 0"""
+         AND attempts = :attempts"""
 )
 def begin_attempt(log: str, grp: str, partition: int, offset: int, attempts: int, due_in_us: int) -> Changed: ...
 
 
 @sql(
     """UPDATE faultproof_parked SET attempts = :attempts, due_us = {now} + :due_in_us
-       WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset
-         AND attempts = :attempts + 1 AND dead = 0"""
+       WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset"""
 )
 def take_back_attempt(log: str, grp: str, partition: int, offset: int, attempts: int, due_in_us: int) -> Changed: ...
 
@@ -253,7 +252,7 @@ def unpark(log: str, grp: str, partition: int, offset: int) -> Changed: ...
 
 @sql(
     """DELETE FROM faultproof_parked
-       WHERE log = :log AND grp = :grp AND attempts = 0 AND dead = 0
+       WHERE log = :log AND grp = :grp AND attempts = 0
          AND ("partition", "offset") IN (SELECT "partition", "offset" FROM {places})"""
 )
 def unpark_together(log: str, grp: str, places: Sequence[Place]) -> Changed: ...
@@ -262,7 +261,7 @@ def unpark_together(log: str, grp: str, places: Sequence[Place]) -> Changed: ...
 # The next event of the key becomes due, unless one that is dead stands before it and keys wait in this group.
 @sql(
     """UPDATE faultproof_parked SET due_us = {now}
-       WHERE log = :log AND grp = :grp AND "partition" = :partition AND key = :key AND dead = 0 AND due_us IS NULL
+       WHERE log = :log AND grp = :grp AND "partition" = :partition AND dead = 0 AND due_us IS NULL
          AND "offset" = (SELECT min(q."offset") FROM faultproof_parked AS q
            WHERE q.log = :log AND q.grp = :grp AND q."partition" = :partition AND q.key = :key
              AND (q.dead = 0 OR (SELECT max(key_waits) FROM faultproof_inbox WHERE log = :log AND grp = :grp) = 1))"""
@@ -270,10 +269,10 @@ def unpark_together(log: str, grp: str, places: Sequence[Place]) -> Changed: ...
 def promote(log: str, grp: str, partition: int, key: str) -> Changed: ...
 
 
-# Keys go on from now on: the first of each key that waits behind none but the dead.
+# Keys go on from now on: the first of each key, behind none but the dead, is due.
 @sql(
     """UPDATE faultproof_parked SET due_us = {now}
-       WHERE log = :log AND grp = :grp AND key IS NOT NULL AND dead = 0 AND due_us IS NULL
+       WHERE log = :log AND grp = :grp
          AND "offset" = (SELECT min(q."offset") FROM faultproof_parked AS q
            WHERE q.log = :log AND q.grp = :grp AND q."partition" = faultproof_parked."partition"
              AND q.key = faultproof_parked.key AND q.dead = 0)"""
@@ -281,13 +280,12 @@ def promote(log: str, grp: str, partition: int, key: str) -> Changed: ...
 def let_keys_go_on(log: str, grp: str) -> Changed: ...
 
 
-# Keys wait from now on: whatever stands behind a dead one of its key.
+# Keys wait from now on: whatever stands behind another of its key, which may be dead.
 @sql(
     """UPDATE faultproof_parked SET due_us = NULL
-       WHERE log = :log AND grp = :grp AND dead = 0 AND due_us IS NOT NULL
-         AND EXISTS (SELECT 1 FROM faultproof_parked AS q
-           WHERE q.log = :log AND q.grp = :grp AND q."partition" = faultproof_parked."partition"
-             AND q.key = faultproof_parked.key AND q."offset" < faultproof_parked."offset" AND q.dead = 1)"""
+       WHERE log = :log AND grp = :grp AND EXISTS (SELECT 1 FROM faultproof_parked AS q
+         WHERE q.log = :log AND q.grp = :grp AND q."partition" = faultproof_parked."partition"
+           AND q.key = faultproof_parked.key AND q."offset" < faultproof_parked."offset")"""
 )
 def let_keys_wait(log: str, grp: str) -> Changed: ...
 
@@ -309,7 +307,7 @@ def dead_letter(log: str, grp: str, id: str) -> Parked | None: ...
 
 @sql(
     """UPDATE faultproof_parked SET dead = 0, attempts = 0, due_us = {now}
-       WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset AND dead = 1"""
+       WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset"""
 )
 def revive(log: str, grp: str, partition: int, offset: int) -> Changed: ...
 

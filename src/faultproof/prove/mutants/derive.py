@@ -8,11 +8,11 @@ from faultproof.ports.statement import Statement
 from faultproof.prove.mutants.constraints import Constraint, constraints
 from faultproof.prove.mutants.mutant import Mutant
 from faultproof.prove.mutants.observe import Observed
-from faultproof.prove.mutants.parsed import conditions, conflict, tables
+from faultproof.prove.mutants.parsed import conditions, conflict, written
 
 
 def derived(observed: Observed, image: bytes, packages: Sequence[str] = ("",)) -> list[Mutant]:
-    """Every mutant of the statements declared in these packages, and of the tables they use; in a fixed order.
+    """Every mutant of the statements declared in these packages, and of the tables they change; in a fixed order.
 
     Raises `InvalidInput` for a statement that cannot be parsed: what cannot be changed cannot be shown to matter.
     """
@@ -47,8 +47,9 @@ def _conditions(statements: Iterable[Statement]) -> Iterator[Mutant]:
 
 
 def _constraints(statements: list[Statement], every: list[Statement], image: bytes) -> Iterator[Mutant]:
-    used = {table for statement in statements for table in tables(statement.text)}
-    for constraint in constraints(image, used):
+    # Of those tables that they write to: a statement that only reads cannot violate anything.
+    changed = {table for statement in statements for table in written(statement.text)}
+    for constraint in constraints(image, changed):
         plain = frozenset(each for each in every if hangs_on(each, constraint))
         name = f"{constraint.table}: {constraint.what}"
         yield Mutant(kind="constraint", name=name, constraints=frozenset({constraint}), plain=plain)
@@ -62,6 +63,8 @@ def hangs_on(statement: Statement, constraint: Constraint) -> bool:
 
 def _splits(pairs: Iterable[tuple[Statement, Statement]]) -> Iterator[Mutant]:
     for before, after in sorted(pairs, key=lambda pair: (pair[0].name, pair[1].name)):
+        if after.reads and after.deferred:  # it only locks: the split behind it takes the lock away as well
+            continue
         name = f"{before.name} | {after.name}"
         yield Mutant(kind="split", name=name, commits_between=frozenset({(before, after)}))
 

@@ -44,6 +44,13 @@ def tables(sql: str) -> frozenset[str]:
     return frozenset(name for name in named if not name.startswith("faultproof_set_"))
 
 
+def written(sql: str) -> frozenset[str]:
+    """The tables that a statement inserts into, changes or deletes from."""
+    tree = _parse(sql)
+    changed = [each.this.find(exp.Table) for each in tree.find_all(exp.Insert, exp.Update, exp.Delete)]
+    return frozenset(table.name for table in changed if table is not None)
+
+
 def equalities(statement: Statement) -> list[tuple[str, str]]:
     """Columns that are compared with a parameter, each with the parameter's name."""
     found = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from faultproof.engines.sqlite.connection import Connection, Synchronous, open_connection
 from faultproof.engines.sqlite.faults import NotBegun
 from faultproof.errors import OutcomeUnknown
-from faultproof.ports.script import Begin, Call, Commit, Rollback, Script, Step, Wake, drive
+from faultproof.ports.script import Begin, Call, Commit, Later, Rollback, Script, Step, Wake, drive
 from faultproof.ports.statement import NOTHING, Answer
 from faultproof.prove.simulated.faults import BEGINNING, COMMITTING, INSIDE, WHOLE, Fault
 
@@ -190,7 +190,7 @@ class MemoryStore:
         execute, bound = self._connection.execute, self._bound
 
         def step_of(step: Step) -> Answer:
-            return execute(step) if type(step) is Call or type(step) is Wake else bound(lane, step)
+            return execute(step) if type(step) in (Call, Later, Wake) else bound(lane, step)
 
         return step_of
 

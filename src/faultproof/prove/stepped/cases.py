@@ -10,7 +10,10 @@ from faultproof.prove.stepped.case import Case
 _ROOM = "faultproof.patterns"
 _KERNEL = "faultproof.prove"
 _CASES = {
-    f"{_ROOM}.outbox.proof:OUTBOX": (f"{_ROOM}.outbox.proof_stepped", f"{_ROOM}.outbox.proof_stepped_groups"),
+    f"{_ROOM}.outbox.proof:OUTBOX": (f"{_ROOM}.outbox.proof_stepped",),
+    f"{_ROOM}.outbox.proof:POISON": (f"{_ROOM}.outbox.proof_stepped_members",),
+    f"{_ROOM}.outbox.proof:DEAD_LETTERS": (f"{_ROOM}.outbox.proof_stepped_groups",),
+    f"{_ROOM}.outbox.proof:KEYS_GO_ON": (f"{_ROOM}.outbox.proof_stepped_choices",),
     f"{_ROOM}.escrow.proof:ESCROW": (f"{_ROOM}.escrow.proof_stepped",),
     f"{_ROOM}.saga.proof:SAGA": (f"{_ROOM}.saga.proof_stepped",),
     f"{_KERNEL}.kernel.claim:CLAIM": (f"{_KERNEL}.stepped.proof_claims",),
