@@ -134,4 +134,5 @@ IDEMPOTENCY = Proof(
         Plant(name="answers expire", breaks="an answer is forgotten when its lease has ended, and the work repeated"),
         Plant(name="trims all", breaks="answers are trimmed while people may still ask again"),
     ),
+    answers_for=("primitives.idempotency.",),
 )

@@ -93,4 +93,5 @@ LOG = Proof(
         Plant(name="trims ahead", breaks="the log is trimmed before the reader has seen it"),
         Plant(name="trims by hand", breaks="rows are deleted, and nobody says where the log begins now: a hole"),
     ),
+    answers_for=("engines.sqlite.log.", "primitives.install."),
 )

@@ -1,4 +1,4 @@
-"""Whose mutants are whose: proofs answer for the scripts of their own package; the kernel's are for all of ours together."""
+"""Whose mutants are whose: proofs answer for the scripts of their own package, and for those that they say."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from faultproof.prove.mutants.hunt import Effort, Target, runs
 from faultproof.prove.mutants.reference import reference
 from faultproof.prove.proof import Proof, Survivor
 from faultproof.prove.simulated.escapes import no_escapes
-
-KERNEL = ("engines.", "primitives.")
-"""Claims, logs and idempotency keys, which are part of the scripts of every pattern."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ def groups(proofs: Iterable[Proof]) -> list[Group]:
     return [
         Group(
             package.removesuffix("."),
-            (package,),
+            tuple(dict.fromkeys((package, *(module for proof in members for module in proof.answers_for)))),
             tuple(members),
             tuple(survivor for proof in members for survivor in proof.survivors),
         )

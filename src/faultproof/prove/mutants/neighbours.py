@@ -99,9 +99,9 @@ def _values(observed: Observed, tables: Mapping[str, list[Column]]) -> dict[str,
             found.setdefault(column, set()).update(observed.values[statement, parameter])
     for moment in observed.moments or []:
         for table, held in moment.items():
-            for number, column in enumerate(tables[table]):
-                if column.key and column.name in found:
-                    found[column.name].update(row[number] for row in held)
+            for number, each in enumerate(tables[table]):
+                if each.key and each.name in found:
+                    found[each.name].update(row[number] for row in held)
     return found
 
 
