@@ -125,8 +125,9 @@ def wrong(evidence: Evidence) -> list[str]:
     return list(chain.from_iterable(job.read(line) for job, history in jobs for line in history))
 
 
-def is_misjudged(row: Holder, before_us: int, after_us: int, *, is_dead: bool) -> bool:
+def is_misjudged(row: Holder, one_us: int, other_us: int, *, is_dead: bool) -> bool:
     """Whether a row was shown in another state than it was in, at some moment between these two."""
+    before_us, after_us = sorted((one_us, other_us))  # a clock may have been put back
     if row.owner is None:
         return row.state != ("dead" if is_dead else "free")
     if row.until_us <= before_us:

@@ -12,7 +12,7 @@ from faultproof.ports.claims import Claim, Holder
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
 from faultproof.prove.kernel import claim_history as history
-from faultproof.prove.kernel.asking import answered
+from faultproof.prove.kernel.asking import answered, now
 from faultproof.prove.proof import Process
 
 KIND = "job"
@@ -50,10 +50,6 @@ ROUNDS = sum(task.rounds for task in TASKS)
 
 @sql("INSERT INTO added (job, round) VALUES (:job, :round) ON CONFLICT (job, round) DO NOTHING RETURNING job")
 def _first_time(job: str, round: int) -> str | None: ...
-
-
-@sql("SELECT {now}")
-def _now() -> int: ...
 
 
 async def prepare(database: Database) -> None:
@@ -162,7 +158,7 @@ class JobWorker:
         """A new job that is its own from the first, under a lease that ends at once: so somebody else does it."""
         held = list[Claim]()
         yield from self.claims.hold(KIND, self.owner, [job], ttl_us=1, held=held.extend)
-        yield from _now()
+        yield from now()
         for claim in held:
             yield from self._write_lease("taken", claim)
 
@@ -229,9 +225,9 @@ class JobWorker:
 
     def _look(self) -> Script[None]:
         """Whether each row is shown in the state in which it is."""
-        before_us = yield from _now()
+        before_us = yield from now()
         rows: list[Holder] = yield from self.claims.holders(KIND)
-        after_us = yield from _now()
+        after_us = yield from now()
         for row in rows:
             if history.is_misjudged(row, before_us, after_us, is_dead=bool(row.error) and row.attempts >= ATTEMPTS):
                 yield from history.write(row.id, "misjudged", row.token, 0, 0, 0)

@@ -68,7 +68,7 @@ def keys(database: Database, *, duplicates: Duplicates = "wait", scope: str = "o
 async def prepare(database: Database) -> None:
     await keys(database).install()
     async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE booking (key TEXT NOT NULL, content TEXT NOT NULL, number BIGINT NOT NULL)")
+        await tx.execute("CREATE TABLE booking (key TEXT, content TEXT, number BIGINT)")
 
 
 class Server:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
+from faultproof.ports.log import Cursor, Record, Span
 from faultproof.prove.proof import Evidence, noted
 
 TABLES = (
-    "CREATE TABLE item (name TEXT PRIMARY KEY, version BIGINT NOT NULL)",
-    "CREATE TABLE written (event TEXT PRIMARY KEY, item TEXT NOT NULL, version BIGINT NOT NULL)",
-    'CREATE TABLE moved ("partition" BIGINT NOT NULL, n BIGINT NOT NULL, token BIGINT NOT NULL)',
-    'CREATE TABLE reading ("partition" BIGINT PRIMARY KEY, next_offset BIGINT NOT NULL)',
-    'CREATE TABLE seen (n BIGINT NOT NULL, "partition" BIGINT NOT NULL, "offset" BIGINT NOT NULL, event TEXT NOT NULL)',
+    "CREATE TABLE item (name TEXT, version BIGINT)",
+    "CREATE TABLE written (event TEXT PRIMARY KEY, item TEXT, version BIGINT, due_us BIGINT)",
+    'CREATE TABLE moved ("partition" BIGINT, n BIGINT, token BIGINT)',
+    'CREATE TABLE reading ("partition" BIGINT PRIMARY KEY, next_offset BIGINT)',
+    'CREATE TABLE seen (n BIGINT, "partition" BIGINT, "offset" BIGINT, event TEXT)',
 )
 
 
@@ -70,6 +72,35 @@ def wrong_order(evidence: Evidence) -> list[str]:
         for item in sorted(last)
         if versions[item] != list(range(1, last[item] + 1))
     ]
+
+
+def wrong_times(evidence: Evidence) -> list[str]:
+    """A delayed event comes into the log as old as it was when it became due."""
+    return [
+        f"{event} is in the log {due_us - at_us} us younger than when it was due"
+        for event, at_us, due_us in evidence.fetch(
+            "SELECT l.event_id, l.at_us, w.due_us FROM faultproof_log l JOIN written w ON w.event = l.event_id"
+        )
+        if due_us is not None and at_us < due_us
+    ]
+
+
+def broken_words(evidence: Evidence) -> list[str]:
+    """At every moment: what a writer was told to be written is."""
+    there = {event.rpartition("/")[0] for (event,) in evidence.fetch("SELECT event FROM written")}
+    return [f"{write} was said to be written" for write in sorted(noted(evidence, "wrote") - there)]
+
+
+def misled(evidence: Evidence) -> list[str]:
+    """What the log has answered to somebody, and was not so."""
+    return sorted(noted(evidence, "misled"))
+
+
+def first_kept(span: Span, records: Sequence[Record], upto: Cursor, *, young_us: int, limit: int) -> int:
+    """Where a partition begins that was so before it was trimmed, if events from after `young_us` are kept."""
+    end = min(upto.offset, span.first + limit, span.next)
+    young = (each.offset for each in records if each.offset < end and each.at_us > young_us)
+    return min(young, default=max(span.first, end))
 
 
 def wrong_tokens(evidence: Evidence) -> list[str]:

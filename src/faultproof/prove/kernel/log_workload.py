@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from faultproof.errors import EventsTrimmed, LeaseLost, OutcomeUnknown, TryAgain
+from faultproof.errors import EventsTrimmed, InvalidInput, LeaseLost, OutcomeUnknown, SchemaMismatch, TryAgain
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database
-from faultproof.ports.log import Cursor, Entry, Record, intake_topic
+from faultproof.ports.log import Cursor, Entry, Ready, Record, Span, intake_topic
 from faultproof.ports.script import Script, Wake, sql
 from faultproof.primitives.leases import Leases
-from faultproof.prove.kernel.asking import answered
-from faultproof.prove.kernel.log_places import TABLES
+from faultproof.prove.kernel.asking import answered, now
+from faultproof.prove.kernel.log_places import TABLES, first_kept
 from faultproof.prove.proof import Process
 
 LOG = "events"
@@ -25,8 +26,11 @@ LOOKS_MAX = 80
 BATCH = 2
 """Small, so that there is more than one of everything."""
 PARTITIONS = 2
-PLACES = {"a": 0, "b": 1, "c": 1}
+PLACES = {"a": 0, "b": 1, "c": 1, "d": 0}
 """Item -> partition."""
+OLDER_US = 200_000
+"""What is younger is not trimmed."""
+DELAY_US = 300_000
 
 
 class Write(NamedTuple):
@@ -40,14 +44,24 @@ class Write(NamedTuple):
 
 WRITES = {
     "writer-1": (Write(("a",)), Write(("b", "a"))),
-    "writer-2": (Write(("a",)), Write(("a",), is_regretted=True), Write(("c",), delay_us=300_000)),
+    "writer-2": (Write(("a",)), Write(("a",), is_regretted=True), Write(("c", "d"), delay_us=DELAY_US)),
 }
+DELAYED = {
+    f"{name}/{number}/{place}"
+    for name, writes in WRITES.items()
+    for number, write in enumerate(writes)
+    for place in range(len(write.items))
+    if write.delay_us
+}
+"""Events."""
 
 
 @sql(
-    "INSERT INTO written (event, item, version) VALUES (:event, :item, 0) ON CONFLICT (event) DO NOTHING RETURNING event"
+    """INSERT INTO written (event, item, version, due_us)
+       VALUES (:event, :item, 0, CASE WHEN :delay_us > 0 THEN {now} + :delay_us END)
+       ON CONFLICT (event) DO NOTHING RETURNING event"""
 )
-def _insert(event: str, item: str) -> str | None: ...
+def _insert(event: str, item: str, delay_us: int) -> str | None: ...
 
 
 # The row's lock comes before the append: so the intake has a key's events in the order of its versions.
@@ -61,7 +75,7 @@ def _number(event: str, version: int) -> None: ...
 
 @sql(
     """INSERT INTO moved ("partition", n, token)
-       SELECT :partition, (SELECT count(*) FROM moved WHERE "partition" = :partition), :token"""
+       SELECT :partition, (SELECT count(*) FROM moved), :token"""
 )
 def _write_moved(partition: int, token: int) -> None: ...
 
@@ -79,6 +93,17 @@ def advance(partition: int, next: int) -> None: ...
        SELECT (SELECT count(*) FROM seen), :partition, :offset, :event"""
 )
 def _write_seen(partition: int, offset: int, event: str) -> None: ...
+
+
+class Waiting(NamedTuple):
+    """An event that has not been moved."""
+
+    log: str
+    due_us: int
+
+
+@sql("SELECT log, due_us FROM faultproof_intake")
+def _intake() -> list[Waiting]: ...
 
 
 @sql("INSERT INTO item (name, version) VALUES (:name, 0)")
@@ -122,10 +147,12 @@ class Writer:
     async def transaction(self, number: int, write: Write) -> None:
         if not write.is_regretted:
             await self.database.transact(lambda: self.write(number, write))
+            self.process.note("wrote", f"{self.process.name}/{number}")
             return
         try:
             async with self.database.transaction() as tx:
                 await tx.run(self.write(number, write))
+                await tx.run(self.misplace())
                 raise Regret
         except Regret:
             pass
@@ -139,11 +166,23 @@ class Writer:
         entries = list[Entry]()
         for place, item in enumerate(write.items):
             event = f"{self.process.name}/{number}/{place}"
-            if (yield from _insert(event, item)) is not None:
+            if (yield from _insert(event, item, write.delay_us)) is not None:
                 version = yield from _bump(item)
                 yield from _number(event, version)
                 entries.append(Entry(self.partition(event, item), event, item, "bumped", "{}", None, write.delay_us))
         return entries
+
+    def misplace(self) -> Script[None]:
+        """An event for a partition that is not there, and one by somebody who spreads keys over others."""
+        refusals = list[type[Exception]]()
+        for partition, partitions in ((PARTITIONS, PARTITIONS), (0, PARTITIONS + 1)):
+            entry = Entry(partition, f"misplaced/{partition}", "a", "bumped", "{}", None, 0)
+            try:
+                yield from self.database.logs.append(LOG, [entry], partitions=partitions)
+            except (InvalidInput, SchemaMismatch) as error:
+                refusals.append(type(error))
+        if refusals != [InvalidInput, SchemaMismatch]:
+            self.process.note("misled", f"misplaced events were refused with {refusals}")
 
     def partition(self, event: str, item: str) -> int:
         return PLACES[item]
@@ -182,10 +221,11 @@ class Sequencer:
         """Look once, and move what there is; how long to rest."""
         rest_s = LOOK_S
         if await self.leases.tend():
-            ready = await self.database.read(self.database.logs.ready(LOG))
+            ready = await self.database.read(self.look())
             if ready.waiting or (ready.due_in_us is not None and ready.due_in_us <= 0):
                 moved = list[int]()
-                await self.move(self.leases.held(), moved.append)
+                for claim in self.leases.held():
+                    await self.move([claim], moved.append)
                 return 0.0
             rest_s = LOOK_S if ready.due_in_us is None else ready.due_in_us / 1_000_000
         return min(rest_s, self.leases.rest_s())
@@ -193,14 +233,37 @@ class Sequencer:
     async def move(self, claims: list[Claim], moved: Callable[[int], None]) -> None:
         await self.database.transact(lambda: self.sequence(claims, moved))
 
+    def look(self) -> Script[Ready]:
+        """What there is to do, and whether that is so."""
+        ready = yield from self.database.logs.ready(LOG)
+        waiting, is_delayed = [], False
+        for log, due_us in (yield from _intake()):
+            waiting += [due_us] * (log == LOG and due_us == 0)
+            is_delayed = is_delayed or (log == LOG and due_us > 0)
+        if (ready.waiting, ready.due_in_us is not None) != (bool(waiting), is_delayed):
+            self.process.note("misled", f"{waiting} wait, some are delayed: {is_delayed}, and it was said: {ready}")
+        return ready
+
     def sequence(self, claims: list[Claim], moved: Callable[[int], None]) -> Script[None]:
         """Under its tokens, which it leaves behind."""
         yield from self.guard(claims)
         partitions = [int(claim.id) for claim in claims]
+        spans = yield from self.database.logs.spans(LOG)
+        before_us = yield from now()
         yield from self.database.logs.sequence(LOG, partitions, limit=BATCH, moved=moved)
+        yield from self.check([span for span in spans if span.partition in partitions], before_us)
         for claim in claims:
             yield from _write_moved(int(claim.id), claim.token)
         yield Wake(LOG_TOPIC)
+
+    def check(self, before: list[Span], before_us: int) -> Script[None]:
+        """Nothing was moved before it was due."""
+        ends = [Cursor(span.partition, span.next) for span in before]
+        records = yield from self.database.logs.read(LOG, ends, limit=BATCH)
+        now_us = max(before_us, (yield from now()))  # the clock may have been put back since
+        for record in records:
+            if record.id in DELAYED and record.at_us > now_us:
+                self.process.note("misled", f"{record.id} was moved before it was due")
 
     def guard(self, claims: list[Claim]) -> Script[None]:
         yield from self.database.claims.guard(KIND, claims)
@@ -242,7 +305,11 @@ class Reader:
 
     def records(self) -> Script[list[Record]]:
         at = yield from cursors()
-        return (yield from self.database.logs.read(LOG, at, limit=BATCH))
+        records = yield from self.database.logs.read(LOG, at, limit=BATCH)
+        for partition, count in Counter(record.partition for record in records).items():
+            if count > BATCH:
+                self.process.note("misled", f"of partition {partition} {count} events were read, and {BATCH} asked for")
+        return records
 
     def see(self, records: Sequence[Record]) -> Script[None]:
         for record in records:
@@ -253,5 +320,19 @@ class Reader:
             yield from advance(record.partition, record.offset + 1)
 
     def trim(self) -> Script[None]:
+        """Twice what is old of each partition, one event at a time."""
         at = yield from cursors()
-        yield from self.database.logs.trim(LOG, upto=at, older_us=0, limit=BATCH)
+        for cursor in (*at, *at):
+            span, records, before_us = yield from self.look(cursor.partition)
+            yield from self.database.logs.trim(LOG, upto=[cursor], older_us=OLDER_US, limit=1)
+            after, _, after_us = yield from self.look(cursor.partition)
+            times = sorted((before_us, after_us))
+            least, most = (first_kept(span, records, cursor, young_us=us - OLDER_US, limit=1) for us in times)
+            if not least <= after.first <= most:
+                self.process.note("misled", f"{span} was trimmed up to {cursor}, and begins at {after.first}")
+
+    def look(self, partition: int) -> Script[tuple[Span, list[Record], int]]:
+        """What there is of a partition, and when."""
+        (span,) = (each for each in (yield from self.database.logs.spans(LOG)) if each.partition == partition)
+        records = yield from self.database.logs.read(LOG, [Cursor(partition, span.first)], limit=100)
+        return span, records, (yield from now())
