@@ -77,7 +77,7 @@ def _unanswered(evidence: Evidence) -> list[str]:
     expected = {request.key for requests in REQUESTS.values() for request in requests} | {"again/1", "again/2"}
     wrong = [f"nobody was answered for {key}" for key in sorted(expected - answers.keys())]
     refused = noted(evidence, "refused")
-    if refused != {"contested"}:
+    if refused != {"contested", "left"}:
         wrong.append(f"refused was {sorted(refused)}, not who came second with another content")
     return wrong
 

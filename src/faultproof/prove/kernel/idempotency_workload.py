@@ -157,7 +157,8 @@ class Server:
 
 
 class Janitor:
-    """Trims old keys; and in a scope of its own asks with one key for this and then for that, after trimming it away."""
+    """Trims old keys; and in scopes of its own asks with one key for this and then for that, after trimming it away; trims
+    while its own work is under way; and asks for other things under a key that a caller has left behind."""
 
     keep_s = KEEP_S
 
@@ -173,7 +174,43 @@ class Janitor:
             while not await answered(self.process, lambda number=number: self.asked(brief, number)):  # type: ignore[misc]
                 await self.process.env.clock.sleep(0.1)  # a former life of this process asked, or a clock was put back
             await self.process.env.clock.sleep(0.1)
+        await answered(self.process, lambda: self.trimming(keys(self.database, scope="long")))
+        await answered(self.process, lambda: self.leaving(keys(self.database, scope="left")))
         self.process.note("finished", self.process.name)
+
+    async def trimming(self, long: Idempotency[int]) -> None:
+        """A key under which somebody is at work is not old, however long that takes: or he would not be done with it."""
+
+        async def work() -> int:
+            await long.trim(older=0.0)
+            return 1
+
+        await long.run("held", "", work)
+
+    async def leaving(self, left: Idempotency[int]) -> None:
+        """Its caller is cancelled at work; and long after its lease has ended, the key is still for what it asked for."""
+        caller = asyncio.current_task()
+        assert caller is not None
+
+        async def work() -> int:
+            caller.cancel()
+            await self.process.env.clock.sleep(TTL_S)
+            return 1
+
+        try:
+            await left.run("left", "milk", work)
+        except asyncio.CancelledError:
+            caller.uncancel()
+        await self.process.env.clock.sleep(2 * TTL_S)
+        try:
+            number = await left.run("left", "bread", work)
+        except KeyReused:
+            self.process.note("refused", "left", "bread")
+        except asyncio.CancelledError:
+            caller.uncancel()
+            self.process.note("answered", "left", "bread", 0)
+        else:
+            self.process.note("answered", "left", "bread", number)
 
     async def asked(self, brief: Idempotency[int], number: int) -> bool:
         await brief.trim(older=0.0)
