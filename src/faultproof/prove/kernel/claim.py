@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from faultproof.prove.kernel import claim_history as history
+from faultproof.prove.kernel import survivors
 from faultproof.prove.kernel.claim_planted import PLANTED
 from faultproof.prove.kernel.claim_workload import ROUNDS, TASKS, JobWorker, clerk, prepare
 from faultproof.prove.proof import (
@@ -134,5 +135,6 @@ CLAIM = Proof(
         Plant(name="acknowledges early", breaks="the claim is finished before the work: a crash between loses the job"),
         Plant(name="fails as released", breaks="a failed attempt is given back in good order: it is never given up"),
     ),
+    survivors=survivors.CLAIM,
     answers_for=("engines.sqlite.claims.",),
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from faultproof.ports.log import Cursor, Record, Span
 from faultproof.prove.proof import Evidence, noted
 
 TABLES = (
     "CREATE TABLE item (name TEXT, version BIGINT)",
-    "CREATE TABLE written (event TEXT PRIMARY KEY, item TEXT, version BIGINT, due_us BIGINT)",
+    "CREATE TABLE written (event TEXT PRIMARY KEY, item TEXT, version BIGINT)",
     'CREATE TABLE moved ("partition" BIGINT, n BIGINT, token BIGINT)',
     'CREATE TABLE reading ("partition" BIGINT PRIMARY KEY, next_offset BIGINT)',
     'CREATE TABLE seen (n BIGINT, "partition" BIGINT, "offset" BIGINT, event TEXT)',
@@ -74,21 +75,19 @@ def wrong_order(evidence: Evidence) -> list[str]:
     ]
 
 
-def wrong_times(evidence: Evidence) -> list[str]:
-    """A delayed event comes into the log as old as it was when it became due."""
-    return [
-        f"{event} is in the log {due_us - at_us} us younger than when it was due"
-        for event, at_us, due_us in evidence.fetch(
-            "SELECT l.event_id, l.at_us, w.due_us FROM faultproof_log l JOIN written w ON w.event = l.event_id"
-        )
-        if due_us is not None and at_us < due_us
-    ]
-
-
 def broken_words(evidence: Evidence) -> list[str]:
-    """At every moment: what a writer was told to be written is."""
-    there = {event.rpartition("/")[0] for (event,) in evidence.fetch("SELECT event FROM written")}
-    return [f"{write} was said to be written" for write in sorted(noted(evidence, "wrote") - there)]
+    """At every moment: what a process was told to be written, moved, seen or trimmed is."""
+    there: dict[str, set[Any]] = {
+        "wrote": {event.rpartition("/")[0] for (event,) in evidence.fetch("SELECT event FROM written")},
+        "moved": {f"{at}/{token}" for at, token in evidence.fetch('SELECT "partition", token FROM moved')},
+        "seen": {event for (event,) in evidence.fetch("SELECT event FROM seen")},
+        "trimmed": {
+            f"{at}/{offset}"
+            for at, first in evidence.fetch('SELECT "partition", first_offset FROM faultproof_log_partition')
+            for offset in range(first + 1)
+        },
+    }
+    return [f"{what!r} was said of {fact}" for what in there for fact in sorted(noted(evidence, what) - there[what])]
 
 
 def misled(evidence: Evidence) -> list[str]:
@@ -96,11 +95,12 @@ def misled(evidence: Evidence) -> list[str]:
     return sorted(noted(evidence, "misled"))
 
 
-def first_kept(span: Span, records: Sequence[Record], upto: Cursor, *, young_us: int, limit: int) -> int:
+def first_kept(span: Span, records: Sequence[Record], upto: Sequence[Cursor], *, young_us: int, limit: int) -> int:
     """Where a partition begins that was so before it was trimmed, if events from after `young_us` are kept."""
-    end = min(upto.offset, span.first + limit, span.next)
-    young = (each.offset for each in records if each.offset < end and each.at_us > young_us)
-    return min(young, default=max(span.first, end))
+    cursor = next((each.offset for each in upto if each.partition == span.partition), 0)
+    end = min(cursor, span.first + limit, span.next)
+    kept = (each for each in records if each.partition == span.partition and each.at_us > young_us)
+    return min((each.offset for each in kept if each.offset < end), default=max(span.first, end))
 
 
 def wrong_tokens(evidence: Evidence) -> list[str]:

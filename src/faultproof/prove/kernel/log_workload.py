@@ -46,22 +46,12 @@ WRITES = {
     "writer-1": (Write(("a",)), Write(("b", "a"))),
     "writer-2": (Write(("a",)), Write(("a",), is_regretted=True), Write(("c", "d"), delay_us=DELAY_US)),
 }
-DELAYED = {
-    f"{name}/{number}/{place}"
-    for name, writes in WRITES.items()
-    for number, write in enumerate(writes)
-    for place in range(len(write.items))
-    if write.delay_us
-}
-"""Events."""
 
 
 @sql(
-    """INSERT INTO written (event, item, version, due_us)
-       VALUES (:event, :item, 0, CASE WHEN :delay_us > 0 THEN {now} + :delay_us END)
-       ON CONFLICT (event) DO NOTHING RETURNING event"""
+    "INSERT INTO written (event, item, version) VALUES (:event, :item, 0) ON CONFLICT (event) DO NOTHING RETURNING event"
 )
-def _insert(event: str, item: str, delay_us: int) -> str | None: ...
+def _insert(event: str, item: str) -> str | None: ...
 
 
 # The row's lock comes before the append: so the intake has a key's events in the order of its versions.
@@ -99,10 +89,12 @@ class Waiting(NamedTuple):
     """An event that has not been moved."""
 
     log: str
+    event_id: str
     due_us: int
+    at_us: int
 
 
-@sql("SELECT log, due_us FROM faultproof_intake")
+@sql("SELECT log, event_id, due_us, at_us FROM faultproof_intake")
 def _intake() -> list[Waiting]: ...
 
 
@@ -166,7 +158,7 @@ class Writer:
         entries = list[Entry]()
         for place, item in enumerate(write.items):
             event = f"{self.process.name}/{number}/{place}"
-            if (yield from _insert(event, item, write.delay_us)) is not None:
+            if (yield from _insert(event, item)) is not None:
                 version = yield from _bump(item)
                 yield from _number(event, version)
                 entries.append(Entry(self.partition(event, item), event, item, "bumped", "{}", None, write.delay_us))
@@ -232,16 +224,15 @@ class Sequencer:
 
     async def move(self, claims: list[Claim], moved: Callable[[int], None]) -> None:
         await self.database.transact(lambda: self.sequence(claims, moved))
+        for claim in claims:
+            self.process.note("moved", f"{claim.id}/{claim.token}")
 
     def look(self) -> Script[Ready]:
         """What there is to do, and whether that is so."""
         ready = yield from self.database.logs.ready(LOG)
-        waiting, is_delayed = [], False
-        for log, due_us in (yield from _intake()):
-            waiting += [due_us] * (log == LOG and due_us == 0)
-            is_delayed = is_delayed or (log == LOG and due_us > 0)
-        if (ready.waiting, ready.due_in_us is not None) != (bool(waiting), is_delayed):
-            self.process.note("misled", f"{waiting} wait, some are delayed: {is_delayed}, and it was said: {ready}")
+        delays = [waiting.due_us for waiting in (yield from _intake()) if waiting.log == LOG]
+        if (ready.waiting, ready.due_in_us is not None) != (0 in delays, any(delays)):
+            self.process.note("misled", f"events wait until {delays}, and it was said: {ready}")
         return ready
 
     def sequence(self, claims: list[Claim], moved: Callable[[int], None]) -> Script[None]:
@@ -249,21 +240,24 @@ class Sequencer:
         yield from self.guard(claims)
         partitions = [int(claim.id) for claim in claims]
         spans = yield from self.database.logs.spans(LOG)
+        waiting: list[Waiting] = yield from _intake()
         before_us = yield from now()
         yield from self.database.logs.sequence(LOG, partitions, limit=BATCH, moved=moved)
-        yield from self.check([span for span in spans if span.partition in partitions], before_us)
+        yield from self.check([span for span in spans if span.partition in partitions], waiting, before_us)
         for claim in claims:
             yield from _write_moved(int(claim.id), claim.token)
         yield Wake(LOG_TOPIC)
 
-    def check(self, before: list[Span], before_us: int) -> Script[None]:
-        """Nothing was moved before it was due."""
+    def check(self, before: list[Span], waiting: list[Waiting], before_us: int) -> Script[None]:
+        """Nothing was moved before it was due, and what was delayed is as old as if it had been written then."""
         ends = [Cursor(span.partition, span.next) for span in before]
         records = yield from self.database.logs.read(LOG, ends, limit=BATCH)
         now_us = max(before_us, (yield from now()))  # the clock may have been put back since
+        due = {each.event_id: each.due_us for each in waiting}
+        at = {each.event_id: each.due_us or each.at_us for each in waiting}
         for record in records:
-            if record.id in DELAYED and record.at_us > now_us:
-                self.process.note("misled", f"{record.id} was moved before it was due")
+            if due[record.id] > now_us or record.at_us != at[record.id]:
+                self.process.note("misled", f"{record} was due at {due[record.id]}, and moved at {now_us}")
 
     def guard(self, claims: list[Claim]) -> Script[None]:
         yield from self.database.claims.guard(KIND, claims)
@@ -282,7 +276,8 @@ class Reader:
         for _ in range(LOOKS_MAX):
             try:
                 if await self.read():
-                    await self.database.transact(self.trim)
+                    for span in (await self.database.transact(self.trim)) or ():
+                        self.process.note("trimmed", f"{span.partition}/{span.first}")
                     continue
             except TryAgain:
                 pass
@@ -295,13 +290,16 @@ class Reader:
 
     async def read(self) -> bool:
         """Whether there was anything."""
-        return await self.database.transact(self.follow)
+        records = await self.database.transact(self.follow)
+        for record in records:
+            self.process.note("seen", record.id)
+        return bool(records)
 
-    def follow(self) -> Script[bool]:
+    def follow(self) -> Script[list[Record]]:
         records = yield from self.records()
         yield from self.see(records)
         yield from self.move(records)
-        return bool(records)
+        return records
 
     def records(self) -> Script[list[Record]]:
         at = yield from cursors()
@@ -319,20 +317,20 @@ class Reader:
         for record in records:
             yield from advance(record.partition, record.offset + 1)
 
-    def trim(self) -> Script[None]:
-        """Twice what is old of each partition, one event at a time."""
+    def trim(self) -> Script[list[Span] | None]:
+        """What is old, an event of each partition: one partition after the other, and then all of them at once."""
         at = yield from cursors()
-        for cursor in (*at, *at):
-            span, records, before_us = yield from self.look(cursor.partition)
-            yield from self.database.logs.trim(LOG, upto=[cursor], older_us=OLDER_US, limit=1)
-            after, _, after_us = yield from self.look(cursor.partition)
-            times = sorted((before_us, after_us))
-            least, most = (first_kept(span, records, cursor, young_us=us - OLDER_US, limit=1) for us in times)
-            if not least <= after.first <= most:
-                self.process.note("misled", f"{span} was trimmed up to {cursor}, and begins at {after.first}")
-
-    def look(self, partition: int) -> Script[tuple[Span, list[Record], int]]:
-        """What there is of a partition, and when."""
-        (span,) = (each for each in (yield from self.database.logs.spans(LOG)) if each.partition == partition)
-        records = yield from self.database.logs.read(LOG, [Cursor(partition, span.first)], limit=100)
-        return span, records, (yield from now())
+        before: list[Span] = yield from self.database.logs.spans(LOG)
+        for upto in (*([cursor] for cursor in at), at):
+            first = [Cursor(span.partition, span.first) for span in before]
+            records = yield from self.database.logs.read(LOG, first, limit=100)
+            one_us = yield from now()
+            yield from self.database.logs.trim(LOG, upto=upto, older_us=OLDER_US, limit=1)
+            times = sorted((one_us, (yield from now())))  # the clock may have been put back
+            after = yield from self.database.logs.spans(LOG)
+            for span, end in zip(before, after, strict=True):
+                least, most = (first_kept(span, records, upto, young_us=us - OLDER_US, limit=1) for us in times)
+                if not least <= end.first <= most:
+                    self.process.note("misled", f"{span} was trimmed up to {upto}, and begins at {end.first}")
+            before = after
+        return before

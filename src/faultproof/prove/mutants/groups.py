@@ -16,7 +16,8 @@ from faultproof.prove.simulated.escapes import no_escapes
 
 @dataclass(frozen=True)
 class Group:
-    """Statements declared in some packages, and the proofs whose runs they are mutated in."""
+    """Statements declared in some packages, and the proofs whose runs they are mutated in; each with what else it answers
+    for."""
 
     name: str
     packages: tuple[str, ...]
@@ -32,7 +33,7 @@ def groups(proofs: Iterable[Proof]) -> list[Group]:
     return [
         Group(
             package.removesuffix("."),
-            tuple(dict.fromkeys((package, *(module for proof in members for module in proof.answers_for)))),
+            (package,),
             tuple(members),
             tuple(survivor for proof in members for survivor in proof.survivors),
         )
@@ -55,7 +56,7 @@ def targets(group: Group, effort: Effort) -> list[Target]:
         references = [reference(proof, partial(runs, effort=effort)) for proof in group.proofs]
     found = dict[object, Target]()
     for each in references:
-        for mutant in derived(each.observed, each.image, group.packages):
+        for mutant in derived(each.observed, each.image, (*group.packages, *each.proof.answers_for)):
             known = found.get(mutant.key)
             found[mutant.key] = Target(mutant, (*known.references, each) if known else (each,))
     return list(found.values())
