@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
@@ -136,10 +136,11 @@ def is_misjudged(row: Holder, one_us: int, other_us: int, *, is_dead: bool) -> b
 
 
 def broken_words(evidence: Evidence) -> list[str]:
-    """What a worker was told has become of its job, and has not."""
+    """What a worker was told has become of its job, and has not; and tokens that were given to two."""
     written = {tuple(row) for row in evidence.fetch("SELECT job, what, token FROM history")}
     told = [facts for kind, *facts in evidence.notes if kind == "told"]
-    return [
+    took = Counter(facts[0] for kind, *facts in evidence.notes if kind == "took")
+    return [f"two were told that they had {claim}" for claim, count in took.items() if count > 1] + [
         f"of {job} with token {token} it was said: {what}"
         for job, what, token in told
         if (job, what, token) not in written

@@ -92,6 +92,7 @@ async def clerk(process: Process) -> None:
 
     def hasten(task: Task) -> Script[None]:
         if (yield from history.count(task.job, "hastened")) == 0:
+            yield from database.claims.add(KIND, [task.job])  # which is there already
             yield from database.claims.hasten(KIND, [task.job])
             yield from history.write(task.job, "hastened", 0, 0, 0, 0)
 
@@ -126,6 +127,7 @@ class JobWorker:
             try:
                 claim = await self.database.transact(self.take)
                 if claim is not None:
+                    self.process.note("took", f"{claim.id}/{claim.token}")
                     await self.work(claim)
                     continue
             except LeaseLost:

@@ -19,13 +19,13 @@ TABLES = (
 
 
 def done(evidence: Evidence, writers: set[str]) -> bool:
-    """All is written, nothing waits in the intake, and the reader has come to the end."""
+    """All is written, nothing waits in the intake, the reader has come to the end, and each partition is trimmed."""
     if noted(evidence, "written") < writers:
         return False
     return not evidence.fetch(
         """SELECT 1 FROM faultproof_intake UNION ALL
            SELECT 1 FROM faultproof_log_partition p JOIN reading r ON r."partition" = p."partition"
-           WHERE r.next_offset < p.next_offset LIMIT 1"""
+           WHERE r.next_offset < p.next_offset OR p.first_offset = 0 LIMIT 1"""
     )
 
 
@@ -87,7 +87,10 @@ def broken_words(evidence: Evidence) -> list[str]:
             for offset in range(first + 1)
         },
     }
-    return [f"{what!r} was said of {fact}" for what in there for fact in sorted(noted(evidence, what) - there[what])]
+    seen = Counter(fact for kind, *facts in evidence.notes if kind == "seen" for fact in facts)
+    return [f"{event} was seen {count} times" for event, count in seen.items() if count > 1] + [
+        f"{what!r} was said of {fact}" for what in there for fact in sorted(noted(evidence, what) - there[what])
+    ]
 
 
 def misled(evidence: Evidence) -> list[str]:

@@ -276,9 +276,9 @@ class Reader:
         for _ in range(LOOKS_MAX):
             try:
                 if await self.read():
-                    for span in (await self.database.transact(self.trim)) or ():
-                        self.process.note("trimmed", f"{span.partition}/{span.first}")
                     continue
+                for span in (await self.database.transact(self.trim)) or ():
+                    self.process.note("trimmed", f"{span.partition}/{span.first}")
             except TryAgain:
                 pass
             except OutcomeUnknown:  # the cursor knows
@@ -321,6 +321,8 @@ class Reader:
         """What is old, an event of each partition: one partition after the other, and then all of them at once."""
         at = yield from cursors()
         before: list[Span] = yield from self.database.logs.spans(LOG)
+        if len(before) != PARTITIONS:
+            self.process.note("misled", f"of {PARTITIONS} partitions {before} are shown")
         for upto in (*([cursor] for cursor in at), at):
             first = [Cursor(span.partition, span.first) for span in before]
             records = yield from self.database.logs.read(LOG, first, limit=100)

@@ -36,8 +36,12 @@ LOG = (
     ),
     Survivor(
         mutants=('constraint faultproof_log: PRIMARY KEY (log, "partition", "offset")',),
-        reason="an offset is given once because the transaction that gives it moves next_offset; the key is the index by "
-        "which readers find it, and the last line of defence",
+        reason="an offset is given once because the transaction that gives it moves next_offset, under the lock of its "
+        "partition; the key is the index by which readers find it, and the last line of defence",
+    ),
+    Survivor(
+        mutants=(f"split {_LOG}_spans | {_LOG}_read",),
+        reason="it lies between two trims of one transaction, each of which is whole",
     ),
     Survivor(
         mutants=('constraint faultproof_log_partition: PRIMARY KEY (log, "partition")',),
