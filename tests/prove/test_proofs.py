@@ -11,7 +11,7 @@ import pytest
 
 from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
-from faultproof.patterns.escrow.proof import ESCROW
+from faultproof.patterns.escrow.proof import ESCROW, TURNOVER
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
 from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
 from faultproof.prove.kernel.claim import CLAIM
@@ -35,6 +35,7 @@ PROOFS = {
     "outbox": OUTBOX,
     "poison": POISON,
     "saga": SAGA,
+    "turnover": TURNOVER,
 }
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 MANY_PAIRS = {

@@ -24,6 +24,7 @@ from faultproof.patterns.escrow.proof_orders import (
     wrong_sums,
 )
 from faultproof.patterns.escrow.proof_survivors import SURVIVORS
+from faultproof.patterns.escrow.proof_turnover import TURNOVER
 from faultproof.patterns.escrow.requests import Confirm, Expire, Hold, Request, Reserve
 from faultproof.patterns.escrow.sql import StockRow
 from faultproof.ports.database import Database
@@ -31,6 +32,8 @@ from faultproof.ports.script import Script, sql
 from faultproof.primitives.group_commit import Err
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import ANY_FAULT, Always, Eventually, Main, Plant, Process, Proof, Sometimes
+
+__all__ = ["ESCROW", "TURNOVER"]
 
 T = TypeVar("T")
 
@@ -56,7 +59,7 @@ async def _prepare(database: Database) -> None:
         await escrow.restock(item, 5, key=f"more {item}")
         await escrow.reserve({item: 5}, key=f"kept-{item}", ttl=86_400.0)
     async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE told (key TEXT NOT NULL)")
+        await tx.execute("CREATE TABLE told (key TEXT)")
 
 
 class _Workload:

@@ -1,0 +1,327 @@
+"""Escrow's second proof: what is not there, falls short, is delivered, lies overdue and is forgotten, beside others' escrows
+with the same items and keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from faultproof.errors import FaultproofError, HoldEnded, HoldExpired, KeyReused, OutcomeUnknown, TryAgain, UnknownHold
+from faultproof.patterns.escrow.escrow import Escrow
+from faultproof.patterns.escrow.options import EscrowOptions
+from faultproof.patterns.escrow.requests import Hold
+from faultproof.ports.database import Database
+from faultproof.ports.script import Script, sql
+from faultproof.primitives.worker import Worker
+from faultproof.prove.proof import (
+    ANY_FAULT,
+    Always,
+    Eventually,
+    Evidence,
+    Main,
+    Plant,
+    Process,
+    Proof,
+    Sometimes,
+    noted,
+)
+
+T = TypeVar("T")
+
+STOCK = {"milk": 3, "bread": 4, "eggs": 5}
+DELIVERED = {"d-1": 3, "d-2": 2}
+"""Of rice, which is not there before."""
+TTL_S = 0.4
+LONG_S = 3_600.0
+KEEP_S = 0.5
+"""For so long the escrow `brief` remembers the keys of holds that are over; the other longer than anybody asks again."""
+OPENS_S = 0.7
+"""When the loop begins: by then a hold is overdue that somebody needs."""
+OPTIONS = EscrowOptions(ttl=TTL_S, lock_timeout=0.1, shards=1)
+CUSTOMERS = ("early", "late", "regular")
+
+
+@sql("INSERT INTO told (key) VALUES (:key)")
+def _tell(key: str) -> None: ...
+
+
+def _on_expired(hold: Hold) -> Script[None]:
+    yield from _tell(hold.key)
+
+
+async def _prepare(database: Database) -> None:
+    escrow, brief, other = (Escrow(database, name=name, options=OPTIONS) for name in ("stock", "brief", "other"))
+    await escrow.install()
+    for item, quantity in STOCK.items():
+        await escrow.restock(item, quantity, key=f"delivery of {item}")
+    for item in (*STOCK, "rice", "ghost"):
+        await other.restock(item, 9, key=f"delivery of {item}")
+    # What is over there, and overdue, is older than anything here; and so are holds that last.
+    await other.reserve({"eggs": 1}, key="left")
+    await other.reserve({"milk": 1}, key="again")
+    await other.release("again")
+    await brief.restock("bread", 4, key="delivery of bread")
+    for each in (escrow, brief):
+        await each.reserve({"bread": 1}, key="kept", ttl=LONG_S)
+    async with database.transaction() as tx:
+        await tx.execute("CREATE TABLE told (key TEXT)")
+        await tx.execute("CREATE TABLE other_item AS SELECT * FROM faultproof_escrow_item WHERE escrow = 'other'")
+        await tx.execute("CREATE TABLE other_hold AS SELECT * FROM faultproof_escrow_hold WHERE escrow = 'other'")
+
+
+def _escrows(process: Process) -> list[Escrow]:
+    """Ours."""
+    database = process.database()
+    return [Escrow(database, name=name, options=OPTIONS, on_expired=_on_expired) for name in ("stock", "brief")]
+
+
+# -- who comes -------------------------------------------------------------------------------------------------------------
+
+
+class Customer:
+    """One of them; whoever dies comes again from the beginning, with the same keys."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.clock = process.env.clock
+        self.escrow, self.brief = _escrows(process)
+
+    async def run(self) -> None:
+        await getattr(self, self.process.name)()
+        self.process.note("finished", self.process.name)
+
+    async def early(self) -> None:
+        """Asks for what is not there; leaves a hold behind; and comes back for more than is left without it."""
+        await self.asks("unknown", {"ghost": 1})
+        await self.asks("half unknown", {"ghost": 1, "milk": 1, "bread": 1})
+        await self.asks("left", {"eggs": 4})
+        await self.asks("abandoned", {"rice": 1})
+        await self.clock.sleep(TTL_S + 0.1)
+        await self.asks("back", {"eggs": 3, "milk": 1}, self.escrow.confirm)
+        await self.asks("too much", {"eggs": 9})
+
+    async def late(self) -> None:
+        """Wants what the early one left as well; and of two holds it confirms one and releases the other at once."""
+        await self.asks("kept one", {"milk": 1}, ttl=LONG_S)
+        await self.asks("other one", {"bread": 1}, ttl=LONG_S)
+        await asyncio.gather(
+            self.answered("kept one", lambda: self.escrow.confirm("kept one")),
+            self.answered("other one", lambda: self.escrow.release("other one")),
+        )
+        await self.clock.sleep(TTL_S + 0.5)
+        await self.asks("rival", {"eggs": 1, "milk": 2}, self.escrow.confirm)
+
+    async def regular(self) -> None:
+        """Uses a key again for something else, as soon as it is forgotten what it was used for; and meanwhile delivers what
+        it delivers again afterwards."""
+        try:
+            await self.answer(lambda: self.brief.reserve({"bread": 1}, key="again", ttl=LONG_S))
+            await self.answer(lambda: self.brief.release("again"))
+        except (HoldEnded, HoldExpired, KeyReused, UnknownHold):  # this is a later life, or somebody's who was frozen
+            pass
+        await self.delivers()
+        while True:
+            try:
+                await self.answer(lambda: self.brief.reserve({"bread": 2}, key="again", ttl=LONG_S))
+            except (HoldEnded, HoldExpired, KeyReused):
+                await self.clock.sleep(KEEP_S)
+            else:
+                break
+        self.process.note("forgotten", "again")
+        await self.delivers()
+
+    async def delivers(self) -> None:
+        for key in DELIVERED:
+            await self.answered(key, lambda key=key: self.deliver(key))  # type: ignore[misc]
+
+    async def deliver(self, key: str) -> Any:
+        return await self.escrow.restock("rice", DELIVERED[key], key=key)
+
+    async def asks(
+        self,
+        key: str,
+        items: dict[str, int],
+        then: Callable[[str], Awaitable[Hold]] | None = None,
+        *,
+        ttl: float | None = None,
+    ) -> None:
+        await self.answered(key, lambda: self.escrow.reserve(items, key=key, ttl=ttl))
+        if then is not None:
+            await self.answered(key, lambda: then(key))
+
+    async def answered(self, key: str, ask: Callable[[], Awaitable[Any]]) -> None:
+        """What it was told: how a hold stands, or why it is refused."""
+        try:
+            answer = await self.answer(ask)
+        except FaultproofError as refusal:
+            self.process.note("refused", key, type(refusal).__name__)
+        else:
+            self.process.note("told", key, getattr(answer, "state", "restocked"))
+
+    async def answer(self, ask: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await ask()
+            except TryAgain:
+                await self.clock.sleep(0.05)
+            except OutcomeUnknown:
+                await self.clock.sleep(0.05)
+
+
+class _NumbersDeliveries(Customer):
+    """A key for each request, and not the delivery's own."""
+
+    async def deliver(self, key: str) -> Any:
+        return await self.escrow.restock("rice", DELIVERED[key], key=f"{key} at {self.clock.monotonic()}")
+
+
+async def _loops(process: Process, plant: str | None) -> None:
+    """A line in one transaction, so that nothing that is none of theirs may stand before what is."""
+    await process.env.clock.sleep(OPENS_S)
+    keep_s = (0.01 if plant == "forgets at once" else 1_000_000.0, KEEP_S)
+    loops = [
+        escrow.expiry(every=0.5, keep=keep, batch=1) for escrow, keep in zip(_escrows(process), keep_s, strict=True)
+    ]
+    await Worker(process.env, *loops[plant == "no loop" :]).run()
+
+
+def _processes(plant: str | None) -> dict[str, Main]:
+    kind = _NumbersDeliveries if plant == "numbers deliveries" else Customer
+
+    async def customer(process: Process) -> None:
+        await kind(process).run()
+
+    return {**dict.fromkeys(CUSTOMERS, customer), "loops": lambda process: _loops(process, plant)}
+
+
+# -- the verdict -----------------------------------------------------------------------------------------------------------
+
+
+def _done(evidence: Evidence) -> bool:
+    if noted(evidence, "finished") < {*CUSTOMERS}:
+        return False
+    held = evidence.fetch("SELECT ttl_us FROM faultproof_escrow_hold WHERE escrow = 'stock' AND state = 'held'")
+    return all(ttl_us >= LONG_S * 1_000_000 for (ttl_us,) in held)
+
+
+def _wrong_sums(evidence: Evidence) -> list[str]:
+    """After every commit; what has been forgotten of was sold nevertheless."""
+    return [
+        f"{escrow} has of {item} {numbers}, and holds of {held} and {confirmed}"
+        for escrow, item, *numbers, held, confirmed in evidence.fetch(
+            """SELECT i.escrow, i.item, i.total, i.available, i.reserved, i.sold,
+                 coalesce(sum(CASE WHEN h.state = 'held' THEN h.quantity END), 0),
+                 coalesce(sum(CASE WHEN h.state = 'confirmed' THEN h.quantity END), 0)
+               FROM faultproof_escrow_item i LEFT JOIN faultproof_escrow_hold h ON h.escrow = i.escrow AND h.item = i.item
+               GROUP BY i.escrow, i.item, i.total, i.available, i.reserved, i.sold"""
+        )
+        for total, available, reserved, sold in [numbers]
+        if min(numbers) < 0 or available + reserved + sold != total or (reserved, sold) != (held, confirmed)
+    ]
+
+
+def _orphans(evidence: Evidence) -> list[str]:
+    found = evidence.fetch(
+        """SELECT h.escrow, h.key, h.item FROM faultproof_escrow_hold h
+           LEFT JOIN faultproof_escrow_item i ON i.escrow = h.escrow AND i.item = h.item WHERE i.item IS NULL"""
+    )
+    return [f"{escrow} has a hold {key} of {item}, which is not there" for escrow, key, item in found]
+
+
+def _broken_words(evidence: Evidence) -> list[str]:
+    states = dict(evidence.fetch("SELECT key, state FROM faultproof_escrow_hold WHERE escrow = 'stock'"))
+    wrong = [
+        f"{key} was told {state!r}, and is {states.get(key)}"
+        for kind, key, *facts in evidence.notes
+        for state in facts
+        if kind == "told" and state != "held" and states.get(key) != state
+    ]
+    refused = {note[1]: note[2] for note in evidence.notes if note[0] == "refused"}
+    expected = {"unknown": "UnknownItem", "half unknown": "UnknownItem", "too much": "InsufficientStock"}
+    return wrong + [
+        f"{key} was refused with {refused.get(key)}, not {why}"
+        for key, why in expected.items()
+        if refused.get(key) != why
+    ]
+
+
+def _wrong_ends(evidence: Evidence) -> list[str]:
+    told = sorted(evidence.fetch("SELECT key FROM told"))
+    expired = sorted(
+        evidence.fetch("SELECT DISTINCT key FROM faultproof_escrow_hold WHERE escrow = 'stock' AND state = 'expired'")
+    )
+    wrong = [] if told == expired else [f"{expired} have expired, and it was told of {told}"]
+    rice = evidence.fetch("SELECT total FROM faultproof_escrow_item WHERE escrow = 'stock' AND item = 'rice'")
+    if rice != [(sum(DELIVERED.values()),)]:
+        wrong.append(f"of rice there are {rice}, and {DELIVERED} were delivered")
+    kept = evidence.fetch(
+        "SELECT escrow FROM faultproof_escrow_hold WHERE key = 'kept' AND state = 'held' ORDER BY escrow"
+    )
+    return wrong if kept == [("brief",), ("stock",)] else [*wrong, f"what was to be kept is there in {kept}"]
+
+
+def _touched(evidence: Evidence) -> list[str]:
+    """In the escrow of others, where nobody is at work."""
+    return [
+        f"{row} of others was touched"
+        for table, before in (("faultproof_escrow_item", "other_item"), ("faultproof_escrow_hold", "other_hold"))
+        for row in set(evidence.fetch(_OTHERS[table])) ^ set(evidence.fetch(_OTHERS[before]))
+    ]
+
+
+_OTHERS = {
+    "faultproof_escrow_item": "SELECT item, total, available FROM faultproof_escrow_item WHERE escrow = 'other'",
+    "faultproof_escrow_hold": "SELECT key, item, state FROM faultproof_escrow_hold WHERE escrow = 'other'",
+    "other_item": "SELECT item, total, available FROM other_item",
+    "other_hold": "SELECT key, item, state FROM other_hold",
+}
+
+
+TURNOVER = Proof(
+    name="faultproof.patterns.escrow.proof:TURNOVER",
+    claim=(
+        "Nothing is held of what is not there, or of more than there is; stock that lies overdue is had by who needs it, or "
+        "returned by the loop; a delivery that arrives twice is added once, for as long as its key is kept, and a key may be "
+        "used again once it is forgotten. No escrow touches another's items or holds."
+    ),
+    faults=ANY_FAULT,
+    assumptions=(
+        "a commit that was acknowledged survives (the database's durability setting)",
+        "who gets no answer asks again with the same key, before that is forgotten",
+    ),
+    not_tested=(
+        "two transactions at the same time: simulated SQLite has one writer, so PostgreSQL's row locks are not tried",
+    ),
+    prepare=_prepare,
+    processes=_processes,
+    done=_done,
+    always=(
+        Always(claim="each item's numbers are those of its holds, and sum up to its total", wrong=_wrong_sums),
+        Always(claim="whatever is held is there", wrong=_orphans),
+    ),
+    eventually=(
+        Eventually(claim="what a customer was told is so", wrong=_broken_words),
+        Eventually(
+            claim="each expiry is told of once, deliveries are added once, and holds that last are kept",
+            wrong=_wrong_ends,
+        ),
+        Eventually(claim="nothing of others is touched", wrong=_touched),
+    ),
+    sometimes=(
+        Sometimes(
+            claim="somebody has stock that lay overdue",
+            happened=lambda evidence: ("told", "back", "confirmed") in evidence.notes,
+        ),
+        Sometimes(claim="a key is used again", happened=lambda evidence: bool(noted(evidence, "forgotten"))),
+        Sometimes(
+            claim="the loop returns what nobody asks for",
+            happened=lambda evidence: bool(evidence.fetch("SELECT 1 FROM told WHERE key = 'abandoned'")),
+        ),
+    ),
+    plants=(
+        Plant(name="forgets at once", breaks="a delivery that arrives again is added again"),
+        Plant(name="numbers deliveries", breaks="each request has a key of its own: a repetition is another delivery"),
+        Plant(name="no loop", breaks="what nobody asks for is held for ever"),
+    ),
+)
