@@ -11,7 +11,7 @@ import pytest
 
 from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
-from faultproof.patterns.escrow.proof import ESCROW, TURNOVER
+from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
 from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
 from faultproof.prove.kernel.claim import CLAIM
@@ -30,12 +30,13 @@ PROOFS = {
     "claim": CLAIM,
     "decisions": DECISIONS,
     "escrow": ESCROW,
+    "forgetting": FORGETTING,
     "idempotency": IDEMPOTENCY,
     "log": LOG,
     "outbox": OUTBOX,
     "poison": POISON,
     "saga": SAGA,
-    "turnover": TURNOVER,
+    "shortage": SHORTAGE,
 }
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 MANY_PAIRS = {

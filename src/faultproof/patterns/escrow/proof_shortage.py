@@ -1,18 +1,19 @@
-"""Escrow's second proof: what is not there, falls short, is delivered, lies overdue and is forgotten, beside others' escrows
-with the same items and keys."""
+"""Escrow's other proofs: what is not there, falls short or lies overdue; what is delivered, and what is forgotten. Beside
+others' escrows with the same items and keys."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from faultproof.errors import FaultproofError, HoldEnded, HoldExpired, KeyReused, OutcomeUnknown, TryAgain, UnknownHold
 from faultproof.patterns.escrow.escrow import Escrow
 from faultproof.patterns.escrow.options import EscrowOptions
+from faultproof.patterns.escrow.proof_orders import tell_of
 from faultproof.patterns.escrow.requests import Hold
 from faultproof.ports.database import Database
-from faultproof.ports.script import Script, sql
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import (
     ANY_FAULT,
@@ -39,15 +40,10 @@ KEEP_S = 0.5
 OPENS_S = 0.7
 """When the loop begins: by then a hold is overdue that somebody needs."""
 OPTIONS = EscrowOptions(ttl=TTL_S, lock_timeout=0.1, shards=1)
-CUSTOMERS = ("early", "late", "regular")
-
-
-@sql("INSERT INTO told (key) VALUES (:key)")
-def _tell(key: str) -> None: ...
-
-
-def _on_expired(hold: Hold) -> Script[None]:
-    yield from _tell(hold.key)
+SHELVES = {f"shelf {number}": 1 for number in range(12)}
+"""Items that nobody asks for."""
+KEPT = "kept"
+"""A hold that lasts, of somebody who does nothing."""
 
 
 async def _prepare(database: Database) -> None:
@@ -62,8 +58,10 @@ async def _prepare(database: Database) -> None:
     await other.reserve({"milk": 1}, key="again")
     await other.release("again")
     await brief.restock("bread", 4, key="delivery of bread")
-    for each in (escrow, brief):
-        await each.reserve({"bread": 1}, key="kept", ttl=LONG_S)
+    await brief.reserve({"bread": 1}, key=KEPT, ttl=LONG_S)
+    for item, quantity in SHELVES.items():
+        await escrow.restock(item, quantity, key=f"delivery of {item}")
+    await escrow.reserve(SHELVES, key=KEPT, ttl=LONG_S)
     async with database.transaction() as tx:
         await tx.execute("CREATE TABLE told (key TEXT)")
         await tx.execute("CREATE TABLE other_item AS SELECT * FROM faultproof_escrow_item WHERE escrow = 'other'")
@@ -73,7 +71,7 @@ async def _prepare(database: Database) -> None:
 def _escrows(process: Process) -> list[Escrow]:
     """Ours."""
     database = process.database()
-    return [Escrow(database, name=name, options=OPTIONS, on_expired=_on_expired) for name in ("stock", "brief")]
+    return [Escrow(database, name=name, options=OPTIONS, on_expired=tell_of) for name in ("stock", "brief")]
 
 
 # -- who comes -------------------------------------------------------------------------------------------------------------
@@ -96,7 +94,7 @@ class Customer:
         await self.asks("unknown", {"ghost": 1})
         await self.asks("half unknown", {"ghost": 1, "milk": 1, "bread": 1})
         await self.asks("left", {"eggs": 4})
-        await self.asks("abandoned", {"rice": 1})
+        await self.asks("abandoned", {"bread": 1})
         await self.clock.sleep(TTL_S + 0.1)
         await self.asks("back", {"eggs": 3, "milk": 1}, self.escrow.confirm)
         await self.asks("too much", {"eggs": 9})
@@ -106,6 +104,7 @@ class Customer:
         await self.asks("kept one", {"milk": 1}, ttl=LONG_S)
         await self.asks("other one", {"bread": 1}, ttl=LONG_S)
         await asyncio.gather(
+            self.asks("first", {"bread": 1}, ttl=LONG_S),  # or the others would not be in one transaction
             self.answered("kept one", lambda: self.escrow.confirm("kept one")),
             self.answered("other one", lambda: self.escrow.release("other one")),
         )
@@ -115,19 +114,25 @@ class Customer:
     async def regular(self) -> None:
         """Uses a key again for something else, as soon as it is forgotten what it was used for; and meanwhile delivers what
         it delivers again afterwards."""
+        began, first_us = self.clock.monotonic(), 0
+        await self.clock.sleep(OPENS_S + 0.1)
         try:
-            await self.answer(lambda: self.brief.reserve({"bread": 1}, key="again", ttl=LONG_S))
+            first = await self.answer(lambda: self.brief.reserve({"bread": 1}, key="again", ttl=LONG_S))
+            began, first_us = self.clock.monotonic(), first.until_us
             await self.answer(lambda: self.brief.release("again"))
         except (HoldEnded, HoldExpired, KeyReused, UnknownHold):  # this is a later life, or somebody's who was frozen
             pass
         await self.delivers()
         while True:
             try:
-                await self.answer(lambda: self.brief.reserve({"bread": 2}, key="again", ttl=LONG_S))
+                hold = await self.answer(lambda: self.brief.reserve({"bread": 2}, key="again", ttl=LONG_S))
             except (HoldEnded, HoldExpired, KeyReused):
-                await self.clock.sleep(KEEP_S)
+                await self.clock.sleep(KEEP_S / 2)
             else:
                 break
+        # By neither clock, of which one may have been put forward, and the other back.
+        if self.clock.monotonic() - began < KEEP_S and hold.until_us - first_us < KEEP_S * 1_000_000:
+            self.process.note("forgotten early", "again")
         self.process.note("forgotten", "again")
         await self.delivers()
 
@@ -157,7 +162,9 @@ class Customer:
         except FaultproofError as refusal:
             self.process.note("refused", key, type(refusal).__name__)
         else:
-            self.process.note("told", key, getattr(answer, "state", "restocked"))
+            self.process.note(
+                "told", key, *((answer.state, answer.until_us) if isinstance(answer, Hold) else ("restocked", 0))
+            )
 
     async def answer(self, ask: Callable[[], Awaitable[T]]) -> T:
         while True:
@@ -176,6 +183,34 @@ class _NumbersDeliveries(Customer):
         return await self.escrow.restock("rice", DELIVERED[key], key=f"{key} at {self.clock.monotonic()}")
 
 
+class _MakesWhatIsMissing(Customer):
+    """Whoever asks for something has it put on the shelf."""
+
+    async def asks(self, key: str, items: dict[str, int], *rest: Any, **more: Any) -> None:
+        for item, quantity in items.items():
+            await self.answer(partial(self._put, item, quantity, f"{item} for {key}"))
+        await super().asks(key, items, *rest, **more)
+
+    async def _put(self, item: str, quantity: int, key: str) -> Any:
+        return await self.escrow.restock(item, quantity, key=key)
+
+
+class _TakesTheRest(Customer):
+    """Who cannot have all has what there is."""
+
+    async def asks(self, key: str, items: dict[str, int], *rest: Any, **more: Any) -> None:
+        if key == "too much":
+            items = {item: (await self.escrow.item(item)).available or 1 for item in items}
+        await super().asks(key, items, *rest, **more)
+
+
+_CUSTOMERS: dict[str, type[Customer]] = {
+    "numbers deliveries": _NumbersDeliveries,
+    "makes what is missing": _MakesWhatIsMissing,
+    "takes the rest": _TakesTheRest,
+}
+
+
 async def _loops(process: Process, plant: str | None) -> None:
     """A line in one transaction, so that nothing that is none of theirs may stand before what is."""
     await process.env.clock.sleep(OPENS_S)
@@ -183,26 +218,32 @@ async def _loops(process: Process, plant: str | None) -> None:
     loops = [
         escrow.expiry(every=0.5, keep=keep, batch=1) for escrow, keep in zip(_escrows(process), keep_s, strict=True)
     ]
-    await Worker(process.env, *loops[plant == "no loop" :]).run()
+    await Worker(process.env, *loops).run()
 
 
-def _processes(plant: str | None) -> dict[str, Main]:
-    kind = _NumbersDeliveries if plant == "numbers deliveries" else Customer
+def _processes(names: tuple[str, ...]) -> Callable[[str | None], dict[str, Main]]:
+    def processes(plant: str | None) -> dict[str, Main]:
+        kind = _CUSTOMERS.get(plant or "", Customer)
 
-    async def customer(process: Process) -> None:
-        await kind(process).run()
+        async def customer(process: Process) -> None:
+            await kind(process).run()
 
-    return {**dict.fromkeys(CUSTOMERS, customer), "loops": lambda process: _loops(process, plant)}
+        return {**dict.fromkeys(names, customer), "loops": lambda process: _loops(process, plant)}
+
+    return processes
 
 
 # -- the verdict -----------------------------------------------------------------------------------------------------------
 
 
-def _done(evidence: Evidence) -> bool:
-    if noted(evidence, "finished") < {*CUSTOMERS}:
-        return False
-    held = evidence.fetch("SELECT ttl_us FROM faultproof_escrow_hold WHERE escrow = 'stock' AND state = 'held'")
-    return all(ttl_us >= LONG_S * 1_000_000 for (ttl_us,) in held)
+def _done(names: tuple[str, ...]) -> Callable[[Evidence], bool]:
+    def done(evidence: Evidence) -> bool:
+        if noted(evidence, "finished") < {*names}:
+            return False
+        held = evidence.fetch("SELECT ttl_us FROM faultproof_escrow_hold WHERE escrow = 'stock' AND state = 'held'")
+        return all(ttl_us >= LONG_S * 1_000_000 for (ttl_us,) in held)
+
+    return done
 
 
 def _wrong_sums(evidence: Evidence) -> list[str]:
@@ -230,35 +271,46 @@ def _orphans(evidence: Evidence) -> list[str]:
 
 
 def _broken_words(evidence: Evidence) -> list[str]:
+    wrong = list[str]()
     states = dict(evidence.fetch("SELECT key, state FROM faultproof_escrow_hold WHERE escrow = 'stock'"))
-    wrong = [
-        f"{key} was told {state!r}, and is {states.get(key)}"
-        for kind, key, *facts in evidence.notes
-        for state in facts
-        if kind == "told" and state != "held" and states.get(key) != state
-    ]
+    until: dict[str, int] = {}
+    for key, state, until_us in (facts for kind, *facts in evidence.notes if kind == "told"):
+        if state == "held" and until.setdefault(key, until_us) != until_us:
+            wrong.append(f"{key} was told of two holds")
+        elif state != "held" and states.get(key) != state:
+            wrong.append(f"{key} was told {state!r}, and is {states.get(key)}")
+    return wrong
+
+
+def _wrong_refusals(evidence: Evidence) -> list[str]:
     refused = {note[1]: note[2] for note in evidence.notes if note[0] == "refused"}
     expected = {"unknown": "UnknownItem", "half unknown": "UnknownItem", "too much": "InsufficientStock"}
-    return wrong + [
+    return [
         f"{key} was refused with {refused.get(key)}, not {why}"
         for key, why in expected.items()
         if refused.get(key) != why
     ]
 
 
-def _wrong_ends(evidence: Evidence) -> list[str]:
+def _wrong_expiries(evidence: Evidence) -> list[str]:
     told = sorted(evidence.fetch("SELECT key FROM told"))
     expired = sorted(
         evidence.fetch("SELECT DISTINCT key FROM faultproof_escrow_hold WHERE escrow = 'stock' AND state = 'expired'")
     )
-    wrong = [] if told == expired else [f"{expired} have expired, and it was told of {told}"]
+    return [] if told == expired else [f"{expired} have expired, and it was told of {told}"]
+
+
+def _wrong_deliveries(evidence: Evidence) -> list[str]:
     rice = evidence.fetch("SELECT total FROM faultproof_escrow_item WHERE escrow = 'stock' AND item = 'rice'")
-    if rice != [(sum(DELIVERED.values()),)]:
-        wrong.append(f"of rice there are {rice}, and {DELIVERED} were delivered")
-    kept = evidence.fetch(
-        "SELECT escrow FROM faultproof_escrow_hold WHERE key = 'kept' AND state = 'held' ORDER BY escrow"
-    )
-    return wrong if kept == [("brief",), ("stock",)] else [*wrong, f"what was to be kept is there in {kept}"]
+    right = [(sum(DELIVERED.values()),)]
+    return [] if rice == right else [f"of rice there are {rice}, and {DELIVERED} were delivered"]
+
+
+def _wrongly_forgotten(evidence: Evidence) -> list[str]:
+    query = "SELECT DISTINCT escrow FROM faultproof_escrow_hold WHERE key = 'kept' AND state = 'held' ORDER BY escrow"
+    kept = evidence.fetch(query)
+    early = [f"{key} was forgotten early" for key in noted(evidence, "forgotten early")]
+    return early if kept == [("brief",), ("stock",)] else [*early, f"what was to be kept is there in {kept}"]
 
 
 def _touched(evidence: Evidence) -> list[str]:
@@ -278,50 +330,79 @@ _OTHERS = {
 }
 
 
-TURNOVER = Proof(
-    name="faultproof.patterns.escrow.proof:TURNOVER",
+_ASSUMPTIONS = (
+    "a commit that was acknowledged survives (the database's durability setting)",
+    "who gets no answer asks again with the same key, before that is forgotten",
+)
+_NOT_TESTED = (
+    "two transactions at the same time: simulated SQLite has one writer, so PostgreSQL's row locks are not tried",
+)
+_ALWAYS = (
+    Always(claim="each item's numbers are those of its holds, and sum up to its total", wrong=_wrong_sums),
+    Always(claim="whatever is held is there", wrong=_orphans),
+)
+_TOUCHED = Eventually(claim="nothing of others is touched", wrong=_touched)
+_WORDS = Eventually(claim="what a customer was told is so", wrong=_broken_words)
+
+_SHORT = ("early", "late")
+SHORTAGE = Proof(
+    name="faultproof.patterns.escrow.proof:SHORTAGE",
     claim=(
         "Nothing is held of what is not there, or of more than there is; stock that lies overdue is had by who needs it, or "
-        "returned by the loop; a delivery that arrives twice is added once, for as long as its key is kept, and a key may be "
-        "used again once it is forgotten. No escrow touches another's items or holds."
+        "returned by the loop, and either is told of once. No escrow touches another's items or holds."
     ),
     faults=ANY_FAULT,
-    assumptions=(
-        "a commit that was acknowledged survives (the database's durability setting)",
-        "who gets no answer asks again with the same key, before that is forgotten",
-    ),
-    not_tested=(
-        "two transactions at the same time: simulated SQLite has one writer, so PostgreSQL's row locks are not tried",
-    ),
+    assumptions=_ASSUMPTIONS,
+    not_tested=_NOT_TESTED,
     prepare=_prepare,
-    processes=_processes,
-    done=_done,
-    always=(
-        Always(claim="each item's numbers are those of its holds, and sum up to its total", wrong=_wrong_sums),
-        Always(claim="whatever is held is there", wrong=_orphans),
-    ),
+    processes=_processes(_SHORT),
+    done=_done(_SHORT),
+    always=_ALWAYS,
     eventually=(
-        Eventually(claim="what a customer was told is so", wrong=_broken_words),
-        Eventually(
-            claim="each expiry is told of once, deliveries are added once, and holds that last are kept",
-            wrong=_wrong_ends,
-        ),
-        Eventually(claim="nothing of others is touched", wrong=_touched),
+        _WORDS,
+        Eventually(claim="who asks for too much, or for what is not there, is told so", wrong=_wrong_refusals),
+        Eventually(claim="each expiry is told of once", wrong=_wrong_expiries),
+        _TOUCHED,
     ),
     sometimes=(
         Sometimes(
             claim="somebody has stock that lay overdue",
-            happened=lambda evidence: ("told", "back", "confirmed") in evidence.notes,
+            happened=lambda evidence: any(note[:3] == ("told", "back", "confirmed") for note in evidence.notes),
         ),
-        Sometimes(claim="a key is used again", happened=lambda evidence: bool(noted(evidence, "forgotten"))),
         Sometimes(
             claim="the loop returns what nobody asks for",
             happened=lambda evidence: bool(evidence.fetch("SELECT 1 FROM told WHERE key = 'abandoned'")),
         ),
     ),
     plants=(
+        Plant(name="makes what is missing", breaks="what is not there is held like anything else"),
+        Plant(name="takes the rest", breaks="who asks for more than there is gets what there is"),
+    ),
+)
+
+_REGULAR = ("regular",)
+FORGETTING = Proof(
+    name="faultproof.patterns.escrow.proof:FORGETTING",
+    claim=(
+        "A delivery that arrives twice is added once, for as long as its key is kept; a key may be used again once it is "
+        "forgotten, and none is forgotten early, or while it is held. No escrow touches another's items or holds."
+    ),
+    faults=ANY_FAULT,
+    assumptions=_ASSUMPTIONS,
+    not_tested=_NOT_TESTED,
+    prepare=_prepare,
+    processes=_processes(_REGULAR),
+    done=_done(_REGULAR),
+    always=_ALWAYS,
+    eventually=(
+        _WORDS,
+        Eventually(claim="each delivery is added once", wrong=_wrong_deliveries),
+        Eventually(claim="nothing is forgotten early, or while it is held", wrong=_wrongly_forgotten),
+        _TOUCHED,
+    ),
+    sometimes=(Sometimes(claim="a key is used again", happened=lambda evidence: bool(noted(evidence, "forgotten"))),),
+    plants=(
         Plant(name="forgets at once", breaks="a delivery that arrives again is added again"),
         Plant(name="numbers deliveries", breaks="each request has a key of its own: a repetition is another delivery"),
-        Plant(name="no loop", breaks="what nobody asks for is held for ever"),
     ),
 )
