@@ -166,6 +166,7 @@ def test_each_proof_has_enough_planted_bugs():
     assert len(BATCH.plants) >= 5
     assert len(SAGA.plants) >= 5
     assert len(ESCROW.plants) >= 5
+    assert len(SHORTAGE.plants) == len(FORGETTING.plants) == 2
     assert len(CLAIM.plants) >= 5
     assert len(LOG.plants) >= 5
     assert len(IDEMPOTENCY.plants) >= 5

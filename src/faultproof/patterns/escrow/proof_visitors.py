@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 from faultproof.errors import FaultproofError, HoldEnded, HoldExpired, KeyReused, OutcomeUnknown, TryAgain, UnknownHold
 from faultproof.patterns.escrow.escrow import Escrow
+from faultproof.patterns.escrow.expiry import Expiry
 from faultproof.patterns.escrow.options import EscrowOptions
 from faultproof.patterns.escrow.proof_orders import tell_of
 from faultproof.patterns.escrow.requests import Hold
 from faultproof.ports.database import Database
+from faultproof.ports.script import Script
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import (
     Main,
@@ -28,11 +30,12 @@ TTL_S = 0.4
 LONG_S = 3_600.0
 KEEP_S = 0.5
 """For so long the escrow `brief` remembers the keys of holds that are over; the other longer than anybody asks again."""
+BATCH = 2
 OPENS_S = 0.7
 """When the loop begins: by then a hold is overdue that somebody needs."""
 OPTIONS = EscrowOptions(ttl=TTL_S, lock_timeout=0.1, shards=1)
-SHELVES = {f"shelf {number}": 1 for number in range(12)}
-"""Items that nobody asks for."""
+SHELVES = {f"shelf {number}": 1 for number in range(60)}
+"""Items that nobody asks for, and who locked them all would do more than he need."""
 KEPT = "kept"
 """A hold that lasts, of somebody who does nothing."""
 
@@ -48,8 +51,9 @@ async def prepare(database: Database) -> None:
     await other.reserve({"eggs": 1}, key="left")
     await other.reserve({"milk": 1}, key="again")
     await other.release("again")
-    await brief.restock("bread", 4, key="delivery of bread")
-    await brief.reserve({"bread": 1}, key=KEPT, ttl=LONG_S)
+    for item in ("bread", "eggs", "milk"):
+        await brief.restock(item, 4, key=f"delivery of {item}")
+    await brief.reserve({"bread": 1, "milk": 1}, key=KEPT, ttl=LONG_S)
     for item, quantity in SHELVES.items():
         await escrow.restock(item, quantity, key=f"delivery of {item}")
     await escrow.reserve(SHELVES, key=KEPT, ttl=LONG_S)
@@ -89,6 +93,12 @@ class Customer:
         await self.clock.sleep(TTL_S + 0.1)
         await self.asks("back", {"eggs": 3, "milk": 1}, self.escrow.confirm)
         await self.asks("too much", {"eggs": 9})
+        for key in ("again", "delivery of eggs"):  # a hold of others', and no hold
+            await self.answered(key, partial(self.escrow.hold, key))
+        await self.answered("back", lambda: self.escrow.hold("back"))
+        milk = await self.answer(lambda: self.escrow.item("milk"))
+        (behind,) = await self.answer(lambda: self.escrow.items(after="milk", limit=1))
+        self.process.note("counted", milk.item, milk.total, behind.item)
 
     async def late(self) -> None:
         """Wants what the early one left as well; and of two holds it confirms one and releases the other at once."""
@@ -100,13 +110,19 @@ class Customer:
             self.answered("other one", lambda: self.escrow.release("other one")),
         )
         await self.clock.sleep(TTL_S + 0.5)
-        await self.asks("rival", {"eggs": 1, "milk": 2}, self.escrow.confirm)
+        await self.asks("rival", {"eggs": 1}, self.escrow.confirm)
 
     async def regular(self) -> None:
         """Uses a key again for something else, as soon as it is forgotten what it was used for; and meanwhile delivers what
         it delivers again afterwards."""
         began, first_us = self.clock.monotonic(), 0
         await self.clock.sleep(OPENS_S + 0.1)
+        try:
+            await self.answer(lambda: self.brief.reserve({"milk": 1}, key="before", ttl=LONG_S))
+            await self.answer(lambda: self.brief.release("before"))
+        except (HoldEnded, UnknownHold):  # as below
+            pass
+        await self.clock.sleep(KEEP_S * 0.6)
         try:
             first = await self.answer(lambda: self.brief.reserve({"bread": 1}, key="again", ttl=LONG_S))
             began, first_us = self.clock.monotonic(), first.until_us
@@ -202,13 +218,28 @@ _CUSTOMERS: dict[str, type[Customer]] = {
 }
 
 
+class _Watched(Expiry):
+    """Tells if a transaction is about more than it may be."""
+
+    process: Process
+
+    def _forget(self) -> Script[int]:
+        forgotten = yield from super()._forget()
+        if forgotten > BATCH:
+            self.process.note("forgotten at once", forgotten)
+        return forgotten
+
+
 async def _loops(process: Process, plant: str | None) -> None:
-    """A line in one transaction, so that nothing that is none of theirs may stand before what is."""
+    """Few lines in a transaction, so that nothing that is none of theirs may stand before what is."""
     await process.env.clock.sleep(OPENS_S)
     keep_s = (0.01 if plant == "forgets at once" else 1_000_000.0, KEEP_S)
     loops = [
-        escrow.expiry(every=0.5, keep=keep, batch=1) for escrow, keep in zip(_escrows(process), keep_s, strict=True)
+        escrow.expiry(every=0.5, keep=keep, batch=BATCH) for escrow, keep in zip(_escrows(process), keep_s, strict=True)
     ]
+    for loop in loops:
+        loop.__class__ = _Watched
+        loop.process = process  # type: ignore[attr-defined]
     await Worker(process.env, *loops).run()
 
 
