@@ -52,7 +52,8 @@ def _broken_words(evidence: Evidence) -> list[str]:
             wrong.append(f"{key} was told of two holds")
         elif key not in states or state not in ("held", states[key]):
             wrong.append(f"{key} was told {state!r}, and is {states.get(key)}")
-    return wrong
+    unknown = (note[1] for note in evidence.notes if note[0] == "refused" and note[2] == "UnknownHold")
+    return wrong + [f"{key} was said to be unknown" for key in unknown if states.get(key, "restocked") != "restocked"]
 
 
 def _wrong_refusals(evidence: Evidence) -> list[str]:
@@ -85,6 +86,13 @@ def _wrong_deliveries(evidence: Evidence) -> list[str]:
     rice = evidence.fetch("SELECT total FROM faultproof_escrow_item WHERE escrow = 'stock' AND item = 'rice'")
     right = [(sum(DELIVERED.values()),)]
     return [] if rice == right else [f"of rice there are {rice}, and {DELIVERED} were delivered"]
+
+
+def _still_there(evidence: Evidence) -> list[str]:
+    """Of keys that nobody uses again."""
+    there = {key for (key,) in evidence.fetch("SELECT key FROM faultproof_escrow_hold WHERE escrow = 'brief'")}
+    gone = {key for key in noted(evidence, "gone") if key.startswith("delivery")}
+    return [f"{key} was said to be forgotten" for key in sorted(gone & there)]
 
 
 def _wrongly_forgotten(evidence: Evidence) -> list[str]:
@@ -178,7 +186,7 @@ FORGETTING = Proof(
     prepare=prepare,
     processes=processes_of(_REGULAR),
     done=_done(_REGULAR),
-    always=_ALWAYS,
+    always=(*_ALWAYS, Always(claim="what is said to be forgotten is", wrong=_still_there)),
     eventually=(
         _WORDS,
         Eventually(claim="each delivery is added once", wrong=_wrong_deliveries),

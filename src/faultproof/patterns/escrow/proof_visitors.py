@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from faultproof.errors import FaultproofError, HoldEnded, HoldExpired, KeyReused, OutcomeUnknown, TryAgain, UnknownHold
+from faultproof.patterns.escrow import sql
 from faultproof.patterns.escrow.escrow import Escrow
 from faultproof.patterns.escrow.expiry import Expiry
 from faultproof.patterns.escrow.options import EscrowOptions
@@ -43,10 +44,10 @@ KEPT = "kept"
 async def prepare(database: Database) -> None:
     escrow, brief, other = (Escrow(database, name=name, options=OPTIONS) for name in ("stock", "brief", "other"))
     await escrow.install()
-    for item, quantity in STOCK.items():
-        await escrow.restock(item, quantity, key=f"delivery of {item}")
     for item in (*STOCK, "rice", "ghost"):
         await other.restock(item, 9, key=f"delivery of {item}")
+    for item, quantity in STOCK.items():
+        await escrow.restock(item, quantity, key=f"delivery of {item}")
     # What is over there, and overdue, is older than anything here; and so are holds that last.
     await other.reserve({"eggs": 1}, key="left")
     await other.reserve({"milk": 1}, key="again")
@@ -219,11 +220,20 @@ _CUSTOMERS: dict[str, type[Customer]] = {
 
 
 class _Watched(Expiry):
-    """Tells if a transaction is about more than it may be."""
+    """Tells what it has forgotten, and if a transaction was about more than it may be."""
 
     process: Process
+    gone: list[str]
+
+    async def step(self) -> float:
+        self.gone = list[str]()
+        rest_s = await super().step()
+        for key in self.gone:
+            self.process.note("gone", key)
+        return rest_s
 
     def _forget(self) -> Script[int]:
+        self.gone = yield from sql.over(self._escrow, self._keep_us, self._batch)
         forgotten = yield from super()._forget()
         if forgotten > BATCH:
             self.process.note("forgotten at once", forgotten)
