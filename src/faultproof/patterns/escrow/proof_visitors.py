@@ -233,8 +233,9 @@ class _Watched(Expiry):
         return rest_s
 
     def _forget(self) -> Script[int]:
-        self.gone = yield from sql.over(self._escrow, self._keep_us, self._batch)
+        keys = yield from sql.over(self._escrow, self._keep_us, self._batch)
         forgotten = yield from super()._forget()
+        self.gone = keys if forgotten >= len(keys) else []  # or a clock was put back meanwhile
         if forgotten > BATCH:
             self.process.note("forgotten at once", forgotten)
         return forgotten

@@ -157,8 +157,8 @@ class Server:
 
 
 class Janitor:
-    """Trims old keys; and in scopes of its own asks with one key for this and then for that, after trimming it away; trims
-    while its own work is under way; and asks for other things under a key that a caller has left behind."""
+    """Trims old keys; and in scopes of its own asks with one key for this and then for that, after trimming it away;
+    and for other things under a key that a caller has left behind."""
 
     keep_s = KEEP_S
 
@@ -174,18 +174,8 @@ class Janitor:
             while not await answered(self.process, lambda number=number: self.asked(brief, number)):  # type: ignore[misc]
                 await self.process.env.clock.sleep(0.1)  # a former life of this process asked, or a clock was put back
             await self.process.env.clock.sleep(0.1)
-        await answered(self.process, lambda: self.trimming(keys(self.database, scope="long")))
         await answered(self.process, lambda: self.leaving(keys(self.database, scope="left")))
         self.process.note("finished", self.process.name)
-
-    async def trimming(self, long: Idempotency[int]) -> None:
-        """A key under which somebody is at work is not old, however long that takes: or he would not be done with it."""
-
-        async def work() -> int:
-            await long.trim(older=0.0)
-            return 1
-
-        await long.run("held", "", work)
 
     async def leaving(self, left: Idempotency[int]) -> None:
         """Its caller is cancelled at work; and long after its lease has ended, the key is still for what it asked for."""

@@ -72,6 +72,11 @@ IDEMPOTENCY = (
         "the next caller repeats",
     ),
     Survivor(
+        mutants=(f"condition {_KEYS}_trim: until_us <= {{now}}",),
+        reason="here answers are kept for longer than any lease lasts; who keeps them shorter would take the key from whoever "
+        "is at work",
+    ),
+    Survivor(
         mutants=(f"early answer … {_KEYS}_trim",),
         reason="nobody is told of what: an old key that is still there is trimmed the next time",
     ),
