@@ -298,6 +298,19 @@ def test_neighbours_are_copies_that_no_judge_sees() -> None:
         assert database.execute(on.neighbours.hidden(query)).fetchall() == [("s", 0)]
 
 
+@sql("SELECT count(*) FROM paid WHERE shop = :shop AND invoice = :invoice")
+def _is_paid(shop: str, invoice: str) -> int: ...
+
+
+def test_what_a_script_asks_for_only_once_is_no_neighbour_s_name_if_there_are_others() -> None:
+    async def asking(process: Process) -> None:
+        await process.database().transact(_is_paid("s", "i-1"))
+
+    one_asks = replace(PAYING, processes=lambda plant: {**PAYING.processes(plant), "clerk": asking})
+    on = targets(_group(proof=one_asks), LITTLE)[0].references[0]
+    assert on.neighbours.columns == {"account": ("shop",), "paid": ("shop",)}, "and there are three invoices"
+
+
 def test_who_touches_a_neighbour_is_told_so() -> None:
     unkept = _mutant(conditions={_statement(book): frozenset({0})})
     assert "neighbours in account were touched" in _outcomes(unkept)

@@ -11,7 +11,7 @@ import pytest
 
 from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
-from faultproof.patterns.escrow.proof import ESCROW
+from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
 from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
 from faultproof.prove.kernel.claim import CLAIM
@@ -31,12 +31,14 @@ PROOFS = {
     "dead letters": DEAD_LETTERS,
     "decisions": DECISIONS,
     "escrow": ESCROW,
+    "forgetting": FORGETTING,
     "idempotency": IDEMPOTENCY,
     "keys go on": KEYS_GO_ON,
     "log": LOG,
     "outbox": OUTBOX,
     "poison": POISON,
     "saga": SAGA,
+    "shortage": SHORTAGE,
 }
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 MANY_PAIRS = {
@@ -168,6 +170,7 @@ def test_each_proof_has_enough_planted_bugs():
     assert len(BATCH.plants) >= 5
     assert len(SAGA.plants) >= 5
     assert len(ESCROW.plants) >= 5
+    assert len(SHORTAGE.plants) == len(FORGETTING.plants) == 2
     assert len(CLAIM.plants) >= 5
     assert len(LOG.plants) >= 5
     assert len(IDEMPOTENCY.plants) >= 5

@@ -14,12 +14,11 @@ from rich.text import Text
 from faultproof.cli.output import one_line
 from faultproof.cli.verdicts import Status
 from faultproof.prove.harness import Tell
-from faultproof.prove.mutants.groups import Group, groups, targets
+from faultproof.prove.mutants.groups import Group, targets
 from faultproof.prove.mutants.hunt import FATES, Effort, Outcome
-from faultproof.prove.mutants.kernel import kernel
 from faultproof.prove.mutants.mutant import KINDS
 from faultproof.prove.mutants.verdict import Verdict, explained, judged
-from faultproof.prove.proof import Proof, Survivor
+from faultproof.prove.proof import Survivor
 from faultproof.prove.reports.facts import Hunt, Mutant
 
 if TYPE_CHECKING:
@@ -48,11 +47,6 @@ def _stage(group: Group, server: Server) -> Iterator[Stage]:
 
     with server() as url, stage_of(group, url) as stage:
         yield stage
-
-
-def groups_of(proofs: list[Proof], *, is_everything: bool) -> list[Group]:
-    """By package; behind all patterns the kernel, which no pattern answers for alone."""
-    return [*groups(proofs), *([kernel(proofs)] if is_everything else [])]
 
 
 def status_of(verdict: Verdict) -> Status:

@@ -117,7 +117,7 @@ def prove(
     hunts = list[Hunt]()
     if mutants:
         server = _server(engine, allow_remote) if stepped else None
-        for status, described, hunt in _mutants(proofs, server, is_everything=not names, out=None if json else out):
+        for status, described, hunt in _mutants(proofs, server, out=None if json else out):
             statuses.append(status)
             documents.append(described)
             hunts += [hunt] if hunt is not None else []
@@ -173,14 +173,14 @@ def _mutants(
     proofs: list[Proof],
     server: Callable[[], AbstractContextManager[str]] | None,
     *,
-    is_everything: bool,
     out: Console | None,
 ) -> Iterator[tuple[Status, dict[str, object], Hunt | None]]:
     try:
-        from faultproof.cli.mutants import groups_of, hunt_of, hunted, mutants_document, print_mutants, status_of
+        from faultproof.cli.mutants import hunt_of, hunted, mutants_document, print_mutants, status_of
+        from faultproof.prove.mutants.groups import groups
     except ImportError as missing:
         raise MissingExtra("--mutants parses SQL: pip install 'faultproof[prove]'") from missing
-    for group in groups_of(proofs, is_everything=is_everything):
+    for group in groups(proofs):
         try:
             with Progress(f"mutants of {group.name}", "tried") as progress:
                 verdict = hunted(group, progress, server)

@@ -144,6 +144,8 @@ class Proof:
     sometimes: tuple[Sometimes, ...]
     plants: tuple[Plant, ...] = ()
     survivors: tuple[Survivor, ...] = ()
+    answers_for: tuple[str, ...] = ()
+    """Modules outside its own package whose statements its mutants are made of too, as the names of these begin."""
 
 
 ANY_FAULT = (

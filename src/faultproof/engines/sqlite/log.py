@@ -142,7 +142,7 @@ def _read(log: str, cursors: Sequence[Cursor], limit: int) -> list[Record]: ...
          SELECT coalesce(
            (SELECT min(l."offset") FROM faultproof_log AS l
             WHERE l.log = faultproof_log_partition.log AND l."partition" = upto."partition"
-              AND l."offset" >= first_offset AND l."offset" < min(upto."offset", first_offset + :limit)
+              AND l."offset" < min(upto."offset", first_offset + :limit)
               AND l.at_us > {now} - :older_us),
            max(first_offset, min(upto."offset", first_offset + :limit, next_offset)))
          FROM {upto} WHERE upto."partition" = faultproof_log_partition."partition")

@@ -19,12 +19,14 @@ from faultproof.patterns.escrow.proof_orders import (
     broken_words,
     done,
     happens,
+    tell_of,
     wrong_expiries,
     wrong_holds,
     wrong_sums,
 )
+from faultproof.patterns.escrow.proof_shortage import FORGETTING, SHORTAGE
 from faultproof.patterns.escrow.proof_survivors import SURVIVORS
-from faultproof.patterns.escrow.requests import Confirm, Expire, Hold, Request, Reserve
+from faultproof.patterns.escrow.requests import Confirm, Expire, Request, Reserve
 from faultproof.patterns.escrow.sql import StockRow
 from faultproof.ports.database import Database
 from faultproof.ports.script import Script, sql
@@ -32,19 +34,13 @@ from faultproof.primitives.group_commit import Err
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import ANY_FAULT, Always, Eventually, Main, Plant, Process, Proof, Sometimes
 
+__all__ = ["ESCROW", "FORGETTING", "SHORTAGE"]
+
 T = TypeVar("T")
 
 STOCK = {"milk": 4, "bread": 3}
 TTL_S = 0.4
 OPTIONS = EscrowOptions(ttl=TTL_S, lock_timeout=0.1)
-
-
-@sql("INSERT INTO told (key) VALUES (:key)")
-def _tell(key: str) -> None: ...
-
-
-def _on_expired(hold: Hold) -> Script[None]:
-    yield from _tell(hold.key)
 
 
 async def _prepare(database: Database) -> None:
@@ -56,7 +52,7 @@ async def _prepare(database: Database) -> None:
         await escrow.restock(item, 5, key=f"more {item}")
         await escrow.reserve({item: 5}, key=f"kept-{item}", ttl=86_400.0)
     async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE told (key TEXT NOT NULL)")
+        await tx.execute("CREATE TABLE told (key TEXT)")
 
 
 class _Workload:
@@ -70,7 +66,7 @@ class _Workload:
         return {**dict.fromkeys(ORDERS, self._service), "expiry": self._expiry}
 
     def _escrow(self, process: Process) -> Escrow:
-        escrow = Escrow(process.database(), options=OPTIONS, on_expired=_on_expired)
+        escrow = Escrow(process.database(), options=OPTIONS, on_expired=tell_of)
         escrow._lanes.__class__ = _LANES.get(self._plant or "", Lanes)
         return escrow
 
@@ -122,7 +118,7 @@ async def _answered(process: Process, ask: Callable[[], Awaitable[T]]) -> T:
 
 def _told(books: Books) -> Script[None]:
     for hold in books.expired:
-        yield from _on_expired(hold)
+        yield from tell_of(hold)
 
 
 def _answer(decisions: Sequence[Any]) -> Any:

@@ -6,7 +6,18 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
 
+from faultproof.patterns.escrow.requests import Hold
+from faultproof.ports.script import Script, sql
 from faultproof.prove.proof import Evidence, noted
+
+
+@sql("INSERT INTO told (key) VALUES (:key)")
+def _tell(key: str) -> None: ...
+
+
+def tell_of(hold: Hold) -> Script[None]:
+    """As `on_expired`: in the transaction that returns its stock."""
+    yield from _tell(hold.key)
 
 
 class Order(NamedTuple):

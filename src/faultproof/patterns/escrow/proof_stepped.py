@@ -158,6 +158,33 @@ SAME_KEY = Case(
     ],
 )
 
+OTHER = "other"
+
+
+async def _delivers_elsewhere(process: Stepping) -> None:
+    def deliver() -> Script[object]:
+        return apply(OTHER, [Restock("d-1", (("eggs", 1),))], waits=True)
+
+    await process.database().transact(deliver)
+
+
+async def _asks_for_what_is_not_there(process: Stepping) -> None:
+    await _straight(Reserve("one", (("eggs", 1), ("milk", 1)), HOUR_US))(process)
+
+
+UNKNOWN = Case(
+    name=f"{_HERE}:UNKNOWN",
+    claim="What only another escrow has is held by nobody, and neither is what else was asked for with it.",
+    prepare=_prepare,
+    sessions=lambda plant: {"customer": _asks_for_what_is_not_there, "supplier of others": _delivers_elsewhere},
+    wrong=lambda evidence: [
+        *_wrong_sums(evidence),
+        *([] if noted(evidence, "UnknownItem") else [f"it was answered with {evidence.notes}"]),
+    ],
+    plants=(Plant(name="counts elsewhere", breaks="what is there in another escrow is taken for ours"),),
+    rewrites={"counts elsewhere": replaced(f"{_SQL}.hold_all", "i.escrow = :escrow AND", "")},
+)
+
 # -- the end of a hold -----------------------------------------------------------------------------------------------------
 
 
@@ -291,4 +318,4 @@ FORGET = Case(
         )
     },
 )
-CASES = (LAST, LAST_STRAIGHT, LAST_MIXED, LAST_SERIALIZABLE, SAME_KEY, END, EXPIRE, SKIP, NEW, FORGET)
+CASES = (LAST, LAST_STRAIGHT, LAST_MIXED, LAST_SERIALIZABLE, SAME_KEY, UNKNOWN, END, EXPIRE, SKIP, NEW, FORGET)

@@ -6,11 +6,17 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from faultproof.errors import OutcomeUnknown, TryAgain
+from faultproof.ports.script import sql
 from faultproof.prove.proof import Process
 
 T = TypeVar("T")
 
 AGAIN_S = 0.05
+
+
+@sql("SELECT {now}")
+def now() -> int:
+    """By the engine's clock, in microseconds."""
 
 
 async def answered(process: Process, ask: Callable[[], Awaitable[T]]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from faultproof.prove.kernel import claim_history as history
+from faultproof.prove.kernel import survivors
 from faultproof.prove.kernel.claim_planted import PLANTED
 from faultproof.prove.kernel.claim_workload import ROUNDS, TASKS, JobWorker, clerk, prepare
 from faultproof.prove.proof import (
@@ -44,7 +45,7 @@ def _lost(evidence: Evidence) -> list[str]:
     lost = evidence.fetch(
         """SELECT job FROM history GROUP BY job
            HAVING count(CASE WHEN what = 'added' THEN 1 END) > count(CASE WHEN what IN ('finished', 'dead') THEN 1 END)
-             AND job NOT IN (SELECT id FROM faultproof_claim WHERE dead = 0)"""
+             AND job NOT IN (SELECT id FROM faultproof_claim WHERE kind = 'job' AND dead = 0)"""
     )
     return [f"{job} has not ended, and there is no claim to be taken" for (job,) in lost]
 
@@ -58,10 +59,19 @@ def _wrong_ends(evidence: Evidence) -> list[str]:
     ends = {job: (finished, dead) for job, finished, dead, _ in found}
     expected = {task.job: (0, 1) if task.job == "fails" else (task.rounds, 0) for task in TASKS}
     wrong = [] if ends == expected else [f"jobs were finished and given up {ends}, not {expected}"]
-    left = evidence.fetch("SELECT id, dead FROM faultproof_claim")
-    if left != [("fails", 1)]:
-        wrong.append(f"of the claims {left} are left, not the one that was given up")
+    left = evidence.fetch("SELECT id, dead FROM faultproof_claim WHERE kind = 'job' ORDER BY id")
+    if left != [("fails", 1), ("later still", 0)]:
+        wrong.append(
+            f"of the claims {left} are left, not the one that was given up and the one whose time has not come"
+        )
     return wrong
+
+
+def _touched(evidence: Evidence) -> list[str]:
+    touched = evidence.fetch(
+        """SELECT id FROM (SELECT * FROM others EXCEPT SELECT * FROM faultproof_claim WHERE kind = 'errand') AS changed"""
+    )
+    return [f"{id} of another kind was touched" for (id,) in touched]
 
 
 CLAIM = Proof(
@@ -83,13 +93,16 @@ CLAIM = Proof(
     always=(Always(claim="a job that has not ended has a claim, for somebody to take", wrong=_lost),),
     eventually=(
         Eventually(claim="each job has ended as often as it was added", wrong=_wrong_ends),
+        Eventually(claim="who was told how a job has ended was told the truth", wrong=history.broken_words),
+        Eventually(claim="who was refused has a successor", wrong=history.wrong_refusals),
+        Eventually(claim="what others hold under the same ids is left alone", wrong=_touched),
         Eventually(claim="whatever happened to a job was done by the last who had taken it", wrong=history.wrong),
     ),
     sometimes=(
         Sometimes(
             claim="a worker takes over what another has left",
             happened=lambda evidence: bool(
-                evidence.fetch("SELECT 1 FROM history WHERE what = 'taken' AND attempts > 1 AND job <> 'fails' LIMIT 1")
+                evidence.fetch("SELECT 1 FROM history WHERE what = 'taken' AND attempts > 1 AND job = 'later' LIMIT 1")
             ),
         ),
         Sometimes(
@@ -122,4 +135,6 @@ CLAIM = Proof(
         Plant(name="acknowledges early", breaks="the claim is finished before the work: a crash between loses the job"),
         Plant(name="fails as released", breaks="a failed attempt is given back in good order: it is never given up"),
     ),
+    survivors=survivors.CLAIM,
+    answers_for=("engines.sqlite.claims.",),
 )

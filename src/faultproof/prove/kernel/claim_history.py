@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
 
+from faultproof.ports.claims import Holder
 from faultproof.ports.script import sql
 from faultproof.ports.statement import Changed
 from faultproof.prove.proof import Evidence
 
 ENDED = ("finished", "dead")
 
-TABLE = """CREATE TABLE history (job TEXT NOT NULL, n BIGINT NOT NULL, what TEXT NOT NULL, token BIGINT NOT NULL,
-                                 attempts BIGINT NOT NULL, at_us BIGINT NOT NULL, until_us BIGINT NOT NULL)"""
+TABLE = """CREATE TABLE history (job TEXT, n BIGINT, what TEXT, token BIGINT, attempts BIGINT, at_us BIGINT,
+                                 until_us BIGINT)"""
 
 
 class Line(NamedTuple):
@@ -26,7 +27,7 @@ class Line(NamedTuple):
     at_us: int
     """Of "taken" and "renewed": when, by the engine's clock; otherwise 0."""
     until_us: int
-    """Of those: the end of the lease, by the same clock."""
+    """Of those, and of "looked at": the end of the lease, by the same clock."""
 
 
 # A claim's row is locked by whoever writes about its job, so nobody else counts at the same time.
@@ -66,7 +67,12 @@ class Job:
             case "added":
                 yield from self._added()
             case "hastened":
-                self._state = "free"
+                yield from self._hastened()
+            case "looked at":
+                if line.until_us != self._until_us:
+                    yield f"the lease of {self._name} ends at {line.until_us}, and not at {self._until_us} as was said"
+            case "misjudged":
+                yield f"{self._name} was shown in a state that it is not in"
             case "taken":
                 yield from self._taken(line)
             case _:
@@ -77,6 +83,11 @@ class Job:
             yield f"{self._name} was added while it was {self._state}"
         self._state = "later" if self._name.startswith("later") else "free"
         self._attempts = 0
+
+    def _hastened(self) -> Iterable[str]:
+        if self._state == "dead":
+            yield f"{self._name} was hastened when it had been given up"
+        self._state = "free"
 
     def _taken(self, line: Line) -> Iterable[str]:
         if self._state == "held" and line.at_us < self._until_us:
@@ -112,3 +123,37 @@ def wrong(evidence: Evidence) -> list[str]:
         lines[job].append(Line(*line))
     jobs = ((Job(name), history) for name, history in lines.items())
     return list(chain.from_iterable(job.read(line) for job, history in jobs for line in history))
+
+
+def is_misjudged(row: Holder, one_us: int, other_us: int, *, is_dead: bool) -> bool:
+    """Whether a row was shown in another state than it was in, at some moment between these two."""
+    before_us, after_us = sorted((one_us, other_us))  # a clock may have been put back
+    if row.owner is None:
+        return row.state != ("dead" if is_dead else "free")
+    if row.until_us <= before_us:
+        return row.state != "free"
+    return row.until_us > after_us and row.state != "held"
+
+
+def broken_words(evidence: Evidence) -> list[str]:
+    """What a worker was told has become of its job, and has not; and tokens that were given to two."""
+    written = {tuple(row) for row in evidence.fetch("SELECT job, what, token FROM history")}
+    told = [facts for kind, *facts in evidence.notes if kind == "told"]
+    took = Counter(facts[0] for kind, *facts in evidence.notes if kind == "took")
+    return [f"two were told that they had {claim}" for claim, count in took.items() if count > 1] + [
+        f"of {job} with token {token} it was said: {what}"
+        for job, what, token in told
+        if (job, what, token) not in written
+    ]
+
+
+def wrong_refusals(evidence: Evidence) -> list[str]:
+    """Nobody is refused what is his: each refusal has a successor."""
+    latest = dict(evidence.fetch("SELECT job, max(token) FROM history GROUP BY job"))
+    return [
+        f"{owner} was refused {job} with token {token}, which was the last"
+        for kind, *facts in evidence.notes
+        if kind == "refused"
+        for owner, job, token in [facts]
+        if latest[job] <= token
+    ]

@@ -50,17 +50,19 @@ class _FinishedById(_AsHolder):
 
 
 class _FailedById(_AsHolder):
-    def fail(self, claim: Claim) -> Script[None]:
+    def fail(self, claim: Claim) -> Script[str]:
         is_last = claim.attempts > 1
         for holding in (yield from self.holding(claim)):
             yield from self.claims.fail(KIND, holding, error="it always fails", retry_in_us=None if is_last else 50_000)
-        yield from history.write(claim.id, "dead" if is_last else "failed", claim.token, 0, 0, 0)
+        ended = "dead" if is_last else "failed"
+        yield from history.write(claim.id, ended, claim.token, 0, 0, 0)
+        return ended
 
 
 class _ReleasedById(_AsHolder):
-    def release(self, claim: Claim) -> Script[None]:
+    def release(self, claim: Claim) -> Script[bool]:
         yield from self.claims.release(KIND, (yield from self.holding(claim)))
-        yield from history.write_if_latest(claim.id, "released", claim.token)
+        return bool((yield from history.write_if_latest(claim.id, "released", claim.token)))
 
 
 class _RenewedById(_AsHolder):
@@ -103,12 +105,13 @@ class _AcknowledgesEarly(JobWorker):
 
 
 class _FailsAsReleased(JobWorker):
-    def fail(self, claim: Claim) -> Script[None]:
+    def fail(self, claim: Claim) -> Script[str]:
         if claim.attempts > 1 or (yield from history.count(claim.id, "failed")):
-            yield from super().fail(claim)
-        else:  # once is enough: it would go on for ever
-            yield from self.claims.release(KIND, [claim])
-            yield from history.write_if_latest(claim.id, "failed", claim.token)
+            return (yield from super().fail(claim))
+        # Once is enough: it would go on for ever.
+        yield from self.claims.release(KIND, [claim])
+        yield from history.write_if_latest(claim.id, "failed", claim.token)
+        return "failed"
 
 
 PLANTED: dict[str, type[JobWorker]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from faultproof.prove.kernel import survivors
 from faultproof.prove.kernel.idempotency_planted import JANITORS, SERVERS
 from faultproof.prove.kernel.idempotency_workload import REMOTE, REQUESTS, Janitor, Server, prepare
 from faultproof.prove.proof import (
@@ -77,7 +78,7 @@ def _unanswered(evidence: Evidence) -> list[str]:
     expected = {request.key for requests in REQUESTS.values() for request in requests} | {"again/1", "again/2"}
     wrong = [f"nobody was answered for {key}" for key in sorted(expected - answers.keys())]
     refused = noted(evidence, "refused")
-    if refused != {"contested"}:
+    if refused != {"contested", "left"}:
         wrong.append(f"refused was {sorted(refused)}, not who came second with another content")
     return wrong
 
@@ -134,4 +135,6 @@ IDEMPOTENCY = Proof(
         Plant(name="answers expire", breaks="an answer is forgotten when its lease has ended, and the work repeated"),
         Plant(name="trims all", breaks="answers are trimmed while people may still ask again"),
     ),
+    survivors=survivors.IDEMPOTENCY,
+    answers_for=("primitives.idempotency.",),
 )

@@ -68,7 +68,7 @@ def keys(database: Database, *, duplicates: Duplicates = "wait", scope: str = "o
 async def prepare(database: Database) -> None:
     await keys(database).install()
     async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE booking (key TEXT NOT NULL, content TEXT NOT NULL, number BIGINT NOT NULL)")
+        await tx.execute("CREATE TABLE booking (key TEXT, content TEXT, number BIGINT)")
 
 
 class Server:
@@ -157,7 +157,8 @@ class Server:
 
 
 class Janitor:
-    """Trims old keys; and in a scope of its own asks with one key for this and then for that, after trimming it away."""
+    """Trims old keys; and in scopes of its own asks with one key for this and then for that, after trimming it away;
+    and for other things under a key that a caller has left behind."""
 
     keep_s = KEEP_S
 
@@ -173,7 +174,33 @@ class Janitor:
             while not await answered(self.process, lambda number=number: self.asked(brief, number)):  # type: ignore[misc]
                 await self.process.env.clock.sleep(0.1)  # a former life of this process asked, or a clock was put back
             await self.process.env.clock.sleep(0.1)
+        await answered(self.process, lambda: self.leaving(keys(self.database, scope="left")))
         self.process.note("finished", self.process.name)
+
+    async def leaving(self, left: Idempotency[int]) -> None:
+        """Its caller is cancelled at work; and long after its lease has ended, the key is still for what it asked for."""
+        caller = asyncio.current_task()
+        assert caller is not None
+
+        async def work() -> int:
+            caller.cancel()
+            await self.process.env.clock.sleep(TTL_S)
+            return 1
+
+        try:
+            await left.run("left", "milk", work)
+        except asyncio.CancelledError:
+            caller.uncancel()
+        await self.process.env.clock.sleep(2 * TTL_S)
+        try:
+            number = await left.run("left", "bread", work)
+        except KeyReused:
+            self.process.note("refused", "left", "bread")
+        except asyncio.CancelledError:
+            caller.uncancel()
+            self.process.note("answered", "left", "bread", 0)
+        else:
+            self.process.note("answered", "left", "bread", number)
 
     async def asked(self, brief: Idempotency[int], number: int) -> bool:
         await brief.trim(older=0.0)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from faultproof.prove.kernel.log_places import done, wrong_order, wrong_places, wrong_tokens
+from faultproof.prove.kernel import survivors
+from faultproof.prove.kernel.log_places import (
+    broken_words,
+    done,
+    misled,
+    wrong_order,
+    wrong_places,
+    wrong_tokens,
+)
 from faultproof.prove.kernel.log_planted import READERS, SEQUENCERS, WRITERS
 from faultproof.prove.kernel.log_workload import WRITES, Reader, Sequencer, Writer, prepare
 from faultproof.prove.proof import (
@@ -64,10 +72,14 @@ LOG = Proof(
     prepare=prepare,
     processes=_processes,
     done=lambda evidence: done(evidence, set(WRITES)),
-    always=(Always(claim="what is committed is in one place, and offsets are dense", wrong=wrong_places),),
+    always=(
+        Always(claim="what is committed is in one place, and offsets are dense", wrong=wrong_places),
+        Always(claim="what somebody was told to be committed is", wrong=broken_words),
+    ),
     eventually=(
         Eventually(claim="per key the reader saw the order of the versions of its row", wrong=wrong_order),
         Eventually(claim="nobody moves events after somebody with a later token", wrong=wrong_tokens),
+        Eventually(claim="nobody is told of a log what is not so, or refused what he may", wrong=misled),
     ),
     sometimes=(
         Sometimes(claim="a sequencer takes a dead one's partitions over", happened=_succeeded),
@@ -93,4 +105,6 @@ LOG = Proof(
         Plant(name="trims ahead", breaks="the log is trimmed before the reader has seen it"),
         Plant(name="trims by hand", breaks="rows are deleted, and nobody says where the log begins now: a hole"),
     ),
+    survivors=survivors.LOG,
+    answers_for=("engines.sqlite.log.", "primitives.install."),
 )

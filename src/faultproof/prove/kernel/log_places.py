@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
 
+from faultproof.ports.log import Cursor, Record, Span
 from faultproof.prove.proof import Evidence, noted
 
 TABLES = (
-    "CREATE TABLE item (name TEXT PRIMARY KEY, version BIGINT NOT NULL)",
-    "CREATE TABLE written (event TEXT PRIMARY KEY, item TEXT NOT NULL, version BIGINT NOT NULL)",
-    'CREATE TABLE moved ("partition" BIGINT NOT NULL, n BIGINT NOT NULL, token BIGINT NOT NULL)',
-    'CREATE TABLE reading ("partition" BIGINT PRIMARY KEY, next_offset BIGINT NOT NULL)',
-    'CREATE TABLE seen (n BIGINT NOT NULL, "partition" BIGINT NOT NULL, "offset" BIGINT NOT NULL, event TEXT NOT NULL)',
+    "CREATE TABLE item (name TEXT, version BIGINT)",
+    "CREATE TABLE written (event TEXT PRIMARY KEY, item TEXT, version BIGINT)",
+    'CREATE TABLE moved ("partition" BIGINT, n BIGINT, token BIGINT)',
+    'CREATE TABLE reading ("partition" BIGINT PRIMARY KEY, next_offset BIGINT)',
+    'CREATE TABLE seen (n BIGINT, "partition" BIGINT, "offset" BIGINT, event TEXT)',
 )
 
 
 def done(evidence: Evidence, writers: set[str]) -> bool:
-    """All is written, nothing waits in the intake, and the reader has come to the end."""
+    """All is written, nothing waits in the intake, the reader has come to the end, and each partition is trimmed."""
     if noted(evidence, "written") < writers:
         return False
     return not evidence.fetch(
         """SELECT 1 FROM faultproof_intake UNION ALL
            SELECT 1 FROM faultproof_log_partition p JOIN reading r ON r."partition" = p."partition"
-           WHERE r.next_offset < p.next_offset LIMIT 1"""
+           WHERE r.next_offset < p.next_offset OR p.first_offset = 0 LIMIT 1"""
     )
 
 
@@ -70,6 +73,37 @@ def wrong_order(evidence: Evidence) -> list[str]:
         for item in sorted(last)
         if versions[item] != list(range(1, last[item] + 1))
     ]
+
+
+def broken_words(evidence: Evidence) -> list[str]:
+    """At every moment: what a process was told to be written, moved, seen or trimmed is."""
+    there: dict[str, set[Any]] = {
+        "wrote": {event.rpartition("/")[0] for (event,) in evidence.fetch("SELECT event FROM written")},
+        "moved": {f"{at}/{token}" for at, token in evidence.fetch('SELECT "partition", token FROM moved')},
+        "seen": {event for (event,) in evidence.fetch("SELECT event FROM seen")},
+        "trimmed": {
+            f"{at}/{offset}"
+            for at, first in evidence.fetch('SELECT "partition", first_offset FROM faultproof_log_partition')
+            for offset in range(first + 1)
+        },
+    }
+    seen = Counter(fact for kind, *facts in evidence.notes if kind == "seen" for fact in facts)
+    return [f"{event} was seen {count} times" for event, count in seen.items() if count > 1] + [
+        f"{what!r} was said of {fact}" for what in there for fact in sorted(noted(evidence, what) - there[what])
+    ]
+
+
+def misled(evidence: Evidence) -> list[str]:
+    """What the log has answered to somebody, and was not so."""
+    return sorted(noted(evidence, "misled"))
+
+
+def first_kept(span: Span, records: Sequence[Record], upto: Sequence[Cursor], *, young_us: int, limit: int) -> int:
+    """Where a partition begins that was so before it was trimmed, if events from after `young_us` are kept."""
+    cursor = next((each.offset for each in upto if each.partition == span.partition), 0)
+    end = min(cursor, span.first + limit, span.next)
+    kept = (each for each in records if each.partition == span.partition and each.at_us > young_us)
+    return min((each.offset for each in kept if each.offset < end), default=max(span.first, end))
 
 
 def wrong_tokens(evidence: Evidence) -> list[str]:

@@ -30,6 +30,7 @@ class _SplitWrite(Writer):
             return
         entries = await self.database.transact(lambda: self.rows(number, write))
         await self.database.transact(lambda: self.append(entries))
+        self.process.note("wrote", f"{self.process.name}/{number}")
 
 
 class _AppendsApart(Writer):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from faultproof.errors import EventsTrimmed, LeaseLost, OutcomeUnknown, TryAgain
+from faultproof.errors import EventsTrimmed, InvalidInput, LeaseLost, OutcomeUnknown, SchemaMismatch, TryAgain
 from faultproof.ports.claims import Claim
 from faultproof.ports.database import Database
-from faultproof.ports.log import Cursor, Entry, Record, intake_topic
+from faultproof.ports.log import Cursor, Entry, Ready, Record, Span, intake_topic
 from faultproof.ports.script import Script, Wake, sql
 from faultproof.primitives.leases import Leases
-from faultproof.prove.kernel.asking import answered
-from faultproof.prove.kernel.log_places import TABLES
+from faultproof.prove.kernel.asking import answered, now
+from faultproof.prove.kernel.log_places import TABLES, first_kept
 from faultproof.prove.proof import Process
 
 LOG = "events"
@@ -25,8 +26,11 @@ LOOKS_MAX = 80
 BATCH = 2
 """Small, so that there is more than one of everything."""
 PARTITIONS = 2
-PLACES = {"a": 0, "b": 1, "c": 1}
+PLACES = {"a": 0, "b": 1, "c": 1, "d": 0}
 """Item -> partition."""
+OLDER_US = 200_000
+"""What is younger is not trimmed."""
+DELAY_US = 300_000
 
 
 class Write(NamedTuple):
@@ -40,7 +44,7 @@ class Write(NamedTuple):
 
 WRITES = {
     "writer-1": (Write(("a",)), Write(("b", "a"))),
-    "writer-2": (Write(("a",)), Write(("a",), is_regretted=True), Write(("c",), delay_us=300_000)),
+    "writer-2": (Write(("a",)), Write(("a",), is_regretted=True), Write(("c", "d"), delay_us=DELAY_US)),
 }
 
 
@@ -61,7 +65,7 @@ def _number(event: str, version: int) -> None: ...
 
 @sql(
     """INSERT INTO moved ("partition", n, token)
-       SELECT :partition, (SELECT count(*) FROM moved WHERE "partition" = :partition), :token"""
+       SELECT :partition, (SELECT count(*) FROM moved), :token"""
 )
 def _write_moved(partition: int, token: int) -> None: ...
 
@@ -79,6 +83,19 @@ def advance(partition: int, next: int) -> None: ...
        SELECT (SELECT count(*) FROM seen), :partition, :offset, :event"""
 )
 def _write_seen(partition: int, offset: int, event: str) -> None: ...
+
+
+class Waiting(NamedTuple):
+    """An event that has not been moved."""
+
+    log: str
+    event_id: str
+    due_us: int
+    at_us: int
+
+
+@sql("SELECT log, event_id, due_us, at_us FROM faultproof_intake")
+def _intake() -> list[Waiting]: ...
 
 
 @sql("INSERT INTO item (name, version) VALUES (:name, 0)")
@@ -122,10 +139,12 @@ class Writer:
     async def transaction(self, number: int, write: Write) -> None:
         if not write.is_regretted:
             await self.database.transact(lambda: self.write(number, write))
+            self.process.note("wrote", f"{self.process.name}/{number}")
             return
         try:
             async with self.database.transaction() as tx:
                 await tx.run(self.write(number, write))
+                await tx.run(self.misplace())
                 raise Regret
         except Regret:
             pass
@@ -144,6 +163,18 @@ class Writer:
                 yield from _number(event, version)
                 entries.append(Entry(self.partition(event, item), event, item, "bumped", "{}", None, write.delay_us))
         return entries
+
+    def misplace(self) -> Script[None]:
+        """An event for a partition that is not there, and one by somebody who spreads keys over others."""
+        refusals = list[type[Exception]]()
+        for partition, partitions in ((PARTITIONS, PARTITIONS), (0, PARTITIONS + 1)):
+            entry = Entry(partition, f"misplaced/{partition}", "a", "bumped", "{}", None, 0)
+            try:
+                yield from self.database.logs.append(LOG, [entry], partitions=partitions)
+            except (InvalidInput, SchemaMismatch) as error:
+                refusals.append(type(error))
+        if refusals != [InvalidInput, SchemaMismatch]:
+            self.process.note("misled", f"misplaced events were refused with {refusals}")
 
     def partition(self, event: str, item: str) -> int:
         return PLACES[item]
@@ -182,25 +213,51 @@ class Sequencer:
         """Look once, and move what there is; how long to rest."""
         rest_s = LOOK_S
         if await self.leases.tend():
-            ready = await self.database.read(self.database.logs.ready(LOG))
+            ready = await self.database.read(self.look())
             if ready.waiting or (ready.due_in_us is not None and ready.due_in_us <= 0):
                 moved = list[int]()
-                await self.move(self.leases.held(), moved.append)
+                for claim in self.leases.held():
+                    await self.move([claim], moved.append)
                 return 0.0
             rest_s = LOOK_S if ready.due_in_us is None else ready.due_in_us / 1_000_000
         return min(rest_s, self.leases.rest_s())
 
     async def move(self, claims: list[Claim], moved: Callable[[int], None]) -> None:
         await self.database.transact(lambda: self.sequence(claims, moved))
+        for claim in claims:
+            self.process.note("moved", f"{claim.id}/{claim.token}")
+
+    def look(self) -> Script[Ready]:
+        """What there is to do, and whether that is so."""
+        ready = yield from self.database.logs.ready(LOG)
+        delays = [waiting.due_us for waiting in (yield from _intake()) if waiting.log == LOG]
+        if (ready.waiting, ready.due_in_us is not None) != (0 in delays, any(delays)):
+            self.process.note("misled", f"events wait until {delays}, and it was said: {ready}")
+        return ready
 
     def sequence(self, claims: list[Claim], moved: Callable[[int], None]) -> Script[None]:
         """Under its tokens, which it leaves behind."""
         yield from self.guard(claims)
         partitions = [int(claim.id) for claim in claims]
+        spans = yield from self.database.logs.spans(LOG)
+        waiting: list[Waiting] = yield from _intake()
+        before_us = yield from now()
         yield from self.database.logs.sequence(LOG, partitions, limit=BATCH, moved=moved)
+        yield from self.check([span for span in spans if span.partition in partitions], waiting, before_us)
         for claim in claims:
             yield from _write_moved(int(claim.id), claim.token)
         yield Wake(LOG_TOPIC)
+
+    def check(self, before: list[Span], waiting: list[Waiting], before_us: int) -> Script[None]:
+        """Nothing was moved before it was due, and what was delayed is as old as if it had been written then."""
+        ends = [Cursor(span.partition, span.next) for span in before]
+        records = yield from self.database.logs.read(LOG, ends, limit=BATCH)
+        now_us = max(before_us, (yield from now()))  # the clock may have been put back since
+        due = {each.event_id: each.due_us for each in waiting}
+        at = {each.event_id: each.due_us or each.at_us for each in waiting}
+        for record in records:
+            if due[record.id] > now_us or record.at_us != at[record.id]:
+                self.process.note("misled", f"{record} was due at {due[record.id]}, and moved at {now_us}")
 
     def guard(self, claims: list[Claim]) -> Script[None]:
         yield from self.database.claims.guard(KIND, claims)
@@ -219,8 +276,9 @@ class Reader:
         for _ in range(LOOKS_MAX):
             try:
                 if await self.read():
-                    await self.database.transact(self.trim)
                     continue
+                for span in (await self.database.transact(self.trim)) or ():
+                    self.process.note("trimmed", f"{span.partition}/{span.first}")
             except TryAgain:
                 pass
             except OutcomeUnknown:  # the cursor knows
@@ -232,17 +290,24 @@ class Reader:
 
     async def read(self) -> bool:
         """Whether there was anything."""
-        return await self.database.transact(self.follow)
+        records = await self.database.transact(self.follow)
+        for record in records:
+            self.process.note("seen", record.id)
+        return bool(records)
 
-    def follow(self) -> Script[bool]:
+    def follow(self) -> Script[list[Record]]:
         records = yield from self.records()
         yield from self.see(records)
         yield from self.move(records)
-        return bool(records)
+        return records
 
     def records(self) -> Script[list[Record]]:
         at = yield from cursors()
-        return (yield from self.database.logs.read(LOG, at, limit=BATCH))
+        records = yield from self.database.logs.read(LOG, at, limit=BATCH)
+        for partition, count in Counter(record.partition for record in records).items():
+            if count > BATCH:
+                self.process.note("misled", f"of partition {partition} {count} events were read, and {BATCH} asked for")
+        return records
 
     def see(self, records: Sequence[Record]) -> Script[None]:
         for record in records:
@@ -252,6 +317,22 @@ class Reader:
         for record in records:
             yield from advance(record.partition, record.offset + 1)
 
-    def trim(self) -> Script[None]:
+    def trim(self) -> Script[list[Span] | None]:
+        """What is old, an event of each partition: one partition after the other, and then all of them at once."""
         at = yield from cursors()
-        yield from self.database.logs.trim(LOG, upto=at, older_us=0, limit=BATCH)
+        before: list[Span] = yield from self.database.logs.spans(LOG)
+        if len(before) != PARTITIONS:
+            self.process.note("misled", f"of {PARTITIONS} partitions {before} are shown")
+        for upto in (*([cursor] for cursor in at), at):
+            first = [Cursor(span.partition, span.first) for span in before]
+            records = yield from self.database.logs.read(LOG, first, limit=100)
+            one_us = yield from now()
+            yield from self.database.logs.trim(LOG, upto=upto, older_us=OLDER_US, limit=1)
+            times = sorted((one_us, (yield from now())))  # the clock may have been put back
+            after = yield from self.database.logs.spans(LOG)
+            for span, end in zip(before, after, strict=True):
+                least, most = (first_kept(span, records, upto, young_us=us - OLDER_US, limit=1) for us in times)
+                if not least <= end.first <= most:
+                    self.process.note("misled", f"{span} was trimmed up to {upto}, and begins at {end.first}")
+            before = after
+        return before

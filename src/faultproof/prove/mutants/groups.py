@@ -1,4 +1,4 @@
-"""Whose mutants are whose: proofs answer for the scripts of their own package; the kernel's are for all of ours together."""
+"""Whose mutants are whose: proofs answer for the scripts of their own package, and for those that they say."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from faultproof.prove.mutants.reference import reference
 from faultproof.prove.proof import Proof, Survivor
 from faultproof.prove.simulated.escapes import no_escapes
 
-KERNEL = ("engines.", "primitives.")
-"""Claims, logs and idempotency keys, which are part of the scripts of every pattern."""
-
 
 @dataclass(frozen=True)
 class Group:
-    """Statements declared in some packages, and the proofs whose runs they are mutated in."""
+    """Statements declared in some packages, and the proofs whose runs they are mutated in; each with what else it answers
+    for."""
 
     name: str
     packages: tuple[str, ...]
@@ -58,7 +56,7 @@ def targets(group: Group, effort: Effort) -> list[Target]:
         references = [reference(proof, partial(runs, effort=effort)) for proof in group.proofs]
     found = dict[object, Target]()
     for each in references:
-        for mutant in derived(each.observed, each.image, group.packages):
+        for mutant in derived(each.observed, each.image, (*group.packages, *each.proof.answers_for)):
             known = found.get(mutant.key)
             found[mutant.key] = Target(mutant, (*known.references, each) if known else (each,))
     return list(found.values())

@@ -68,15 +68,15 @@ class Neighbourhood:
 
 def neighbourhood(image: bytes, observed: Observed) -> Neighbourhood:
     """By what these scripts tell their rows from those of others: columns of text in a key, compared with a parameter, that
-    come first in it (a kind of claims) or had one value in all runs (a group)."""
+    come first in it (a kind of claims) or had one value wherever they were seen, compared or stored (a group)."""
     found = Neighbourhood()
     with closing(opened(image)) as database:
-        names = [each.name for each in definitions(database) if each.kind == "table"]
-        scopes = _scopes([columns(database, name) for name in names], _values(observed))
-        for name in names:
-            present = tuple(each.name for each in columns(database, name) if each.name in scopes)
-            if present:
-                found.columns[name] = present
+        tables = {each.name: columns(database, each.name) for each in definitions(database) if each.kind == "table"}
+    scopes = _scopes(tables.values(), _values(observed, tables))
+    for name, every in tables.items():
+        present = tuple(each.name for each in every if each.name in scopes)
+        if present:
+            found.columns[name] = present
     return found
 
 
@@ -91,12 +91,17 @@ def _scopes(tables: Iterable[list[Column]], values: Mapping[str, set[Any]]) -> s
     }
 
 
-def _values(observed: Observed) -> dict[str, set[Any]]:
-    """What each column was compared with."""
+def _values(observed: Observed, tables: Mapping[str, list[Column]]) -> dict[str, set[Any]]:
+    """What each column was compared with, and held at any moment: what a script names once is not all there ever is."""
     found = dict[str, set[Any]]()
     for statement in observed.statements:
         for column, parameter in equalities(statement):
             found.setdefault(column, set()).update(observed.values[statement, parameter])
+    for moment in observed.moments or []:
+        for table, held in moment.items():
+            for number, each in enumerate(tables[table]):
+                if each.key and each.name in found:
+                    found[each.name].update(row[number] for row in held)
     return found
 
 
