@@ -13,7 +13,7 @@ from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
-from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
+from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
 from faultproof.prove.kernel.log import LOG
@@ -26,6 +26,7 @@ from faultproof.prove.simulated.tape import Tape
 
 PROOFS = {
     "batch": BATCH,
+    "answers": ANSWERS,
     "callbacks": CALLBACKS,
     "claim": CLAIM,
     "decisions": DECISIONS,

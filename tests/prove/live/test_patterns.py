@@ -5,12 +5,13 @@ import pytest
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
-from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
+from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA
 from faultproof.prove.live.options import LiveOptions
 from faultproof.prove.live.proving import prove_live
 
 PROOFS = {
     "batch": BATCH,
+    "answers": ANSWERS,
     "callbacks": CALLBACKS,
     "decisions": DECISIONS,
     "escrow": ESCROW,

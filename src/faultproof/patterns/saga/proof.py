@@ -13,6 +13,7 @@ import msgspec
 from faultproof.errors import Failed, OutcomeUnknown, TryAgain
 from faultproof.patterns.saga.driver import Driver
 from faultproof.patterns.saga.planning import Planner
+from faultproof.patterns.saga.proof_answers import ANSWERS
 from faultproof.patterns.saga.proof_callbacks import CALLBACKS
 from faultproof.patterns.saga.proof_decisions import DECISIONS
 from faultproof.patterns.saga.proof_planted import DRIVERS, PLANNERS, Unfenced
@@ -25,7 +26,7 @@ from faultproof.ports.script import sql
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
-__all__ = ["CALLBACKS", "DECISIONS", "SAGA"]
+__all__ = ["ANSWERS", "CALLBACKS", "DECISIONS", "SAGA"]
 
 T = TypeVar("T")
 
@@ -280,7 +281,11 @@ def _made_twice(evidence: Evidence) -> list[str]:
 def _misnumbered(evidence: Evidence) -> list[str]:
     """Whoever goes on with a saga goes on behind the last line."""
     found = evidence.fetch("SELECT id, count(*), max(seq) FROM faultproof_saga_entry GROUP BY id")
-    return [f"the journal of {id} has {count} lines, the last is number {last}" for id, count, last in found if count != last]
+    return [
+        f"the journal of {id} has {count} lines, the last is number {last}"
+        for id, count, last in found
+        if count != last
+    ]
 
 
 def _misdated(evidence: Evidence) -> list[str]:
