@@ -11,7 +11,7 @@ from benchmarks.model import Aim, Benchmark, Contestant, Figure, Place, Ready
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
-from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA
+from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
 from faultproof.prove.kernel.log import LOG
@@ -45,6 +45,7 @@ PROOFS = {
     "poison": POISON,
     "batch": BATCH,
     "saga": SAGA,
+    "starts": STARTS,
     "answers": ANSWERS,
     "callbacks": CALLBACKS,
     "decisions": DECISIONS,

@@ -13,7 +13,7 @@ from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
-from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA
+from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
 from faultproof.prove.kernel.log import LOG
@@ -36,9 +36,11 @@ PROOFS = {
     "outbox": OUTBOX,
     "poison": POISON,
     "saga": SAGA,
+    "starts": STARTS,
 }
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 MANY_PAIRS = {
+    "answers": 16,
     "callbacks": 16,
     "claim": 16,
     "decisions": 16,
@@ -47,6 +49,7 @@ MANY_PAIRS = {
     "outbox": 8,
     "poison": 64,
     "saga": 16,
+    "starts": 8,
 }
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and
 behind it every second one."""

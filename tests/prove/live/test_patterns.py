@@ -5,7 +5,7 @@ import pytest
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import OUTBOX, POISON
-from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA
+from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.prove.live.options import LiveOptions
 from faultproof.prove.live.proving import prove_live
 
@@ -18,6 +18,7 @@ PROOFS = {
     "outbox": OUTBOX,
     "poison": POISON,
     "saga": SAGA,
+    "starts": STARTS,
 }
 FEW = LiveOptions(points=3, stops=2, kills=1, network=0, run_s=60.0)
 

@@ -17,6 +17,7 @@ from faultproof.patterns.saga.proof_answers import ANSWERS
 from faultproof.patterns.saga.proof_callbacks import CALLBACKS
 from faultproof.patterns.saga.proof_decisions import DECISIONS
 from faultproof.patterns.saga.proof_planted import DRIVERS, PLANNERS, Unfenced
+from faultproof.patterns.saga.proof_starts import STARTS
 from faultproof.patterns.saga.proof_survivors import SURVIVORS
 from faultproof.patterns.saga.runner import Runner
 from faultproof.patterns.saga.saga import Saga
@@ -26,7 +27,7 @@ from faultproof.ports.script import sql
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
-__all__ = ["ANSWERS", "CALLBACKS", "DECISIONS", "SAGA"]
+__all__ = ["ANSWERS", "CALLBACKS", "DECISIONS", "SAGA", "STARTS"]
 
 T = TypeVar("T")
 
