@@ -16,6 +16,7 @@ from faultproof.patterns.saga.planning import Planner
 from faultproof.patterns.saga.proof_answers import ANSWERS
 from faultproof.patterns.saga.proof_callbacks import CALLBACKS
 from faultproof.patterns.saga.proof_decisions import DECISIONS
+from faultproof.patterns.saga.proof_journals import misdated, misnumbered
 from faultproof.patterns.saga.proof_planted import DRIVERS, PLANNERS, Unfenced
 from faultproof.patterns.saga.proof_starts import STARTS
 from faultproof.patterns.saga.proof_survivors import SURVIVORS
@@ -35,8 +36,6 @@ TTL_S = 0.5
 DEADLINE_S = 0.3
 """Shorter than a lease: a saga with it that loses its runner finds it passed."""
 RETRY = StepRetry(attempts=2, base=0.05, cap=0.1)
-CLOCKS_S = 600
-"""Far more than the engine's clock jumps between two looks at it."""
 PATIENT = StepRetry(attempts=6, base=0.05, cap=0.1)
 """Where the claim assumes that an action or an undo succeeds before its attempts are used up: more than the network loses."""
 LOSES_ANSWERS, REFUSED, HURRIED = "loses answers", "refused", "hurried"
@@ -279,27 +278,6 @@ def _made_twice(evidence: Evidence) -> list[str]:
     return [f"{attempt}, was made by {' and '.join(made)}" for attempt, made in callers.items() if len(made) > 1]
 
 
-def _misnumbered(evidence: Evidence) -> list[str]:
-    """Whoever goes on with a saga goes on behind the last line."""
-    found = evidence.fetch("SELECT id, count(*), max(seq) FROM faultproof_saga_entry GROUP BY id")
-    return [
-        f"the journal of {id} has {count} lines, the last is number {last}"
-        for id, count, last in found
-        if count != last
-    ]
-
-
-def _misdated(evidence: Evidence) -> list[str]:
-    """What one process has put off another may have to go on with: both need to mean the same clock."""
-    return [
-        f"{step} of {id} was put off by {(due_us - at_us) / 1_000_000:.0f} s"
-        for id, step, due_us, at_us in evidence.fetch(
-            "SELECT id, step, due_us, at_us FROM faultproof_saga_entry WHERE due_us IS NOT NULL"
-        )
-        if abs(due_us - at_us) > CLOCKS_S * 1_000_000
-    ]
-
-
 def _ends_in(state: str) -> Callable[[Evidence], bool]:
     return lambda evidence: (state,) in evidence.fetch("SELECT state FROM faultproof_saga")
 
@@ -326,8 +304,8 @@ SAGA = Proof(
         Eventually(claim="undos run in reverse order", wrong=_disordered),
         Eventually(claim="nothing takes effect that was not begun", wrong=_unjournaled),
         Eventually(claim="an attempt is made by the process that has begun it", wrong=_made_twice),
-        Eventually(claim="the lines of a journal are numbered, each once", wrong=_misnumbered),
-        Eventually(claim="what is put off is so by the engine's clock", wrong=_misdated),
+        Eventually(claim="the lines of a journal are numbered, each once", wrong=misnumbered),
+        Eventually(claim="what is put off is so by the engine's clock", wrong=misdated),
     ),
     sometimes=(
         Sometimes(claim="a saga is completed", happened=_ends_in("completed")),

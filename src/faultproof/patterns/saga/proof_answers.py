@@ -11,7 +11,6 @@ from faultproof.patterns.saga.machine import What
 from faultproof.patterns.saga.proof_callbacks import (
     RETRY,
     STEP,
-    TTL_S,
     Answer,
     Answerer,
     Service,
@@ -21,6 +20,7 @@ from faultproof.patterns.saga.proof_callbacks import (
     waits,
     wrong_ends,
 )
+from faultproof.patterns.saga.proof_journals import misnumbered
 from faultproof.patterns.saga.saga import Saga
 from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Pending, Step, StepContext
 from faultproof.ports.database import Database
@@ -30,10 +30,12 @@ from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant,
 
 NAME = "signature"
 HOUR_S, PATIENCE_S = 3_600.0, 30.0
+TTL_S, FILING_S = 0.9, 0.6
+"""A runner that was frozen while it took a saga up wakes when its successor files it."""
 CALM, EARLY, HASTY = "calm", "early", "hasty"
 KINDS = (CALM, EARLY, HASTY)
-"""Answered after the action has returned; before; and after it was lost what the action had to say, so that all is begun
-again."""
+"""Answered after the action has returned, and filed slowly; before it has, and asked in vain at first; after the action's
+own answer was lost, as it is to be made again."""
 
 
 class _Workload:
@@ -69,6 +71,8 @@ def _saga(process: Process) -> Saga[str]:
     async def sign(context: StepContext[str]) -> Pending:
         id, token = context.id, context.token
         assert token is not None
+        if id == EARLY and context.attempt == 1:
+            raise OutcomeUnknown("the question is lost")
         await process.outside(f"ask {id}", lambda record: Service(record).asked(id, token))
         if id == EARLY:
             await waits(process, id)
@@ -76,8 +80,13 @@ def _saga(process: Process) -> Saga[str]:
             raise OutcomeUnknown("the answer is lost")
         return Pending()
 
+    async def file(context: StepContext[str]) -> None:
+        if context.id == CALM:
+            await process.env.clock.sleep(FILING_S)
+
     asked = Step.asynchronous(sign, name=STEP, result=str, undo=NOTHING_TO_UNDO, retry=RETRY, answer_within=HOUR_S)
-    return Saga(process.database(), NAME, input=str, steps=[asked])
+    filed = Step.remote(file, name="file", undo=NOTHING_TO_UNDO, retry=RETRY)
+    return Saga(process.database(), NAME, input=str, steps=[asked, filed])
 
 
 # -- the verdict ------------------------------------------------------------------------------------------------------
@@ -133,6 +142,7 @@ ANSWERS = Proof(
     eventually=(
         Eventually(claim="every saga is completed, with an answer to its last question", wrong=wrong_ends),
         Eventually(claim="an answer that was told that it counts does, and ends the asking", wrong=broken_words),
+        Eventually(claim="the lines of a journal are numbered, each once", wrong=misnumbered),
     ),
     sometimes=(
         Sometimes(

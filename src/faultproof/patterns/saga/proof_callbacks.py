@@ -125,8 +125,8 @@ def _done(evidence: Evidence) -> bool:
 
 def _journaled(evidence: Evidence) -> dict[str, tuple[int, str]]:
     """Id -> attempt and data that the step ended with."""
-    rows = evidence.fetch("SELECT id, attempt, data FROM faultproof_saga_entry WHERE what = 'done'")
-    return {id: (attempt, data) for id, attempt, data in rows}
+    rows = evidence.fetch("SELECT id, step, attempt, data FROM faultproof_saga_entry WHERE what = 'done'")
+    return {id: (attempt, data) for id, step, attempt, data in rows if step == STEP}
 
 
 def wrong_ends(evidence: Evidence) -> list[str]:
