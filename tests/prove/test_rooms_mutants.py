@@ -18,7 +18,7 @@ UNEXPLAINED = {
     "patterns.batch": 0,
     "patterns.escrow": 19,
     "patterns.outbox": 79,
-    "patterns.saga": 27,
+    "patterns.saga": 0,
     "prove.kernel": 0,
 }
 """How many may live, or be idle, without an explanation: those that did when they were first counted. It may only become
