@@ -30,7 +30,7 @@ from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant,
 
 NAME = "signature"
 HOUR_S, PATIENCE_S = 3_600.0, 30.0
-TTL_S, FILING_S = 0.9, 0.6
+TTL_S, FILING_S = 0.95, 0.55
 """A runner that was frozen while it took a saga up wakes when its successor files it."""
 CALM, EARLY, HASTY = "calm", "early", "hasty"
 KINDS = (CALM, EARLY, HASTY)
