@@ -41,8 +41,8 @@ PATIENT = StepRetry(attempts=6, base=0.05, cap=0.1)
 LOSES_ANSWERS, REFUSED, HURRIED = "loses answers", "refused", "hurried"
 ORDERS = {"o1": LOSES_ANSWERS, "o2": REFUSED, "o3": HURRIED}
 """The last one is carried through if nothing disturbs it, and undone if it loses its runner before the pivot."""
-HELD = "o1"
-"""Started by the runner's own process; the others by a client."""
+HELD, SECOND_S = "o1", 0.1
+"""Started by the runner's own process, which has taken up no other by then; the others by a client."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -187,6 +187,7 @@ class _Workload:
 
     async def _client(self, process: Process) -> None:
         saga = _saga(process.database(), self._plant)
+        await process.env.clock.sleep(SECOND_S)
         orders = [Order(id, kind) for id, kind in ORDERS.items() if id != HELD]
         await asyncio.gather(*(_start(process, saga, order) for order in orders))
 
