@@ -11,7 +11,7 @@ from benchmarks.model import Aim, Benchmark, Contestant, Figure, Place, Ready
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
-from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
+from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
 from faultproof.prove.kernel.log import LOG
@@ -47,6 +47,8 @@ PROOFS = {
     "keys go on": KEYS_GO_ON,
     "batch": BATCH,
     "saga": SAGA,
+    "starts": STARTS,
+    "answers": ANSWERS,
     "callbacks": CALLBACKS,
     "decisions": DECISIONS,
     "escrow": ESCROW,

@@ -13,7 +13,7 @@ from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
-from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
+from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
 from faultproof.prove.kernel.log import LOG
@@ -26,6 +26,7 @@ from faultproof.prove.simulated.tape import Tape
 
 PROOFS = {
     "batch": BATCH,
+    "answers": ANSWERS,
     "callbacks": CALLBACKS,
     "claim": CLAIM,
     "dead letters": DEAD_LETTERS,
@@ -39,9 +40,11 @@ PROOFS = {
     "poison": POISON,
     "saga": SAGA,
     "shortage": SHORTAGE,
+    "starts": STARTS,
 }
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 MANY_PAIRS = {
+    "answers": 16,
     "callbacks": 16,
     "claim": 16,
     "dead letters": 24,
@@ -52,6 +55,7 @@ MANY_PAIRS = {
     "outbox": 8,
     "poison": 16,
     "saga": 16,
+    "starts": 8,
 }
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and
 behind it every second one."""

@@ -164,6 +164,23 @@ async def test_what_has_been_quiet_for_long_is_stuck_and_what_is_young_is_not(en
         await shop.saga.sagas("asleep")
 
 
+async def test_how_old_a_saga_is_and_how_long_it_was_quiet_are_seconds_on_every_engine(
+    engine: Engine, db: Database
+) -> None:
+    """PostgreSQL divides into what Python reads as a Decimal, which neither compares with a float nor becomes JSON."""
+    shop = await opened(engine, db)
+    await shop.saga.start("ends", Order("milk"))
+    async with running(shop.saga):
+        await shop.saga.wait("ends")
+    await shop.saga.close()
+    later = await opened(engine, db)
+    await later.saga.start("waits", Order("milk"))
+    elapse(engine, 120)
+    for (row,) in (await later.saga.sagas(), await later.saga.stuck(older=60), await later.saga.sagas("completed")):
+        assert (type(row.age_s), type(row.quiet_s)) == (float, float)
+        assert 120 <= row.quiet_s <= row.age_s < 180
+
+
 # --- another definition -----------------------------------------------------------------------------------------------
 
 

@@ -5,12 +5,13 @@ import pytest
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
-from faultproof.patterns.saga.proof import CALLBACKS, DECISIONS, SAGA
+from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.prove.live.options import LiveOptions
 from faultproof.prove.live.proving import prove_live
 
 PROOFS = {
     "batch": BATCH,
+    "answers": ANSWERS,
     "callbacks": CALLBACKS,
     "dead letters": DEAD_LETTERS,
     "decisions": DECISIONS,
@@ -19,6 +20,7 @@ PROOFS = {
     "outbox": OUTBOX,
     "poison": POISON,
     "saga": SAGA,
+    "starts": STARTS,
 }
 FEW = LiveOptions(points=3, stops=2, kills=1, network=0, run_s=60.0)
 

@@ -55,15 +55,19 @@ def listed(saga: str, state: str | None, limit: int) -> Script[list[sql.Listed]]
     if state not in (None, *STATES):
         raise InvalidInput(f"a saga is in one of the states {', '.join(STATES)}, got {state!r}")
     if state in ("completed", "compensated"):
-        return (yield from sql.ended_sagas(saga, state, limit))
-    return (yield from sql.open_sagas(saga, state or "", 0, limit))
+        return _in_seconds((yield from sql.ended_sagas(saga, state, limit)))
+    return _in_seconds((yield from sql.open_sagas(saga, state or "", 0, limit)))
 
 
 def stuck(saga: str, older: float, limit: int) -> Script[list[sql.Listed]]:
     """Those that want attention, and those whose journal has been quiet for `older` seconds."""
     bounds.seconds("older", older, least=0)
     bounds.count("limit", limit, most=LIST_MAX)
-    return (yield from sql.open_sagas(saga, "", int(older * 1_000_000), limit))
+    return _in_seconds((yield from sql.open_sagas(saga, "", int(older * 1_000_000), limit)))
+
+
+def _in_seconds(rows: Sequence[sql.ListedRow]) -> list[sql.Listed]:
+    return [sql.Listed(*row[:6], row.age_us / 1_000_000, row.quiet_us / 1_000_000) for row in rows]
 
 
 def history(saga: str, id: str) -> Script[list[HistoryEntry]]:

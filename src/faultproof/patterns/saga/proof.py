@@ -13,9 +13,12 @@ import msgspec
 from faultproof.errors import Failed, OutcomeUnknown, TryAgain
 from faultproof.patterns.saga.driver import Driver
 from faultproof.patterns.saga.planning import Planner
+from faultproof.patterns.saga.proof_answers import ANSWERS
 from faultproof.patterns.saga.proof_callbacks import CALLBACKS
 from faultproof.patterns.saga.proof_decisions import DECISIONS
+from faultproof.patterns.saga.proof_journals import misdated, misnumbered
 from faultproof.patterns.saga.proof_planted import DRIVERS, PLANNERS, Unfenced
+from faultproof.patterns.saga.proof_starts import STARTS
 from faultproof.patterns.saga.proof_survivors import SURVIVORS
 from faultproof.patterns.saga.runner import Runner
 from faultproof.patterns.saga.saga import Saga
@@ -25,7 +28,7 @@ from faultproof.ports.script import sql
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
-__all__ = ["CALLBACKS", "DECISIONS", "SAGA"]
+__all__ = ["ANSWERS", "CALLBACKS", "DECISIONS", "SAGA", "STARTS"]
 
 T = TypeVar("T")
 
@@ -38,8 +41,8 @@ PATIENT = StepRetry(attempts=6, base=0.05, cap=0.1)
 LOSES_ANSWERS, REFUSED, HURRIED = "loses answers", "refused", "hurried"
 ORDERS = {"o1": LOSES_ANSWERS, "o2": REFUSED, "o3": HURRIED}
 """The last one is carried through if nothing disturbs it, and undone if it loses its runner before the pivot."""
-HELD = "o1"
-"""Started by the runner's own process; the others by a client."""
+HELD, SECOND_S = "o1", 0.1
+"""Started by the runner's own process, which has taken up no other by then; the others by a client."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -49,12 +52,9 @@ class Order(msgspec.Struct, frozen=True):
     kind: str
 
 
-@sql("INSERT INTO reserved (order_id) VALUES (:order)")
-def _insert(order: str) -> None: ...
-
-
-@sql("DELETE FROM reserved WHERE order_id = :order")
-def _delete(order: str) -> None: ...
+# Not idempotent, and the undo neither: the pattern promises that each takes effect once.
+@sql("INSERT INTO reserved (order_id, units) VALUES (:order, :units)")
+def _insert(order: str, units: int) -> None: ...
 
 
 class _Provider:
@@ -68,6 +68,8 @@ class _Provider:
         self.shipped: list[str] = record.setdefault("shipped", [])
         self.events: list[list[str]] = record.setdefault("events", [])
         """[order, what], as they took effect anywhere."""
+        self.callers: dict[str, list[str]] = record.setdefault("callers", {})
+        """Attempt -> processes that have made it."""
 
     def charge(self, order: Order, key: str) -> str:
         if key in self.refunded:
@@ -100,61 +102,60 @@ _CALLER: ContextVar[Process] = ContextVar("caller")
 """The process that calls: what an HTTP client would know."""
 
 
-async def _call(what: str, order: Order, work: Callable[[_Provider], T]) -> T:
+async def _call(what: str, context: StepContext[Order], work: Callable[[_Provider], T]) -> T:
     """A request to the provider. What it refuses it answers with: an error would undo what it has recorded."""
-    answer = await _CALLER.get().outside(f"{what} {order.id}", lambda record: _answer(work, _Provider(record)))
+    caller, name = _CALLER.get(), f"{what} {context.id}"
+
+    def arrives(record: dict[str, Any]) -> T | Failed | OutcomeUnknown | TryAgain:
+        callers = _Provider(record).callers.setdefault(f"{name}, attempt {context.attempt}", [])
+        if caller.env.process not in callers:  # the network may double a request
+            callers.append(caller.env.process)
+        try:
+            return work(_Provider(record))
+        except (Failed, TryAgain) as refusal:
+            return refusal
+        except OutcomeUnknown as silence:
+            return silence
+
+    answer = await caller.outside(name, arrives)
     if isinstance(answer, Exception):
         raise answer
     return answer
 
 
-def _answer(work: Callable[[_Provider], T], provider: _Provider) -> T | Failed | OutcomeUnknown | TryAgain:
-    try:
-        return work(provider)
-    except (Failed, TryAgain) as refusal:
-        return refusal
-    except OutcomeUnknown as silence:
-        return silence
-
-
 async def _charge(context: StepContext[Order]) -> str:
-    return await _call("charge", context.input, lambda p: p.charge(context.input, context.key))
+    return await _call("charge", context, lambda p: p.charge(context.input, context.key))
 
 
 async def _refund(context: StepContext[Order], key: str | None) -> None:
-    await _call("refund", context.input, lambda p: p.refund(context.input, context.undone_key or ""))
+    await _call("refund", context, lambda p: p.refund(context.input, context.undone_key or ""))
 
 
 async def _reserve(context: StepContext[Order], tx: Transaction) -> None:
-    await tx.run(_insert(context.input.id))
+    await tx.run(_insert(context.input.id, 1))
 
 
 async def _release(context: StepContext[Order], result: None, tx: Transaction) -> None:
-    await tx.run(_delete(context.input.id))
-
-
-async def _label(context: StepContext[Order]) -> None:
-    await _call("label", context.input, lambda p: p.events.append([context.id, "label"]))
+    await tx.run(_insert(context.input.id, -1))
 
 
 async def _pack(context: StepContext[Order]) -> None:
-    await _call("pack", context.input, lambda p: p.events.append([context.id, "pack"]))
+    await _call("pack", context, lambda p: p.events.append([context.id, "pack"]))
 
 
 async def _ship(context: StepContext[Order]) -> None:
-    await _call("ship", context.input, lambda p: p.ship(context.input))
+    await _call("ship", context, lambda p: p.ship(context.input))
 
 
 async def _notify(context: StepContext[Order]) -> None:
-    await _call("notify", context.input, lambda p: p.notify(context.input, context.attempt))
+    await _call("notify", context, lambda p: p.notify(context.input, context.attempt))
 
 
 _PIVOT = Step.remote(_ship, name="ship", retry=PATIENT, undo=NOTHING_TO_UNDO)
 _STEPS: list[Step[Any, Any] | list[Step[Any, Any]]] = [
     Step.remote(_charge, name="charge", undo=_refund, retry=RETRY, undo_retry=PATIENT),
-    Step.local(_reserve, name="reserve", undo=_release, retry=PATIENT, undo_retry=PATIENT),
     [
-        Step.remote(_label, name="label", retry=PATIENT, undo=NOTHING_TO_UNDO),
+        Step.local(_reserve, name="reserve", undo=_release, retry=PATIENT, undo_retry=PATIENT),
         Step.remote(_pack, name="pack", retry=PATIENT, undo=NOTHING_TO_UNDO),
     ],
     _PIVOT,
@@ -171,7 +172,7 @@ def _saga(database: Database, plant: str | None = None) -> Saga[Order]:
 async def _prepare(database: Database) -> None:
     await _saga(database).install()
     async with database.transaction() as tx:
-        await tx.execute("CREATE TABLE reserved (order_id TEXT NOT NULL)")
+        await tx.execute("CREATE TABLE reserved (order_id TEXT, units BIGINT)")
 
 
 class _Workload:
@@ -186,6 +187,7 @@ class _Workload:
 
     async def _client(self, process: Process) -> None:
         saga = _saga(process.database(), self._plant)
+        await process.env.clock.sleep(SECOND_S)
         orders = [Order(id, kind) for id, kind in ORDERS.items() if id != HELD]
         await asyncio.gather(*(_start(process, saga, order) for order in orders))
 
@@ -228,17 +230,20 @@ def _record(evidence: Evidence) -> _Provider:
 
 def _wrong_ends(evidence: Evidence) -> list[str]:
     provider, wrong = _record(evidence), []
-    reserved = Counter(order for (order,) in evidence.fetch("SELECT order_id FROM reserved"))
+    moved = Counter(evidence.fetch("SELECT order_id, units FROM reserved"))
     charged = Counter(provider.charges.values())
     paid = Counter(order for key, order in provider.charges.items() if key not in provider.refunded)
     for id, state, reason in evidence.fetch("SELECT id, state, reason FROM faultproof_saga"):
         if charged[id] > 1:
             wrong.append(f"{id} was charged {charged[id]} times")
-        shipped = id in provider.shipped
-        if state == "completed" and (paid[id], reserved[id], shipped) != (1, 1, True):
-            wrong.append(f"{id} is completed: paid {paid[id]}, reserved {reserved[id]}, shipped {shipped}")
-        elif state == "compensated" and (paid[id], reserved[id], shipped) != (0, 0, False):
-            wrong.append(f"{id} is compensated: paid {paid[id]}, reserved {reserved[id]}, shipped {shipped}")
+        reserved, released = moved[id, 1], moved[id, -1]
+        if reserved > 1 or released > 1:
+            wrong.append(f"{id} was reserved {reserved} times, and released {released} times")
+        shipped, left = id in provider.shipped, reserved - released
+        if state == "completed" and (paid[id], left, shipped) != (1, 1, True):
+            wrong.append(f"{id} is completed: paid {paid[id]}, reserved {left}, shipped {shipped}")
+        elif state == "compensated" and (paid[id], left, shipped) != (0, 0, False):
+            wrong.append(f"{id} is compensated: paid {paid[id]}, reserved {left}, shipped {shipped}")
         elif state not in ("completed", "compensated"):
             wrong.append(f"{id} is {state}: {reason}")
     return wrong
@@ -268,6 +273,12 @@ def _unjournaled(evidence: Evidence) -> list[str]:
     ]
 
 
+def _made_twice(evidence: Evidence) -> list[str]:
+    """Whoever begins an attempt has it in the journal first: another process sees it there, and begins the next one."""
+    callers = _record(evidence).callers
+    return [f"{attempt}, was made by {' and '.join(made)}" for attempt, made in callers.items() if len(made) > 1]
+
+
 def _ends_in(state: str) -> Callable[[Evidence], bool]:
     return lambda evidence: (state,) in evidence.fetch("SELECT state FROM faultproof_saga")
 
@@ -293,6 +304,9 @@ SAGA = Proof(
         Eventually(claim="every saga is completed or compensated, and so are its effects", wrong=_wrong_ends),
         Eventually(claim="undos run in reverse order", wrong=_disordered),
         Eventually(claim="nothing takes effect that was not begun", wrong=_unjournaled),
+        Eventually(claim="an attempt is made by the process that has begun it", wrong=_made_twice),
+        Eventually(claim="the lines of a journal are numbered, each once", wrong=misnumbered),
+        Eventually(claim="what is put off is so by the engine's clock", wrong=misdated),
     ),
     sometimes=(
         Sometimes(claim="a saga is completed", happened=_ends_in("completed")),

@@ -20,6 +20,8 @@ from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant,
 NAME = "undoing"
 TTL_S = 0.5
 LOOK_S = 0.05
+QUIET_S = 0.02
+"""After which the operator is shown what does not want attention, too."""
 RETRY = StepRetry(attempts=1)
 RETRIED, SKIPPED, RESOLVED = "retried", "skipped", "resolved"
 KINDS = (RETRIED, SKIPPED, RESOLVED)
@@ -78,7 +80,11 @@ class _Workload:
         """Who looks, sees to it, and says so; and did all of that before, if the answer was lost."""
         database = process.database()
         while True:
-            for row in await database.read(operations.listed(NAME, "attention", 10)):
+            wanted, stuck = await database.read(_shown())
+            for row in wanted + stuck:
+                process.note("shown", row.id, row.state, row.quiet_s)
+            process.note("wanted", *(row.id for row in wanted))
+            for row in wanted:
                 await process.outside(f"by hand {row.id}", lambda record: _Bank(record).see_to(row.id))  # noqa: B023
                 try:
                     await database.transact(self._decide(database, row.id))
@@ -89,16 +95,22 @@ class _Workload:
             await process.env.clock.sleep(LOOK_S)
 
 
+def _shown() -> Script[tuple[list[sql.Listed], list[sql.Listed]]]:
+    """What wants attention, and what does or is quiet."""
+    wanted = yield from operations.listed(NAME, "attention", 10)
+    return wanted, (yield from operations.stuck(NAME, QUIET_S, 10))
+
+
 def _saga(process: Process) -> Saga[str]:
     async def charge(context: StepContext[str]) -> None:
         await process.outside(f"charge {context.id}", lambda record: _Bank(record).charge(context.id))
 
     async def refund(context: StepContext[str], result: None) -> None:
         if not await process.outside(f"refund {context.id}", lambda record: _Bank(record).refund(context.id)):
-            raise Failed("the form is out of order")
+            raise Failed(f"the form of {context.id} is out of order")
 
     async def refuse(context: StepContext[str]) -> None:
-        raise Failed("nobody ships there")
+        raise Failed(f"nobody ships {context.id} there")
 
     charged = Step.remote(charge, undo=refund, retry=RETRY, undo_retry=RETRY)
     refused = Step.remote(refuse, undo=NOTHING_TO_UNDO, retry=RETRY)
@@ -135,6 +147,18 @@ def _wrong_journals(evidence: Evidence) -> list[str]:
 def _wrong_refunds(evidence: Evidence) -> list[str]:
     bank = _Bank(dict(evidence.outside))
     return [f"{id} was charged, and is not refunded" for id in bank.charged if id not in bank.refunded]
+
+
+def _wrong_lists(evidence: Evidence) -> list[str]:
+    wrong = [
+        f"{id} is {state} and was quiet for {quiet_s:.3f} s, and the operator is shown it"
+        for kind, id, state, quiet_s in (note for note in evidence.notes if note[0] == "shown")
+        if state in ("completed", "compensated") or (state != "attention" and quiet_s < QUIET_S)
+    ]
+    for _, *ids in (note for note in evidence.notes if note[0] == "wanted"):
+        if len(ids) > len(set(ids)):
+            wrong.append(f"the operator is shown {ids}: one more than once")
+    return wrong
 
 
 def _left_over(evidence: Evidence) -> list[str]:
@@ -207,6 +231,7 @@ DECISIONS = Proof(
     eventually=(
         Eventually(claim="a saga ends once, by one decision for each time it wanted one", wrong=_wrong_journals),
         Eventually(claim="whoever was charged is refunded", wrong=_wrong_refunds),
+        Eventually(claim="an operator is shown what wants attention, or is quiet, and each once", wrong=_wrong_lists),
         Eventually(claim="nobody takes up what has ended", wrong=_left_over),
     ),
     sometimes=(

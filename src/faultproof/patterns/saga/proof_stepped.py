@@ -3,13 +3,15 @@ people who decide."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal
 
 from faultproof.errors import InvalidInput, KeyReused, LeaseLost
 from faultproof.patterns.saga import callbacks, machine, operations, sql
-from faultproof.patterns.saga.journal import Journal, Write, claim_kind
+from faultproof.patterns.saga.journal import Journal, Take, Write, claim_kind
 from faultproof.patterns.saga.machine import Entry
+from faultproof.patterns.saga.planning import Planner
 from faultproof.patterns.saga.saga import Saga
 from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Pending, Step, StepContext
 from faultproof.ports.claims import Claim
@@ -23,6 +25,8 @@ _HERE = "faultproof.patterns.saga.proof_stepped"
 _SQL = "patterns.saga.sql"
 NAME, ID, SECRET = "order", "s-1", "secret"
 HOUR_US = 3_600_000_000
+LATE_US = 4_102_444_800_000_000
+"""The year 2100."""
 MINE = Claim(ID, 1, 1)
 """Of the runner that has taken the saga up: the first claim that there is."""
 
@@ -167,6 +171,56 @@ ANSWER = Case(
     },
 )
 
+
+async def _prepare_waiting(database: Database) -> None:
+    """Given back until its answer has come, and due all the same: somebody has called for nothing."""
+    await _prepare_begun(database)
+
+    def gives_back() -> Script[None]:
+        yield from sql.write(NAME, [sql.NewEntry(ID, 2, "ask", "pending", 1, None, LATE_US)])
+        yield from database.claims.release(claim_kind(NAME), [MINE])
+
+    await database.transact(gives_back)
+
+
+async def _looks(process: Stepping) -> None:
+    """A runner that takes the saga up, and has nothing to do."""
+    database = process.database()
+    journal, planner = Journal(database, NAME), Planner(_saga(database).definition, database.env)
+    take = Take("runner", HOUR_US, lambda: 1, lambda loaded: planner.go_on(loaded, math.inf))
+    for taken in await database.transact(lambda: journal.take(take)):  # none while the caller has it locked
+        process.note("went on" if taken.run.is_over else "gave back")
+
+
+def _unheard_or_over(evidence: Evidence) -> list[str]:
+    is_over = evidence.fetch("SELECT count(*) FROM faultproof_claim") == [(0,)]
+    if is_over and evidence.fetch("SELECT state FROM faultproof_saga") == [("completed",)]:
+        return []
+    return _unheard(evidence)
+
+
+LOOK = Case(
+    name=f"{_HERE}:LOOK",
+    claim="An answer that comes as a runner takes the saga up is found by that runner, or calls the next one.",
+    prepare=_prepare_waiting,
+    sessions=lambda plant: {"runner": _looks, "caller": _answers},
+    wrong=_unheard_or_over,
+    sometimes=tuple(
+        Sometimes(claim=f"the runner {what}", happened=lambda evidence, what=what: (what,) in evidence.notes)  # type: ignore[misc]
+        for what in ("went on", "gave back")
+    ),
+    plants=(
+        Plant(name="calls nobody", breaks="the caller relies on a runner that has looked already"),
+        Plant(
+            name="calls without waiting", breaks="the caller takes a saga that is being given back for one that is held"
+        ),
+    ),
+    rewrites={
+        "calls nobody": proof_claims.NOBODY_HASTENED,
+        "calls without waiting": proof_claims.HASTENED_WITHOUT_WAITING,
+    },
+)
+
 # -- a successor ----------------------------------------------------------------------------------------------------------
 
 
@@ -299,4 +353,4 @@ def _deciding(name: str, one: Literal["completed", "retry"]) -> Case:
 
 RESOLVE = _deciding("RESOLVE", "completed")
 RETRY = _deciding("RETRY", "retry")
-CASES = (START, START_OTHER, START_SERIALIZABLE, ANSWER, SUCCEED, RESOLVE, RETRY)
+CASES = (START, START_OTHER, START_SERIALIZABLE, ANSWER, LOOK, SUCCEED, RESOLVE, RETRY)

@@ -167,7 +167,7 @@ def runs(explorer: Explorer, effort: Effort) -> Iterator[Run]:
     strikes = list(worth_striking(points, (CRASH, FREEZE)))
     # Where a mutant has cut a transaction is where it can be struck.
     cuts = [point for point in points if point.label in (AFTER_CUT, BEHIND_ANSWER) and point.when == "before"]
-    first = islice(worth_striking(cuts, (FREEZE, CRASH)), _CUTS_MAX)
+    first = islice(worth_striking(cuts, (FREEZE, CRASH, Fault.SLOW)), _CUTS_MAX)
     yield from (_run(explorer, "one fault", Tape({at: fault})) for at, fault in first)
     few = min(12, effort.seeds)
     yield from (_at_random(explorer, seed) for seed in range(few))
