@@ -97,4 +97,7 @@ def test_derived_mutants_are_told_by_fate_with_the_reason_that_was_given() -> No
     assert hunt.mutants[0].killed_by == "one crash: crash there and the marks are wrong"
     assert [each.reason for each in hunt.mutants][1:3] == ["the table refuses it too", "9 instructions instead of 7"]
     assert hunt.mutants[4].reason is None
-    assert hunt.complaints == ["survived, and nobody says why: split other"]
+    assert hunt.complaints == [
+        "idle, and nobody says why: constraint UNIQUE (n)",
+        "survived, and nobody says why: split other",
+    ]

@@ -1,5 +1,5 @@
 """Traps that no pattern's own proof covers, in simulation: a relay whose progress is committed after its sink has answered,
-two relays that share the partitions, and dead letters that people replay while processes die."""
+and two relays that share the partitions."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from faultproof.patterns.outbox.events import Event
 from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
 from faultproof.patterns.outbox.relay import Relay
-from faultproof.ports.database import Database, Transaction
+from faultproof.ports.database import Database
 from faultproof.ports.log import Record
 from faultproof.primitives.worker import Worker
-from faultproof.prove.kernel.asking import answered
 from faultproof.prove.proof import Always, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.explore import Explorer
@@ -50,7 +49,6 @@ async def _prepare(database: Database) -> None:
         await tx.execute(
             "CREATE TABLE published (item TEXT NOT NULL, version BIGINT NOT NULL, PRIMARY KEY (item, version))"
         )
-        await tx.execute("CREATE TABLE effect (n INTEGER NOT NULL, item TEXT NOT NULL, version BIGINT NOT NULL)")
 
 
 async def _producer(process: Process) -> None:
@@ -158,73 +156,7 @@ RELAYED = Proof(
 )
 
 
-# -- dead letters ------------------------------------------------------------------------------------------------------
-
-
-def _replayed(plant: str | None) -> Mapping[str, Main]:
-    async def consumer(process: Process) -> None:
-        async def effect(event: Event[Bumped], tx: Transaction) -> None:
-            if event.body == Bumped("a", 1) and not await tx.fetch("SELECT 1 FROM effect WHERE item = 'mended'"):
-                raise ValueError("not before somebody has mended it")
-            await tx.execute(
-                "INSERT INTO effect (n, item, version) SELECT count(*), ?, ? FROM effect",
-                event.body.item,
-                event.body.version,
-            )
-
-        options = ConsumerOptions(
-            ttl=TTL_S,
-            backoff=0.05,
-            timeout=0.4,
-            attempts=1,
-            on_poison="key goes on" if plant == "key goes on" else "key waits",
-        )
-        await Worker(process.env, _outbox(process).consumer("group", effect, options)).run()
-
-    async def person(process: Process) -> None:
-        database = process.database()
-        letters = _outbox_on(database).dead_letters("group")
-        for _ in range(100):  # what a process has died on is dead again, and mended again
-            if await _has_effect(database, "a"):
-                return
-            if dead := await answered(process, letters.list):
-                process.note("dead", len(dead))
-                async with database.transaction() as tx:
-                    await tx.execute("INSERT INTO effect (n, item, version) VALUES (0, 'mended', 0)")
-                for letter in dead:
-                    await letters.replay(letter.id)
-            await process.env.clock.sleep(0.3)
-
-    return {"producer": _producer, "sequencer": _sequencer, "consumer": consumer, "person": person}
-
-
-async def _has_effect(database: Database, item: str) -> bool:
-    async with database.transaction() as tx:
-        return bool(await tx.fetch("SELECT 1 FROM effect WHERE item = ?", item))
-
-
-def _out_of_order(evidence: Evidence) -> list[str]:
-    effects = defaultdict[str, list[int]](list)
-    for item, version in evidence.fetch("SELECT item, version FROM effect WHERE item <> 'mended' ORDER BY rowid"):
-        effects[item].append(version)
-    return [f"the effects on {item} are {effects[item]}, not [1, 2]" for item in ("a", "b") if effects[item] != [1, 2]]
-
-
-REPLAYED = Proof(
-    name="tests.prove.test_traps:REPLAYED",
-    claim="Behind a dead letter its key waits; once replayed, all of it takes effect once, in order, whoever dies meanwhile.",
-    faults=(),
-    assumptions=(),
-    not_tested=(),
-    prepare=_prepare,
-    processes=_replayed,
-    done=_is_settled,
-    eventually=(Eventually(claim="each event took effect once, in order", wrong=_out_of_order),),
-    sometimes=(Sometimes(claim="an event is a dead letter", happened=lambda evidence: bool(noted(evidence, "dead"))),),
-    plants=(Plant(name="key goes on", breaks="a later event of the key takes effect before the dead letter"),),
-)
-
-TRAPS = {"a relay": RELAYED, "dead letters": REPLAYED}
+TRAPS = {"a relay": RELAYED}
 
 
 @pytest.mark.parametrize("name", TRAPS)
