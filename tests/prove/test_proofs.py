@@ -92,7 +92,7 @@ def test_holds_at_every_point(name: str):
     assert report.points > report.distinct == report.schedules - 1 > 45
 
 
-@pytest.mark.parametrize("name", MANY_PAIRS)
+@pytest.mark.parametrize("name", sorted(MANY_PAIRS.keys() & {"claim", "outbox", "saga"}))
 def test_holds_at_some_pairs_of_crashes(name: str):
     with no_escapes():
         report = Explorer(PROOFS[name]).depth(2, part=0, parts=MANY_PAIRS[name], faults=(CRASH,))
@@ -109,7 +109,7 @@ def test_holds_at_every_pair_of_crashes(name: str):
     assert report.schedules > 200
 
 
-@pytest.mark.parametrize("name", PROOFS)
+@pytest.mark.parametrize("name", SOME)
 def test_holds_under_every_kind_of_fault(name: str):
     """Every kind, at each third place where it could strike."""
     with no_escapes():

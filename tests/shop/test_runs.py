@@ -176,7 +176,10 @@ def test_orders_come_from_a_file(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak), (signal.SIGKILL, -9)],
+)
 def test_no_process_outlives_the_command(number: signal.Signals, status: int, tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [EXECUTABLE, "shop", "--orders", "20000", "--kill-every", "0.3"]

@@ -18,6 +18,7 @@ from faultproof.prove.mutants.postgres import relax
 from faultproof.prove.mutants.stepping import Stage
 from faultproof.prove.stepped.explore import explore
 from faultproof.prove.stepped.world import World
+from tests.servers.postgres import PostgresServer
 
 SQL = "patterns.escrow.sql."
 ITEM = "faultproof_escrow_item"
@@ -30,9 +31,10 @@ def mutants() -> dict[str, Mutant]:
     return {target.mutant.label: target.mutant for target in targets(group, effort)}
 
 
-@pytest.fixture
-def stage(url: str) -> Iterator[Stage]:
-    with Stage([LAST_STRAIGHT, NEW, EXPIRE], url) as stage:
+@pytest.fixture(scope="module")
+def stage(postgres_server: PostgresServer) -> Iterator[Stage]:
+    postgres_server.start()  # does nothing where it runs
+    with Stage([LAST_STRAIGHT, NEW, EXPIRE], postgres_server.url) as stage:
         yield stage
 
 
