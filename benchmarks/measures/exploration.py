@@ -9,7 +9,7 @@ from functools import partial
 
 from benchmarks.model import Aim, Benchmark, Contestant, Figure, Place, Ready
 from faultproof.patterns.batch.proof import BATCH
-from faultproof.patterns.escrow.proof import ESCROW
+from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.prove.kernel.claim import CLAIM
@@ -52,6 +52,8 @@ PROOFS = {
     "callbacks": CALLBACKS,
     "decisions": DECISIONS,
     "escrow": ESCROW,
+    "shortage": SHORTAGE,
+    "forgetting": FORGETTING,
     "claim": CLAIM,
     "log": LOG,
     "idempotency": IDEMPOTENCY,

@@ -3,7 +3,7 @@
 import pytest
 
 from faultproof.patterns.batch.proof import BATCH
-from faultproof.patterns.escrow.proof import ESCROW
+from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.prove.live.options import LiveOptions
@@ -16,6 +16,8 @@ PROOFS = {
     "dead letters": DEAD_LETTERS,
     "decisions": DECISIONS,
     "escrow": ESCROW,
+    "shortage": SHORTAGE,
+    "forgetting": FORGETTING,
     "keys go on": KEYS_GO_ON,
     "outbox": OUTBOX,
     "poison": POISON,
