@@ -44,7 +44,7 @@ def _orphans(evidence: Evidence) -> list[str]:
 
 
 def _broken_words(evidence: Evidence) -> list[str]:
-    wrong = list[str]()
+    wrong = _unknown_although_told(evidence)
     states = dict(evidence.fetch("SELECT key, state FROM faultproof_escrow_hold WHERE escrow = 'stock'"))
     until: dict[str, int] = {}
     for key, state, until_us in (facts for kind, *facts in evidence.notes if kind == "told"):
@@ -52,8 +52,19 @@ def _broken_words(evidence: Evidence) -> list[str]:
             wrong.append(f"{key} was told of two holds")
         elif key not in states or state not in ("held", states[key]):
             wrong.append(f"{key} was told {state!r}, and is {states.get(key)}")
-    unknown = (note[1] for note in evidence.notes if note[0] == "refused" and note[2] == "UnknownHold")
-    return wrong + [f"{key} was said to be unknown" for key in unknown if states.get(key, "restocked") != "restocked"]
+    return wrong
+
+
+def _unknown_although_told(evidence: Evidence) -> list[str]:
+    """Who was refused may be told that his hold is unknown, and have it when he asks once more; the other way round it is
+    forgotten, which nothing is here."""
+    wrong, told = list[str](), set[str]()
+    for kind, key, *facts in (note for note in evidence.notes if note[0] in ("told", "refused")):
+        if kind == "told":
+            told.add(key)
+        elif facts[0] == "UnknownHold" and key in told:
+            wrong.append(f"{key} was said to be unknown")
+    return wrong
 
 
 def _wrong_refusals(evidence: Evidence) -> list[str]:
