@@ -6,6 +6,7 @@ from faultproof.patterns.escrow import proof_stepped as escrow
 from faultproof.patterns.outbox import proof_stepped as outbox
 from faultproof.patterns.outbox import proof_stepped_choices as choices
 from faultproof.patterns.outbox import proof_stepped_groups as groups
+from faultproof.patterns.outbox import proof_stepped_lost as lost
 from faultproof.patterns.outbox import proof_stepped_members as members
 from faultproof.patterns.saga import proof_stepped as saga
 from faultproof.prove.stepped import proof_claims, proof_idempotency, proof_log
@@ -19,6 +20,7 @@ MODULES = {
     "outbox": outbox,
     "groups": groups,
     "members": members,
+    "lost": lost,
     "choices": choices,
     "escrow": escrow,
     "saga": saga,

@@ -5,9 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from faultproof.engines.sqlite import claims
 from faultproof.patterns.escrow.proof import ESCROW
 from faultproof.patterns.escrow.proof_stepped import EXPIRE, LAST_STRAIGHT, NEW
 from faultproof.patterns.escrow.sql import take
+from faultproof.patterns.outbox.proof_stepped_groups import FORGET_JOIN
+from faultproof.patterns.outbox.proof_stepped_lost import LATER
+from faultproof.patterns.outbox.sql import join_group, take_back_attempt
 from faultproof.ports.script import Call
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.mutants.constraints import Constraint
@@ -74,6 +78,18 @@ def test_a_mutant_that_is_no_statement_of_postgresql_shows_nothing(stage: Stage)
             return call._replace(statement=spoilt) if call.statement is take.statement else call
 
     assert stage.killed(Spoilt(name="spoilt", kind="condition", conditions={take.statement: frozenset()})) is None
+
+
+def test_what_an_engine_does_on_sqlite_stands_for_what_the_other_does_instead(url: str) -> None:
+    guarded = (claims._count_held.statement, take_back_attempt.statement)
+    added = (join_group.statement, claims._add.statement)
+    with Stage([LATER, FORGET_JOIN], url) as stage:
+        for pair, case in ((guarded, LATER), (added, FORGET_JOIN)):
+            split = Mutant(name="cut", kind="split", commits_between=frozenset({pair}))
+            assert stage.executing(split) == [case.name]
+            killed = stage.killed(split)
+            assert killed is not None
+            assert killed.how == "stepped"
 
 
 def test_what_a_constraint_refused_is_let_in_and_the_others_still_refuse(url: str) -> None:

@@ -29,7 +29,7 @@ def membership(database: Database) -> Membership:
     return Membership(database, LOG, GROUP, owner="", ttl=1.0)
 
 
-def _leased(process: Stepping, ttl_us: int) -> Script[list[Any]]:
+def leased(process: Stepping, ttl_us: int) -> Script[list[Any]]:
     return (yield from process.database().claims.take(group_kind(LOG, GROUP), process.name, ttl_us=ttl_us, limit=1))
 
 
@@ -42,10 +42,10 @@ def _regaining(before: Two, after: Callable[[Any], Script[Any]]) -> Main:
 
     async def main(process: Stepping) -> None:
         def first() -> Script[Any]:
-            return (yield from before(process)) if (yield from _leased(process, 0)) else None
+            return (yield from before(process)) if (yield from leased(process, 0)) else None
 
         def second() -> Script[None]:
-            if (yield from _leased(process, HOUR_US)):
+            if (yield from leased(process, HOUR_US)):
                 yield from after(found)
 
         try:
@@ -57,17 +57,17 @@ def _regaining(before: Two, after: Callable[[Any], Script[Any]]) -> Main:
     return main
 
 
-def _due(process: Stepping) -> Script[list[Parked]]:
+def what_is_due(process: Stepping) -> Script[list[Parked]]:
     return (yield from sql.due(LOG, GROUP, [0], 1))
 
 
-async def _gives_up(process: Stepping) -> None:
+async def gives_up(process: Stepping) -> None:
     """It attempts what is due, a last time."""
     database = process.database()
 
     def first() -> Script[tuple[list[Any], list[Parked]]]:
-        took = yield from _leased(process, 0)
-        return took, (yield from _due(process)) if took else []
+        took = yield from leased(process, 0)
+        return took, (yield from what_is_due(process)) if took else []
 
     def second() -> Script[bool]:
         yield from database.claims.guard(group_kind(LOG, GROUP), took)
@@ -84,7 +84,7 @@ async def _gives_up(process: Stepping) -> None:
                 process.note("given up", due[0].id)
 
 
-def _resurrected(evidence: Evidence) -> list[str]:
+def resurrected(evidence: Evidence) -> list[str]:
     parked = evidence.fetch('SELECT dead, due_us, error FROM faultproof_parked WHERE "offset" = 0')
     if not noted(evidence, "given up") or parked == [(1, None, "no")]:
         return []
@@ -101,8 +101,8 @@ def _regained(name: str, *, after: str, member: Main, error: str | None, plant: 
         name=f"{_HERE}:{name}",
         claim=f"A member that lost its partition and has it again, {after}, leaves alone what was given up meanwhile.",
         prepare=prepare,
-        sessions=lambda plant: {"member": member, "successor": _gives_up},
-        wrong=_resurrected,
+        sessions=lambda plant: {"member": member, "successor": gives_up},
+        wrong=resurrected,
         sometimes=(
             Sometimes(claim="the event is given up", happened=lambda evidence: bool(noted(evidence, "given up"))),
         ),
@@ -113,12 +113,12 @@ def _regained(name: str, *, after: str, member: Main, error: str | None, plant: 
 
 
 def _took(process: Stepping) -> Script[list[Parked]]:
-    due = yield from _due(process)
+    due = yield from what_is_due(process)
     return (yield from PARKING.take(due, 10)) if due else []
 
 
 def _begun(process: Stepping) -> Script[list[Parked]]:
-    due = yield from _due(process)
+    due = yield from what_is_due(process)
     if due:
         yield from PARKING.begin(due[0], again_in_us=0)
     return due
@@ -127,7 +127,7 @@ def _begun(process: Stepping) -> Script[list[Parked]]:
 REGAINED_TAKE = _regained(
     "REGAINED_TAKE",
     after="and takes events to deliver them together",
-    member=_regaining(_due, lambda due: PARKING.take(due, 10)),
+    member=_regaining(what_is_due, lambda due: PARKING.take(due, 10)),
     error=None,
     plant=Plant(name="takes what was attempted", breaks="a dead letter is delivered as if it had never been attempted"),
     old=("take_together", "error IS NULL"),
@@ -151,7 +151,7 @@ REGAINED_PUT_BACK = _regained(
 REGAINED_BEGIN = _regained(
     "REGAINED_BEGIN",
     after="and begins an attempt",
-    member=_regaining(_due, lambda due: PARKING.begin(due[0], again_in_us=0)),
+    member=_regaining(what_is_due, lambda due: PARKING.begin(due[0], again_in_us=0)),
     error="suspected",
     plant=Plant(name="attempts what was attempted", breaks="a dead letter is attempted, and nobody has replayed it"),
     old=("begin_attempt", "attempts = :attempts"),
@@ -179,7 +179,7 @@ def _news(process: Stepping) -> Script[tuple[Stepping, Records]]:
 
 async def _handles(process: Stepping) -> None:
     def work() -> Script[None]:
-        if (yield from _leased(process, 0)):
+        if (yield from leased(process, 0)):
             _, records = yield from _news(process)
             if records:
                 yield from _handling(process, records)

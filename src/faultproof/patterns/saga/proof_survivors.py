@@ -16,18 +16,26 @@ _ONE_NUMBER = (
 SURVIVORS = (
     Survivor(
         mutants=(
-            f"split {_CLAIMS}_count_held | {_SQL}write",
             f"split {_CLAIMS}_count_held | {_SQL}callbacks",
             f"split {_CLAIMS}_count_held | patterns.saga.proof._insert",
             f"split {_CLAIMS}_hold | {_SQL}write",
-            f"split {_CLAIMS}_take | {_SQL}stored",
             f"split {_SQL}stored | {_SQL}write",
         ),
         reason=_ONE_NUMBER,
         twin=_JOURNAL_S_KEY,
     ),
     Survivor(
-        mutants=(f"split {_SQL}stored | {_SQL}entries", f"split {_SQL}entries | {_SQL}callbacks"),
+        mutants=(f"split {_CLAIMS}_count_held | {_SQL}write",),
+        reason=f"{_ONE_NUMBER}; that an answer waits for the lock takes two writers",
+        twin=_JOURNAL_S_KEY,
+        stepped=f"{_CASES}ANSWER",
+    ),
+    Survivor(
+        mutants=(
+            f"split {_CLAIMS}_take | {_SQL}stored",
+            f"split {_SQL}stored | {_SQL}entries",
+            f"split {_SQL}entries | {_SQL}callbacks",
+        ),
         reason=f"{_ONE_NUMBER}; that an answer finds the claim unlocked, and still held, takes two writers",
         twin=_JOURNAL_S_KEY,
         stepped=f"{_CASES}LOOK",

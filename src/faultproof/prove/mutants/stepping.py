@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from types import TracebackType
 
 from faultproof.ports.script import Call
@@ -28,6 +29,9 @@ from faultproof.prove.stepped.world import World
 
 PREEMPTIONS = 2
 """Of each case's interleavings those with so few: mutants are many, and few bugs need more."""
+_SQLITE, _POSTGRES = "engines.sqlite.", "engines.postgres."
+_GUARDS = {f"{_SQLITE}claims._count_held": (f"{_POSTGRES}claims._lock", f"{_POSTGRES}claims._lock_all")}
+"""Where what an engine does for the same call of a script is called otherwise on PostgreSQL."""
 
 
 @dataclass
@@ -36,7 +40,7 @@ class _Stood:
 
     world: World
     statements: set[Statement] = field(default_factory=set)
-    pairs: set[tuple[Statement, Statement]] = field(default_factory=set)
+    pairs: set[tuple[str, str]] = field(default_factory=set)
     """One followed the other in a transaction."""
     never: tuple[str, ...] = ()
 
@@ -50,7 +54,7 @@ class _Stood:
         named = {table for statement in self.statements for table in tables(statement.text)}
         return bool(
             self.statements & changed
-            or self.pairs & mutant.commits_between
+            or self.pairs & _cut(mutant)
             or named & {each.table for each in mutant.constraints}
         )
 
@@ -95,7 +99,8 @@ class Stage:
         return None
 
     def _tried(self, case: _Stood, mutant: Mutant) -> Killed | None:
-        cuts = mutant.cuts if mutant.commits_between else None
+        where = _cut(mutant)
+        cuts = (lambda before, after: (before.name, after.name) in where) if where else None
         try:
             if not mutant.constraints:
                 return _noticed(case, explore(case.world, rewrite=mutant.rewrite, cuts=cuts))
@@ -115,6 +120,18 @@ def stage_of(group: Group, url: str) -> Stage:
     return Stage((case for proof in group.proofs for case in cases_of(proof)), url)
 
 
+def _cut(mutant: Mutant) -> set[tuple[str, str]]:
+    """Between which statements it commits, by name. Mutants are derived on SQLite: what its engine does stands for what
+    PostgreSQL's does instead, a guard's count for a guard's lock."""
+    return {
+        pair for before, after in mutant.commits_between for pair in product(_there(before.name), _there(after.name))
+    }
+
+
+def _there(name: str) -> tuple[str, ...]:
+    return _GUARDS.get(name) or (name.replace(_SQLITE, _POSTGRES),)
+
+
 def _fewer(preemptions: int | None) -> int:
     return PREEMPTIONS if preemptions is None else min(preemptions, PREEMPTIONS)
 
@@ -127,7 +144,7 @@ def _stood(world: World) -> _Stood:
         return call
 
     def pair(before: Statement, after: Statement) -> bool:
-        stood.pairs.add((before, after))
+        stood.pairs.add((before.name, after.name))
         return False
 
     report = explore(world, rewrite=note, cuts=pair, until_violated=False)

@@ -11,7 +11,7 @@ _ROOM = "faultproof.patterns"
 _KERNEL = "faultproof.prove"
 _CASES = {
     f"{_ROOM}.outbox.proof:OUTBOX": (f"{_ROOM}.outbox.proof_stepped",),
-    f"{_ROOM}.outbox.proof:POISON": (f"{_ROOM}.outbox.proof_stepped_members",),
+    f"{_ROOM}.outbox.proof:POISON": (f"{_ROOM}.outbox.proof_stepped_members", f"{_ROOM}.outbox.proof_stepped_lost"),
     f"{_ROOM}.outbox.proof:DEAD_LETTERS": (f"{_ROOM}.outbox.proof_stepped_groups",),
     f"{_ROOM}.outbox.proof:KEYS_GO_ON": (f"{_ROOM}.outbox.proof_stepped_choices",),
     f"{_ROOM}.escrow.proof:ESCROW": (f"{_ROOM}.escrow.proof_stepped",),
