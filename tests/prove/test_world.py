@@ -182,6 +182,26 @@ def test_a_frozen_process_wakes_after_its_successor_and_goes_on():
     assert [(who, when > 1) for _, who, when in world.notes] == [("p.1", False), ("p.0", True)]
 
 
+@pytest.mark.parametrize("ticks", range(5))
+def test_a_caller_that_is_cancelled_leaves_no_transaction_open_behind_it(ticks: int):
+    """It did, statement by statement: the lock was taken for a caller who had gone, and nobody ever got it again."""
+
+    async def main(process: Process) -> None:
+        database = process.database()
+        task = asyncio.get_running_loop().create_task(database.transact(_two("first", "second")))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await database.transact(_see("third"))
+
+    world = _world(granularity="statement")
+    world.spawn("p", main)
+    _run(world)
+    assert _seen(world)[-1] == "third"
+    assert _seen(world)[:-1] in ([], ["first", "second"])
+
+
 def test_statements_of_two_processes_interleave_in_statement_granularity_only():
     def interleaved(granularity: Granularity) -> int:
         """In how many of forty runs somebody else's operation came between two of one transaction."""

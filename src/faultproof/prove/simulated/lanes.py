@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,6 +69,8 @@ class SimLane:
         self.process = process
         self.role = role
         self._store = store
+        self._running: asyncio.Task[Any] | None = None
+        """The last script that was begun statement by statement."""
 
     async def drive(self, script: Script[T], *, then: Callable[[T], None] | None = None) -> T:
         result = await self._drive(script)
@@ -77,7 +80,7 @@ class SimLane:
 
     async def _drive(self, script: Script[T]) -> T:
         if self.process.world.granularity == "statement" and self.role == "writer":
-            return await self._stepwise(script)
+            return await self._in_turn(script)
         execute = self._executor(script)
         if not self._is_inside():
             kinds: tuple[Fault, ...] = WHOLE if self.role == "writer" else BEGINNING
@@ -116,6 +119,18 @@ class SimLane:
 
     async def ended(self) -> None:
         pass
+
+    async def _in_turn(self, script: Script[T]) -> T:
+        """As a thread does it: a caller that is cancelled stops no script, and the next one waits until this has ended."""
+        before, loop = self._running, asyncio.get_running_loop()
+
+        async def turn() -> T:
+            if before is not None and not before.done():
+                await asyncio.wait([before])
+            return await self._stepwise(script)
+
+        self._running = task = loop.create_task(turn())
+        return await asyncio.shield(task)
 
     async def _stepwise(self, script: Script[T]) -> T:
         execute = self._executor(script)
