@@ -108,7 +108,12 @@ SURVIVORS = (
         reason="only this consumer has the answer, and what it does next is a transaction, which comes behind that commit",
     ),
     Survivor(
-        mutants=(f"statement {_SQL}put_back",),
+        mutants=(
+            f"statement {_SQL}put_back",
+            f'condition {_SQL}put_back: ("partition", "offset") IN (SELECT "partition", "offset" FROM {{places}})',  # noqa: S608  # a name
+            f"split {_SQL}hold | {_SQL}put_back",
+            f"split {_SQL}put_back | {_SQL}begin_attempt",
+        ),
         reason="whether events that were not attempted after all come together again, or each alone, only costs transactions",
     ),
     Survivor(
@@ -118,5 +123,21 @@ SURVIVORS = (
             f"split {_SQL}line | {_SQL}take_together",
         ),
         reason="what has changed between reading and taking is not taken",
+    ),
+    Survivor(
+        mutants=(
+            f"split {_GUARD} | patterns.outbox.proof._insert_effect",
+            f"split {_GUARD} | patterns.outbox.proof_dead_letters._insert_effect",
+        ),
+        reason="behind the handler the same transaction settles the event: who was replaced finds the cursor moved, or the "
+        "parked event gone, or its lease over, and its effects are rolled back",
+    ),
+    Survivor(
+        mutants=(f"split {_SQL}promote | engines.sqlite.claims._holders",),
+        reason="what comes behind it only makes the lease longer",
+    ),
+    Survivor(
+        mutants=(f"condition {_SQL}promote: due_us IS NULL",),
+        reason="the first of a key that waits for its next attempt has that one earlier: its attempts are still counted",
     ),
 )

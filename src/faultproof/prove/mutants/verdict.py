@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,6 +35,8 @@ class Verdict:
     survivors: tuple[Survivor, ...]
     stepped: list[Outcome] = field(default_factory=list)
     """What the stepped world makes of those that simulation lets live; none where nobody has asked it."""
+    of: int | None = None
+    """How many mutants there are, if not all of them were tried."""
 
     @property
     def complaints(self) -> list[str]:
@@ -59,7 +61,15 @@ class Verdict:
                 if each.killed and each.label in twins
             ),
             *(sentence for each in self.stepped for sentence in _disagreement(each, reasons.get(each.label))),
+            *self._too_many(reasons),
         ]
+
+    def _too_many(self, reasons: Mapping[str, Survivor]) -> Iterator[str]:
+        """A reason is somebody's word; a twin, or a case, is shown."""
+        alone = sum(survivor.twin is None and survivor.stepped is None for survivor in reasons.values())
+        every = self.of or len(self.outcomes)
+        if alone > max(1, every // ONE_IN):
+            yield f"{alone} of {every} mutants live on a reason alone; at most a tenth may"
 
     def count(self) -> Counter[tuple[str, str]]:
         """How many mutants of each kind ended how."""
@@ -93,16 +103,13 @@ def judged(
     """Hunt each `every`-th mutant, and every pair of redundant guards; then step those that live through the cases of a
     `stage`, if there is one: it is made when the hunt, for which processes are forked, is over.
 
-    Raises `InvalidInput` where survivors are listed that no proof has, or too many.
+    Raises `InvalidInput` where survivors are listed that no proof has.
     """
     known = {target.mutant.label: target for target in targets}
     reasons = explained(survivors)
     strange = [name for name in (*reasons, *(each.twin for each in survivors if each.twin)) if name not in known]
     if strange:
         raise InvalidInput(f"listed as survivors, and no mutants of these proofs: {'; '.join(sorted(strange))}")
-    alone = [name for name, survivor in reasons.items() if survivor.twin is None and survivor.stepped is None]
-    if len(alone) > max(1, len(targets) // ONE_IN):
-        raise InvalidInput(f"{len(alone)} of {len(targets)} mutants are said to survive; at most a tenth may")
     pairs = [
         Target(known[name].mutant | known[survivor.twin].mutant, known[name].references)
         for name, survivor in reasons.items()
@@ -115,7 +122,7 @@ def judged(
         stepped = [
             _stepped(opened, each, known[each.label].mutant, reasons.get(each.label)) for each in alive if opened
         ]
-    return Verdict(outcomes[: len(chosen)], outcomes[len(chosen) :], survivors, stepped)
+    return Verdict(outcomes[: len(chosen)], outcomes[len(chosen) :], survivors, stepped, of=len(targets))
 
 
 def _stepped(stage: Stage, alive: Outcome, mutant: Mutant, survivor: Survivor | None) -> Outcome:
