@@ -357,6 +357,26 @@ async def test_a_group_that_begins_again_with_the_same_choice_leaves_a_replay_al
     assert len(await outbox.dead_letters("g").list()) == 1
 
 
+async def test_letters_of_one_key_that_are_replayed_one_after_the_other_keep_their_order(
+    db: Database, outbox: fp.Outbox, clock: ShiftedClock
+) -> None:
+    """Also when the first of them is not done at once: found live, by a consumer that was stopped in the middle of it."""
+    seen = Seen(fails={n: ValueError("no") for n in (1, 2)})
+    shop = await shop_of(outbox, seen, attempts=1, on_poison="key goes on")
+    first, second = await publish(outbox, "k", 1, 2)
+    await shop.pump()
+    del seen.fails[2]
+    shop = await instead_of(shop, outbox, seen, attempts=2, backoff=1.0)
+    for letter in (first, second):
+        assert await outbox.dead_letters("g").replay(letter)
+    await shop.pump()
+    assert await seen.effects(db) == []
+    del seen.fails[1]
+    clock.advance(AN_HOUR)
+    await shop.pump()
+    assert await seen.effects(db) == [1, 2]
+
+
 async def test_an_event_without_a_key_holds_nobody_up(db: Database, outbox: fp.Outbox) -> None:
     seen = Seen(fails={3: ValueError("no")})
     shop = await shop_of(outbox, seen, attempts=1)

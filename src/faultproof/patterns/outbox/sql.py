@@ -305,8 +305,13 @@ def dead_letters(log: str, grp: str, limit: int) -> list[Parked]: ...
 def dead_letter(log: str, grp: str, id: str) -> Parked | None: ...
 
 
+# Behind one of its key that is attempted again it waits, as every other: or it would overtake that one. Before one that is
+# dead it goes, since a person has decided so.
 @sql(
-    """UPDATE faultproof_parked SET dead = 0, attempts = 0, due_us = {now}
+    """UPDATE faultproof_parked SET dead = 0, attempts = 0, due_us = CASE WHEN EXISTS (SELECT 1 FROM faultproof_parked AS q
+           WHERE q.log = :log AND q.grp = :grp AND q."partition" = :partition AND q.key = faultproof_parked.key
+             AND q."offset" < :offset AND q.dead = 0)
+         THEN NULL ELSE {now} END
        WHERE log = :log AND grp = :grp AND "partition" = :partition AND "offset" = :offset"""
 )
 def revive(log: str, grp: str, partition: int, offset: int) -> Changed: ...

@@ -128,8 +128,15 @@ class Nursery:
                 _, status = os.waitpid(pid, 0)
                 del self._pids[number]
                 _tell(Ended(number, os.waitstatus_to_exitcode(status)))
-            elif os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is not None:
+            elif _has_stopped(pid):
                 _tell(Stopped(number))
+
+
+def _has_stopped(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is not None
+    except ChildProcessError:  # it has died since, and the dead are not asked for here: the next look finds it
+        return False
 
 
 def _variables(start: Start) -> dict[str, str]:
