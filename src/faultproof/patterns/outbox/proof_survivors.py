@@ -43,6 +43,7 @@ SURVIVORS = (
     _stepped(
         "_choices:REPLAY_JOIN",
         f"condition {_SQL}choose: key_waits <> :key_waits",
+        f"condition {_SQL}revive: q.dead = 0",
         reason="a later letter of a key is replayed before an earlier one, and then somebody joins: no run does that",
     ),
     _stepped(
@@ -69,6 +70,7 @@ SURVIVORS = (
         mutants=(
             f'condition {_SQL}blocked_keys: "partition" IN {{partitions}}',
             f'condition {_SQL}let_keys_wait: q."partition" = faultproof_parked."partition"',
+            f'condition {_SQL}revive: q."partition" = :partition',
         ),
         reason="a key is in one partition only; but the index begins with the partition",
     ),
