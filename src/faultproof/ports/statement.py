@@ -61,6 +61,11 @@ _PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)|\{([a-z_]+)\}")
 _MACROS = frozenset({"now", "moment", "lock", "lock_or_skip"})
 
 
+def asked(text: str) -> set[str]:
+    """The names of the parameters that stand in it."""
+    return {a or b for a, b in _PLACEHOLDER.findall(text)} - _MACROS
+
+
 def declared_statement(declared: Callable[..., Any], text: str, postgres: str | None, deferred: bool) -> Statement:
     """From a typed function without a body. Raises `TypeError` where text and signature do not fit."""
     hints = get_type_hints(declared)
@@ -69,7 +74,7 @@ def declared_statement(declared: Callable[..., Any], text: str, postgres: str | 
         raise TypeError(f"{declared.__qualname__}: a deferred statement returns nothing, or its answer is waited for")
     parameters = tuple(_parameter(name, hint) for name, hint in hints.items())
     for variant in filter(None, (text, postgres)):
-        used = {a or b for a, b in _PLACEHOLDER.findall(variant)} - _MACROS
+        used = asked(variant)
         if used != set(hints):
             raise TypeError(f"{declared.__qualname__}: the text uses {sorted(used)}, the signature has {sorted(hints)}")
     code = declared.__code__

@@ -20,6 +20,14 @@ class HarnessError(Exception):
     """The proof could not be carried out, so that it shows nothing; the message is the traceback of what went wrong."""
 
 
+class NoEnd(HarnessError):
+    """What is tried comes to no end, whatever time it is given."""
+
+
+class ShowsNothing(HarnessError):
+    """What was planted, or left out, cannot be tried here: that says nothing about it, least of all that it was noticed."""
+
+
 @contextmanager
 def carried_out() -> Iterator[None]:
     """Whatever the proof's own code raises inside comes out as `HarnessError`: in words, since not every error can be

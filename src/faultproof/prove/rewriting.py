@@ -42,6 +42,13 @@ def rewritten(step: Step, rewrite: Callable[[Call], Call | None]) -> Step | Answ
     return step
 
 
+def statement_of(step: Step) -> Statement | None:
+    """What the step executes, if it is about a statement."""
+    if type(step) is Later:
+        return step.call.statement
+    return step.statement if type(step) is Call else None
+
+
 def nothing_done(statement: Statement) -> Answer:
     """The answer of a statement that was left out: it found nothing and touched nothing.
 

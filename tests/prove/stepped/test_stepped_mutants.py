@@ -13,7 +13,8 @@ from faultproof.patterns.outbox.proof_stepped_groups import FORGET_JOIN
 from faultproof.patterns.outbox.proof_stepped_lost import LATER
 from faultproof.patterns.outbox.sql import join_group, take_back_attempt
 from faultproof.ports.script import Call
-from faultproof.prove.harness import HarnessError
+from faultproof.prove.harness import HarnessError, NoEnd, ShowsNothing
+from faultproof.prove.mutants import stepping
 from faultproof.prove.mutants.constraints import Constraint
 from faultproof.prove.mutants.groups import groups, targets
 from faultproof.prove.mutants.hunt import Effort
@@ -92,6 +93,31 @@ def test_what_an_engine_does_on_sqlite_stands_for_what_the_other_does_instead(ur
             assert killed.how == "stepped"
 
 
+def test_what_these_tables_do_not_have_is_not_noticed_missing(stage: Stage) -> None:
+    gone = Constraint(ITEM, "CHECK (available > 7)", frozenset())
+    mutant = Mutant(name="gone", kind="constraint", constraints=frozenset({gone}))
+    assert LAST_STRAIGHT.name in stage.executing(mutant)
+    assert stage.killed(mutant) is None
+
+
+def test_what_comes_to_no_end_is_noticed_and_what_is_not_the_same_twice_is_not(
+    stage: Stage, mutants: dict[str, Mutant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[HarnessError] = [NoEnd("more than 500 statements"), ShowsNothing("others each time")]
+
+    def fails(*_: object, **__: object) -> None:
+        raise errors[0]
+
+    monkeypatch.setattr(stepping, "explore", fails)
+    harmless = mutants[f"condition {SQL}hold_all: i.escrow = :escrow"]
+    assert stage.killed(harmless) is not None
+    errors[0] = errors[1]
+    assert stage.killed(harmless) is None
+    errors[0] = HarnessError("the connection to the server was lost")
+    with pytest.raises(HarnessError, match="was lost"):
+        stage.killed(harmless)
+
+
 def test_what_a_constraint_refused_is_let_in_and_the_others_still_refuse(url: str) -> None:
     dropped = Constraint(ITEM, "CHECK (available >= 0)", frozenset())
 
@@ -103,7 +129,7 @@ def test_what_a_constraint_refused_is_let_in_and_the_others_still_refuse(url: st
         for numbers in [(4, 5, -1, 0), (5, -1, 5, 0)]:
             with pytest.raises(Exception, match="violates"):
                 insert(world, *numbers)
-    with pytest.raises(HarnessError, match="has no CHECK"):
+    with pytest.raises(ShowsNothing, match="has no CHECK"):
         World(LAST_STRAIGHT, url, relax=lambda ground: relax(ground, [dropped._replace(what="CHECK (available > 7)")]))
 
 

@@ -16,11 +16,10 @@ from sqlglot import expressions as exp
 from sqlglot.errors import SqlglotError
 
 from faultproof.errors import InvalidInput
-from faultproof.ports.statement import Statement
+from faultproof.ports.statement import Statement, asked
 
 _MACRO = re.compile(r"\{([a-z_]+)\}")
 _MOMENTS = ("now", "moment")
-_ASKED = re.compile(r"(?<!:):([a-z_]+)|\{([a-z_]+)\}")
 _LOCK = re.compile(r"\s*\{(lock|lock_or_skip)\}\s*$")
 _PROTECTED = re.compile(r":faultproof_(now|moment)\b|faultproof_set_([a-z_]+)")
 _POSTGRES = re.compile(r"::|\bARRAY\b|\bFOR\s+(NO\s+KEY\s+|KEY\s+)?(UPDATE|SHARE)\b")
@@ -80,8 +79,8 @@ def changed(statement: Statement, dropped: frozenset[int], is_plain: bool = Fals
     left_out = {text for number, text in enumerate(conditions(statement)) if number in dropped}
     text = _without(statement.text, lambda number, _: number in dropped, is_plain)
     postgres = statement.postgres and _without(statement.postgres, lambda _, text: text in left_out, is_plain)
-    asked = {name for found in _ASKED.findall(f"{text} {postgres or ''}") for name in found}
-    parameters = tuple(each for each in statement.parameters if each.name in asked)
+    named = asked(f"{text} {postgres or ''}")
+    parameters = tuple(each for each in statement.parameters if each.name in named)
     return replace(statement, text=text, postgres=postgres, parameters=parameters)
 
 

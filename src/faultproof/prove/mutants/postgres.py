@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from psycopg import sql
 
-from faultproof.prove.harness import HarnessError
+from faultproof.prove.harness import ShowsNothing
 from faultproof.prove.mutants.constraints import Constraint
 from faultproof.prove.stepped.ground import Ground
 
@@ -23,11 +23,11 @@ _SAME = re.compile(r"[\s()\"]|::\w+")
 
 
 def relax(ground: Ground, constraints: Iterable[Constraint]) -> None:
-    """Drop these. Raises `HarnessError` for one that the tables do not have: its mutant would show nothing."""
+    """Drop these. Raises `ShowsNothing` for one that the tables do not have."""
     for constraint in constraints:
         dropped = list(_dropped(ground, constraint))
         if not dropped:
-            raise HarnessError(f"{constraint.table} has no {constraint.what}")
+            raise ShowsNothing(f"{constraint.table} has no {constraint.what}")
         for statement in dropped:
             ground.observer.execute(statement)
 

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from faultproof.ports.script import Call
 from faultproof.ports.statement import Statement
-from faultproof.prove.harness import HarnessError
+from faultproof.prove.harness import HarnessError, NoEnd, ShowsNothing
 from faultproof.prove.mutants.derive import hangs_on
 from faultproof.prove.mutants.groups import Group
 from faultproof.prove.mutants.hunt import Killed
@@ -24,7 +24,6 @@ from faultproof.prove.mutants.postgres import relax
 from faultproof.prove.stepped.case import Case
 from faultproof.prove.stepped.cases import cases_of
 from faultproof.prove.stepped.explore import SteppedReport, explore
-from faultproof.prove.stepped.wire import NotUnderstood
 from faultproof.prove.stepped.world import World
 
 PREEMPTIONS = 2
@@ -109,9 +108,9 @@ class Stage:
             mutant = replace(mutant, plain=mutant.plain.union(hanging))
             with World(case.world.case, self._url, relax=relaxing) as world:
                 return _noticed(case, explore(world, rewrite=mutant.rewrite, cuts=cuts))
-        except NotUnderstood:
+        except ShowsNothing:
             return None
-        except HarnessError as error:  # its sessions come to no end, or to another each time
+        except NoEnd as error:
             return Killed(case.name, "stepped", (), str(error)[:300])
 
 

@@ -21,7 +21,7 @@ from faultproof.ports.script import (
     Step,
 )
 from faultproof.ports.statement import NOTHING, Answer, Statement
-from faultproof.prove.rewriting import nothing_done
+from faultproof.prove.rewriting import nothing_done, statement_of
 from faultproof.prove.simulated.faults import COMMITTING, INSIDE, WHOLE
 from faultproof.prove.simulated.lanes import NestedConnection, SimLane, Store
 from faultproof.prove.simulated.process import Process
@@ -182,7 +182,7 @@ class MutatedLane(SimLane):
             return result
 
     def _is_cut_before(self, step: Step) -> bool:
-        after = _statement(step)
+        after = statement_of(step)
         return after is not None and self._last is not None and self._mutation.cuts(self._last, after)
 
     def _step(self, step: Step) -> Answer:
@@ -197,7 +197,7 @@ class MutatedLane(SimLane):
         elif type(step) is Release or type(step) is RollbackTo:
             self._savepoints -= 1
         else:
-            self._last = _statement(step) or self._last
+            self._last = statement_of(step) or self._last
         return answer
 
     def _commit_later(self) -> None:
@@ -215,12 +215,6 @@ class MutatedLane(SimLane):
 
         self._last = None
         process.world.operate(process, self, BEHIND_ANSWER, commit, after_s=_BEHIND_S)
-
-
-def _statement(step: Step) -> Statement | None:
-    if type(step) is Later:
-        return step.call.statement
-    return step.statement if type(step) is Call else None
 
 
 Laying = Callable[[Process, Store, str], SimLane]

@@ -6,9 +6,7 @@ from typing import TypeVar
 
 from faultproof.ports.script import (
     Begin,
-    Call,
     Commit,
-    Later,
     Release,
     Rollback,
     RollbackTo,
@@ -17,6 +15,7 @@ from faultproof.ports.script import (
     Step,
 )
 from faultproof.ports.statement import Statement
+from faultproof.prove.rewriting import statement_of
 from faultproof.prove.stepped.case import Cuts
 
 T = TypeVar("T")
@@ -59,7 +58,7 @@ class Cut:
             return result
 
     def _is_before(self, step: Step) -> bool:
-        after = _statement(step)
+        after = statement_of(step)
         return self._is_begun and self._last is not None and after is not None and self._cuts(self._last, after)
 
     def _note(self, step: Step) -> None:
@@ -73,10 +72,4 @@ class Cut:
             case Release() | RollbackTo():
                 self._savepoints -= 1
             case _:
-                self._last = _statement(step) or self._last
-
-
-def _statement(step: Step) -> Statement | None:
-    if type(step) is Later:
-        return step.call.statement
-    return step.statement if type(step) is Call else None
+                self._last = statement_of(step) or self._last

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from faultproof.prove.harness import HarnessError
+from faultproof.prove.harness import HarnessError, ShowsNothing
 from faultproof.prove.simulated.tape import Tape
 from faultproof.prove.stepped.case import Case, Cuts, Rewrite
 from faultproof.prove.stepped.runs import Run, Stepped
@@ -155,7 +155,7 @@ def replay_stepped(
 
 
 def interleavings(world: World) -> Iterator[Run]:
-    """Each of them, once. Raises `HarnessError` where the same choices do not lead to the same statements."""
+    """Each of them, once. Raises `ShowsNothing` where the same choices do not lead to the same statements."""
     answers: list[int] = []
     widths: list[int] = []
     for _ in range(INTERLEAVINGS_MAX):
@@ -176,7 +176,7 @@ def _run(world: World, answers: list[int], widths: list[int]) -> Run:
         run = world.run(Tape({position: answer for position, answer in enumerate(answers) if answer}))
         if run.taken[: len(answers)] == answers and run.widths[: len(widths)] == widths:
             return run
-    raise HarnessError(f"{world.case.name}: the same choices lead to other statements each time, as in {run.schedule}")
+    raise ShowsNothing(f"{world.case.name}: the same choices lead to other statements each time, as in {run.schedule}")
 
 
 def _add(report: SteppedReport, run: Run) -> None:

@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 
 from faultproof.engines.postgres.direct import Direct, Exchange, Reply
 from faultproof.engines.postgres.faults import line
-from faultproof.prove.harness import HarnessError
+from faultproof.prove.harness import ShowsNothing
 
 Sent = tuple[bytes, Sequence[Any]]
 
@@ -24,10 +24,6 @@ Sent = tuple[bytes, Sequence[Any]]
 # snapshot, which at READ COMMITTED, where alone it is said, is gone with the statement.)
 _UNNOTICED = (b"BEGIN", b"SAVEPOINT", b"RELEASE", b"SET ", b"SELECT set_config(")
 _ENDS = (b"COMMIT", b"ROLLBACK")
-
-
-class NotUnderstood(HarnessError):
-    """A statement that is none on PostgreSQL: whoever planted a bug so, or left something out, has shown nothing by it."""
 
 
 class Turn:
@@ -118,10 +114,10 @@ class Wire(Direct):
             self._savepoints -= 1
 
     def note_refusal(self, error: psycopg.Error) -> None:
-        """The server has refused a statement of this run. Raises `NotUnderstood` for one that it does not understand."""
+        """The server has refused a statement of this run. Raises `ShowsNothing` for one that it does not understand."""
         state = error.sqlstate or ""
         if state.startswith("42"):
-            raise NotUnderstood(f"the server does not understand {self._doing.what}: {line(error)}") from error
+            raise ShowsNothing(f"the server does not understand {self._doing.what}: {line(error)}") from error
         self.refused.append(state)
 
     def shut(self) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from faultproof.errors import InvalidInput
-from faultproof.prove.harness import HarnessError
+from faultproof.prove.harness import HarnessError, NoEnd
 from faultproof.prove.simulated.tape import Tape
 from faultproof.prove.stepped.case import PREEMPTIONS_OF_THREE, SESSIONS_MAX, Case, Cuts, Rewrite, together
 from faultproof.prove.stepped.database import Names, SteppedDatabase, still_env
@@ -166,7 +166,7 @@ class _Running:
         free = [session for session in self._sessions if not session.is_over and not session.is_flying]
         if current not in free:
             if not free and any(session.is_flying for session in self._sessions):
-                raise HarnessError(f"every session waits, and the server ends none: {self._schedule()}")
+                raise NoEnd(f"every session waits, and the server ends none: {self._schedule()}")
             return free
         limit = self._world.preemptions
         if limit is not None and self._preempted == limit and current.is_inside:
@@ -175,7 +175,7 @@ class _Running:
 
     def _choose(self, eligible: list[Session], current: Session | None) -> Session:
         if len(self._taken) == STEPS_MAX:
-            raise HarnessError(f"more than {STEPS_MAX} statements, and not at an end: {self._schedule()[-200:]}")
+            raise NoEnd(f"more than {STEPS_MAX} statements, and not at an end: {self._schedule()[-200:]}")
         answer = self._tape.choose(len(eligible))
         self._taken.append(answer)
         self._widths.append(len(eligible))
