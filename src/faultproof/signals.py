@@ -97,6 +97,13 @@ HOLDS_EXPIRED = Signal(
     meaning="a hold's time ran out and its stock was returned",
 )
 
+SHARDS_MISSING = Signal(
+    name="faultproof.shards.missing",
+    kind="count",
+    unit="shards",
+    meaning="shards that gave no answer to a question which all of them were asked",
+)
+
 ALL: tuple[Signal, ...] = (
     LOCK_WAIT,
     QUEUE_DEPTH,
@@ -114,6 +121,7 @@ ALL: tuple[Signal, ...] = (
     SAGA_STUCK,
     SAGA_ATTENTION,
     HOLDS_EXPIRED,
+    SHARDS_MISSING,
 )
 
 Sink = Callable[[Signal, float, Attributes], None]

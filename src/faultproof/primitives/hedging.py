@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -68,25 +69,26 @@ class Hedging:
     """Races attempts of calls to one dependency.
 
     `budget`: each hedge takes one from it; whoever calls adds to it with each call. `has_room`: whether the dependency could
-    do with more, asked before each hedge.
+    do with more, asked before each hedge. `policy` None: no second attempts, and all else the same.
     """
 
-    __slots__ = ("_alarms", "_budget", "_env", "_has_room", "_latency", "_policy", "_reaper")
+    __slots__ = ("_alarms", "_attempts", "_budget", "_env", "_has_room", "_latency", "_policy", "_reaper")
 
     def __init__(
         self,
         env: Env,
-        policy: HedgePolicy,
+        policy: HedgePolicy | None,
         budget: RetryBudget,
         *,
         has_room: Callable[[], bool] = lambda: True,
         reaper: Reaper | None = None,
     ) -> None:
         self._env = env
-        self._policy = policy
+        self._policy = policy or HedgePolicy()
+        self._attempts = policy.attempts if policy else 1
         self._budget = budget
         self._has_room = has_room
-        self._latency = LearntQuantile(policy.quantile)
+        self._latency = LearntQuantile(self._policy.quantile)
         self._alarms = Alarms(env.clock)
         self._reaper = reaper or Reaper()
 
@@ -102,37 +104,59 @@ class Hedging:
         If every attempt that was made has failed, or given what is not acceptable: what became of the first. Nothing is
         hedged that has failed already; repeating it is for a retry. A caller that is cancelled cancels all attempts.
         """
-        race = _Race(self, attempt, is_acceptable)
+        race = self.begin(attempt, is_acceptable=is_acceptable)
         try:
-            return await race.run()
+            return await race.decided  # unbounded: as long as the attempts, which whoever makes them bounds
         finally:
             race.end()
+
+    def begin(self, attempt: Attempt[T], *, is_acceptable: Callable[[T], bool] = lambda value: True) -> Race[T]:
+        """As `race`, for those who wait for several: await or watch `decided`, then call `end`, in any case."""
+        race = Race(self, attempt, is_acceptable)
+        now = self._env.clock.monotonic()
+        race._start(now)
+        race._expect(now)
+        return race
+
+    async def close(self) -> int:
+        """Wait for the losers, for up to 10 s; how many had not ended then."""
+        return await self._reaper.close(self._env.clock)
 
     def _may_hedge(self) -> bool:
         return not self._reaper.is_full and self._has_room() and self._budget.try_spend()
 
 
-class _Race(Generic[T]):
+class Race(Generic[T]):
     """One call's attempts."""
 
-    __slots__ = ("_attempt", "_decided", "_first", "_hedging", "_is_acceptable", "_running", "_started", "at")
+    __slots__ = (
+        "_attempt",
+        "_context",
+        "_first",
+        "_hedging",
+        "_is_acceptable",
+        "_running",
+        "_started",
+        "at",
+        "decided",
+    )
 
     def __init__(self, hedging: Hedging, attempt: Attempt[T], is_acceptable: Callable[[T], bool]) -> None:
         self._hedging = hedging
         self._attempt = attempt
         self._is_acceptable = is_acceptable
-        self._decided: asyncio.Future[Raced[T]] = asyncio.get_running_loop().create_future()
+        self.decided: asyncio.Future[Raced[T]] = asyncio.get_running_loop().create_future()
         self._running: dict[int, tuple[asyncio.Task[None], float]] = {}
         self._started = 0
+        self._context = copy_context()  # the alarm rings in whosever it was set in
         self._first: Raced[T] | Exception | None = None
         """What became of the first attempt, where that was nothing acceptable."""
         self.at = 0.0
 
-    async def run(self) -> Raced[T]:
-        now = self._hedging._env.clock.monotonic()
-        self._start(now)
-        self._expect(now)
-        return await self._decided  # unbounded: as long as the attempts that the caller makes
+    @property
+    def attempts(self) -> int:
+        """That have been made so far."""
+        return self._started
 
     def end(self) -> None:
         """Nobody waits for any of them any more."""
@@ -147,21 +171,22 @@ class _Race(Generic[T]):
 
     def ring(self) -> None:
         """The last one takes longer than nearly all do."""
-        if not self._decided.done() and self._hedging._may_hedge():
+        if not self.decided.done() and self._hedging._may_hedge():
             now = self._hedging._env.clock.monotonic()
             self._start(now)
             self._expect(now)
 
     def _expect(self, now: float) -> None:
         delay = self._hedging.delay
-        if delay is not None and self._started < self._hedging._policy.attempts:
+        if delay is not None and self._started < self._hedging._attempts:
             self.at = now + delay
             self._hedging._alarms.set(self, now)
 
     def _start(self, now: float) -> None:
         self._started += 1
         number = self._started
-        self._running[number] = asyncio.create_task(self._make(number, now)), now
+        task = asyncio.create_task(self._make(number, now), context=self._context.copy())
+        self._running[number] = task, now
 
     async def _make(self, number: int, began: float) -> None:
         try:
@@ -181,8 +206,8 @@ class _Race(Generic[T]):
         raced = Raced(value, self._started, number)
         if not self._is_acceptable(value):
             self._in_vain(number, raced)
-        elif not self._decided.done():
-            self._decided.set_result(raced)
+        elif not self.decided.done():
+            self.decided.set_result(raced)
 
     def _failed(self, number: int, error: Exception) -> None:
         if self._running.pop(number, None) is not None:
@@ -192,11 +217,11 @@ class _Race(Generic[T]):
         """The others may do better, if there are any; else the first one's outcome counts."""
         if number == 1:
             self._first = outcome
-        if self._running or self._decided.done():
+        if self._running or self.decided.done():
             return
         first = self._first
         assert first is not None  # all have ended, it too
         if isinstance(first, Exception):
-            self._decided.set_exception(first)
+            self.decided.set_exception(first)
         else:
-            self._decided.set_result(first._replace(attempts=self._started))
+            self.decided.set_result(first._replace(attempts=self._started))

@@ -195,6 +195,7 @@ class MemoryStore:
     def image(self) -> bytes:
         """The state as it is now, to begin other stores with."""
         self.raw.execute("COMMIT")
+        self.raw.execute("PRAGMA user_version = 0")  # a database without tables has no page yet, and no image
         return self.raw.serialize()
 
     def lose_power(self, choose: Callable[[int], int]) -> None:
