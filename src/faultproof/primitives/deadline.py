@@ -55,6 +55,15 @@ def ambient() -> Deadline | None:
     return _ambient.get()
 
 
+def by(clock: Clock, seconds: float) -> float:
+    """The moment in so many seconds, or earlier where the ambient deadline is. Raises `DeadlineExceeded` if that is over."""
+    at, above = clock.monotonic() + seconds, _ambient.get()
+    if above is None:
+        return at
+    above.check("this call")
+    return min(at, above.at)
+
+
 @contextmanager
 def within(seconds: float, clock: Clock) -> Iterator[Deadline]:
     """Everything inside is to be over in so many seconds, or earlier where somebody above said so."""

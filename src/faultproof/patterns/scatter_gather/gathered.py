@@ -70,3 +70,11 @@ class Incomplete(TryAgain):
     def __init__(self, message: str, *, gathered: Gathered[object]) -> None:
         super().__init__(message)
         self.gathered = gathered
+
+
+def sorted_out(outcomes: Mapping[str, Outcome[T]]) -> Gathered[T]:
+    """Those that answered, and the others."""
+    return Gathered(
+        {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Answer)},
+        {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Missing)},
+    )

@@ -24,10 +24,11 @@ Ask = Callable[[str, int], Coroutine[Any, Any, T]]
 
 
 class Means(NamedTuple):
-    """What all gatherings of one `ScatterGather` share."""
+    """What all gatherings of one object share."""
 
     clock: Clock
-    hedging: Hedging
+    hedging: Callable[[str], Hedging]
+    """Of a shard's calls."""
     whole: Alarms
     single: Alarms
     at_once: int
@@ -119,8 +120,17 @@ class Gathering(Generic[T]):
         means = self._means
         while self._waiting and len(self._asked) < means.at_once:
             name = self._waiting.popleft()
-            race = means.hedging.begin(_attempt(self._ask, name))
+            race = means.hedging(name).begin(_attempt(self._ask, name))
             self._asked[name] = _Asked(self, means, name, race, self._each)
+
+
+async def gathered(gathering: Gathering[T], shards: Sequence[str]) -> None:
+    """Ask them, and wait until it is over. A caller that is cancelled stops it."""
+    try:
+        gathering.begin(shards)
+        await gathering.over  # unbounded: it rings at its end
+    finally:
+        gathering.stop("cut off")
 
 
 def _attempt(ask: Ask[T], name: str) -> Callable[[int], Coroutine[Any, Any, T]]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from faultproof.patterns.scatter_gather.gathered import Answer, Gathered, Incomplete, Missing, Outcome
 from faultproof.patterns.scatter_gather.gathering import Ask, Gathering
 from faultproof.patterns.scatter_gather.policy import GatherPolicy
+from faultproof.patterns.scatter_gather.proof_overdue import Overdue, overdue
 from faultproof.patterns.scatter_gather.scatter import ScatterGather
 from faultproof.ports.database import Database
 from faultproof.primitives.hedging import HedgePolicy
@@ -16,7 +17,7 @@ from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant,
 T = TypeVar("T")
 
 SHARDS = ("s1", "s2", "s3", "s4")
-DEADLINE_S, EACH_S, SLOW_S, MOMENT_S = 1.0, 0.8, 0.3, 0.05
+DEADLINE_S, EACH_S, SLOW_S = 1.0, 0.8, 0.3
 POLICIES = {
     "all": GatherPolicy(deadline=DEADLINE_S, each=EACH_S, hedge=HedgePolicy(at_first=0.1)),
     "quorum": GatherPolicy(deadline=DEADLINE_S, each=EACH_S, at_least=2, until_enough=True, at_once=3),
@@ -59,7 +60,7 @@ def _processes(plant: str | None) -> dict[str, Main]:
     async def caller(process: Process) -> None:
         for question, policy in POLICIES.items():
             scatter = _BROKEN.get(plant or "", ScatterGather)(policy, env=process.env)
-            overdue = _Overdue(process, question)
+            overdue = Overdue(process, question, DEADLINE_S)
             gathered: Gathered[Any]
             try:
                 gathered = await scatter.gather(SHARDS, _asking(process, question))
@@ -74,28 +75,6 @@ def _processes(plant: str | None) -> dict[str, Main]:
         process.note("finished", process.name)
 
     return {"caller": caller}
-
-
-class _Overdue:
-    """Complains of a question that is not over when its time is. A process that was frozen is given a moment first, in which
-    it can do what has become due meanwhile."""
-
-    def __init__(self, process: Process, question: str) -> None:
-        self._process = process
-        self._question = question
-        self.is_over = False
-        self._look(DEADLINE_S + MOMENT_S, again=True)
-
-    def _look(self, seconds: float, *, again: bool) -> None:
-        self._process.env.clock.alarm(seconds, lambda: self._complain(again))
-
-    def _complain(self, again: bool) -> None:
-        if self.is_over:
-            return
-        if again:
-            self._look(MOMENT_S, again=False)
-        else:
-            self._process.note("overdue", self._question)
 
 
 # -- the verdict ------------------------------------------------------------------------------------------------------------
@@ -143,10 +122,6 @@ def _wrong_verdicts(evidence: Evidence) -> list[str]:
 def _least(question: str) -> int:
     least = POLICIES[question].at_least
     return len(SHARDS) if least is None else least
-
-
-def _overdue(evidence: Evidence) -> list[str]:
-    return [f"{question}: nobody was told anything by the deadline" for question in sorted(noted(evidence, "overdue"))]
 
 
 def _was(why: str) -> Callable[[Evidence], bool]:
@@ -244,7 +219,7 @@ SCATTER = Proof(
     eventually=(
         Eventually(claim="every shard has an answer of its own, or a reason", wrong=_wrong_answers),
         Eventually(claim="what is called complete, partial or not enough is so", wrong=_wrong_verdicts),
-        Eventually(claim="it is over by the deadline", wrong=_overdue),
+        Eventually(claim="it is over by the deadline", wrong=overdue),
     ),
     sometimes=(
         Sometimes(claim="a shard fails", happened=_was("failed")),

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from faultproof import bounds
 from faultproof.clock import Env, system
 from faultproof.errors import InvalidInput
-from faultproof.patterns.scatter_gather.gathered import Answer, Gathered, Incomplete, Missing, Outcome
-from faultproof.patterns.scatter_gather.gathering import Ask, Gathering, Means
+from faultproof.patterns.scatter_gather.gathered import Gathered, Incomplete, Missing, Outcome, sorted_out
+from faultproof.patterns.scatter_gather.gathering import Ask, Gathering, Means, gathered
 from faultproof.patterns.scatter_gather.merged import Merged
 from faultproof.patterns.scatter_gather.policy import GatherPolicy
-from faultproof.primitives.deadline import ambient
+from faultproof.primitives.deadline import by
 from faultproof.primitives.hedging import Hedging
 from faultproof.primitives.retry import RetryBudget
 from faultproof.primitives.timeouts import Alarms
@@ -44,9 +44,9 @@ class ScatterGather:
         self._policy = policy or GatherPolicy()
         self._env = env or system()
         self._budget = budget or RetryBudget()
-        hedging = Hedging(self._env, self._policy.hedge, self._budget)
+        self._hedging = Hedging(self._env, self._policy.hedge, self._budget)
         clock = self._env.clock
-        self._means = Means(clock, hedging, Alarms(clock), Alarms(clock), self._policy.at_once)
+        self._means = Means(clock, lambda name: self._hedging, Alarms(clock), Alarms(clock), self._policy.at_once)
 
     async def gather(self, shards: Sequence[str], ask: Ask[T]) -> Gathered[T]:
         """Ask all of them; return when each has answered, failed or run out of time, or enough have answered.
@@ -85,30 +85,21 @@ class ScatterGather:
         names = list(streams)
 
         async def gather(shards: Sequence[str], ask: Ask[Any]) -> Gathered[Any]:
-            return _sorted_out(await self._asked(shards, ask, len(shards)))
+            return sorted_out(await self._asked(shards, ask, len(shards)))
 
         return Merged(gather, streams, key=key, least=self._least(names, len(names)))
 
     async def close(self) -> int:
         """Wait for what was told to stop, for up to 10 s; how many calls had not ended then."""
-        return await self._means.hedging.close()
+        return await self._hedging.close()
 
     async def _asked(self, shards: Sequence[str], ask: Ask[T], enough: int) -> dict[str, Outcome[T]]:
         outcomes: dict[str, Outcome[T]] = dict.fromkeys(shards, Missing("not asked"))
-        gathering = self._gathering(ask, outcomes.__setitem__, enough)
-        try:
-            gathering.begin(shards)
-            await gathering.over  # unbounded: it rings at its end
-        finally:
-            gathering.stop("cut off")
+        await gathered(self._gathering(ask, outcomes.__setitem__, enough), shards)
         return outcomes
 
     def _gathering(self, ask: Ask[T], told: Callable[[str, Outcome[T]], object], enough: int) -> Gathering[T]:
-        now, above = self._env.clock.monotonic(), ambient()
-        at = now + self._policy.deadline
-        if above is not None:
-            above.check("asking")
-            at = min(at, above.at)
+        at = by(self._env.clock, self._policy.deadline)
 
         def counted(shard: str, number: int) -> Coroutine[Any, Any, T]:
             if number == 1:
@@ -129,20 +120,13 @@ class ScatterGather:
         return least
 
     def _judged(self, outcomes: dict[str, Outcome[T]], least: int) -> Gathered[T]:
-        gathered = _sorted_out(outcomes)
-        if gathered.missing:
-            self._env.signals.emit(SHARDS_MISSING, len(gathered.missing))
-        if len(gathered.answers) < least:
-            first = next(iter(gathered.missing.items()))
+        told = sorted_out(outcomes)
+        if told.missing:
+            self._env.signals.emit(SHARDS_MISSING, len(told.missing))
+        if len(told.answers) < least:
+            name, missing = next(iter(told.missing.items()))
             raise Incomplete(
-                f"{len(gathered.answers)} of {len(outcomes)} shards answered, {least} have to: {first[0]} {first[1]}",
-                gathered=gathered,
+                f"{len(told.answers)} of {len(outcomes)} shards answered, {least} have to: {name} {missing}",
+                gathered=told,
             )
-        return gathered
-
-
-def _sorted_out(outcomes: dict[str, Outcome[T]]) -> Gathered[T]:
-    return Gathered(
-        {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Answer)},
-        {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Missing)},
-    )
+        return told
