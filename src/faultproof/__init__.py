@@ -8,6 +8,7 @@ from faultproof.clock import Env
 from faultproof.connect import PostgresOptions, connect
 from faultproof.joining import join
 from faultproof.patterns.escrow import Escrow, EscrowOptions, Hold, StockAudit, StockItem
+from faultproof.patterns.fan_out import FanOut, Service
 from faultproof.patterns.outbox import (
     ConsumerOptions,
     DeadLetter,
@@ -32,8 +33,10 @@ from faultproof.patterns.saga import (
     StepRetry,
     saga_from_yaml,
 )
+from faultproof.patterns.scatter_gather import Answer, Gathered, GatherPolicy, Incomplete, Missing, ScatterGather
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
+from faultproof.primitives.hedging import HedgePolicy
 from faultproof.primitives.idempotency import Idempotency
 from faultproof.primitives.retry import Retry, RetryBudget, RetryPolicy
 from faultproof.primitives.worker import Worker
@@ -41,6 +44,7 @@ from faultproof.signals import Signals
 
 __all__ = [
     "NOTHING_TO_UNDO",
+    "Answer",
     "BatchLimits",
     "Batcher",
     "Blocking",
@@ -53,12 +57,18 @@ __all__ = [
     "Escrow",
     "EscrowOptions",
     "Event",
+    "FanOut",
+    "GatherPolicy",
+    "Gathered",
     "GroupCommit",
     "GroupLag",
+    "HedgePolicy",
     "Hold",
     "Idempotency",
+    "Incomplete",
     "Lag",
     "MessageInbox",
+    "Missing",
     "NeedsAttention",
     "Ok",
     "Outbox",
@@ -70,6 +80,8 @@ __all__ = [
     "RetryPolicy",
     "Saga",
     "SagaOptions",
+    "ScatterGather",
+    "Service",
     "Services",
     "Signals",
     "Step",

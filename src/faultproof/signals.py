@@ -101,7 +101,7 @@ SHARDS_MISSING = Signal(
     name="faultproof.shards.missing",
     kind="count",
     unit="shards",
-    meaning="shards that gave no answer to a question which all of them were asked",
+    meaning="shards, or services, that gave no answer to a question which all of them were asked",
 )
 
 ALL: tuple[Signal, ...] = (

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from faultproof.patterns.escrow import Escrow, EscrowOptions
+from faultproof.patterns.fan_out import FanOut, Service
 from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
 from faultproof.patterns.outbox.dead_letters import DeadLetters
+from faultproof.patterns.scatter_gather import GatherPolicy, ScatterGather
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.group_commit import GroupCommit
 from tests.docs.markdown import REPOSITORY, rows, section
@@ -27,6 +29,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         Escrow.items,
         Escrow.expiry,
     ),
+    "fan_out": (Service, FanOut),
     "outbox": (
         OutboxOptions,
         ConsumerOptions,
@@ -38,6 +41,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         DeadLetters.replay_all,
         DeadLetters.discard_all,
     ),
+    "scatter_gather": (GatherPolicy, ScatterGather),
 }
 _FROM_OPTIONS = {"options"}
 """Parameters that take one of the dataclasses above, whose rows say the rest."""

@@ -12,8 +12,10 @@ import pytest
 from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
+from faultproof.patterns.fan_out.proof import FAN_OUT
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
+from faultproof.patterns.scatter_gather.proof import SCATTER
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
 from faultproof.prove.kernel.log import LOG
@@ -32,6 +34,7 @@ PROOFS = {
     "dead letters": DEAD_LETTERS,
     "decisions": DECISIONS,
     "escrow": ESCROW,
+    "fan-out": FAN_OUT,
     "forgetting": FORGETTING,
     "idempotency": IDEMPOTENCY,
     "keys go on": KEYS_GO_ON,
@@ -39,6 +42,7 @@ PROOFS = {
     "outbox": OUTBOX,
     "poison": POISON,
     "saga": SAGA,
+    "scatter": SCATTER,
     "shortage": SHORTAGE,
     "starts": STARTS,
 }

@@ -17,6 +17,9 @@ PATTERNS_09_15: tuple[Pattern, ...] = (
             implementation="Fan-out + aggregate",
             proof="All shards respond",
         ),
+        status=Status.READY,
+        proof="faultproof.patterns.scatter_gather.proof:SCATTER",
+        readme="faultproof/patterns/scatter_gather/README.md",
     ),
     Pattern(
         number=10,
