@@ -8,7 +8,7 @@ from faultproof.clock import Env
 from faultproof.connect import PostgresOptions, connect
 from faultproof.joining import join
 from faultproof.patterns.escrow import Escrow, EscrowOptions, Hold, StockAudit, StockItem
-from faultproof.patterns.fan_out import FanOut, Service
+from faultproof.patterns.fan_out import FanOut, Source
 from faultproof.patterns.outbox import (
     ConsumerOptions,
     DeadLetter,
@@ -33,7 +33,7 @@ from faultproof.patterns.saga import (
     StepRetry,
     saga_from_yaml,
 )
-from faultproof.patterns.scatter_gather import Answer, Gathered, GatherPolicy, Incomplete, Missing, ScatterGather
+from faultproof.patterns.scatter_gather import Gathered, GatherPolicy, Incomplete, Missing, ScatterGather
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
 from faultproof.primitives.hedging import HedgePolicy
@@ -44,7 +44,6 @@ from faultproof.signals import Signals
 
 __all__ = [
     "NOTHING_TO_UNDO",
-    "Answer",
     "BatchLimits",
     "Batcher",
     "Blocking",
@@ -81,9 +80,9 @@ __all__ = [
     "Saga",
     "SagaOptions",
     "ScatterGather",
-    "Service",
     "Services",
     "Signals",
+    "Source",
     "Step",
     "StepContext",
     "StepRetry",

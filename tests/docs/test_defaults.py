@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from faultproof.patterns.escrow import Escrow, EscrowOptions
-from faultproof.patterns.fan_out import FanOut, Service
+from faultproof.patterns.fan_out import FanOut, Source
 from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.patterns.scatter_gather import GatherPolicy, ScatterGather
@@ -29,7 +29,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         Escrow.items,
         Escrow.expiry,
     ),
-    "fan_out": (Service, FanOut),
+    "fan_out": (Source, FanOut),
     "outbox": (
         OutboxOptions,
         ConsumerOptions,
@@ -70,6 +70,6 @@ def _defaults(made: Callable[..., Any]) -> list[tuple[str, str]]:
 
 
 def _shown(default: object) -> str:
-    if isinstance(default, int | float):
+    if isinstance(default, int | float) and not isinstance(default, bool):
         return f"{int(default):,}" if default == int(default) else f"{default:,}"
     return f"{type(default).__name__}()" if is_dataclass(default) else str(default)

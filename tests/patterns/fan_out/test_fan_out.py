@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from faultproof.errors import DeadlineExceeded, InvalidInput
-from faultproof.patterns.fan_out import FanOut, Service
+from faultproof.patterns.fan_out import FanOut, Source
 from faultproof.patterns.scatter_gather import Incomplete, Missing
 from faultproof.primitives.deadline import within
 from faultproof.primitives.hedging import HedgePolicy
@@ -44,14 +44,14 @@ class Services:
         return call
 
 
-def fan_out(services: Services, deadline: float = 50.0, **parts: Service[str]) -> FanOut[str]:
+def fan_out(services: Services, deadline: float = 50.0, **parts: Source[str]) -> FanOut[str]:
     return FanOut(parts, deadline=deadline, env=env_of(clock=services.clock))
 
 
 async def test_services_are_called_at_once_each_with_the_request_and_all_parts_are_there() -> None:
     services = Services(ManualClock())
     page = fan_out(
-        services, price=Service(call=services.part("price", 3.0)), stock=Service(call=services.part("stock", 5.0))
+        services, price=Source(call=services.part("price", 3.0)), stock=Source(call=services.part("stock", 5.0))
     )
     parts, at = await played(services.clock, page.ask("bread"))
     assert at == 5.0
@@ -63,9 +63,9 @@ async def test_what_is_not_required_may_fail_or_be_late_and_the_answer_says_so()
     services, broken = Services(ManualClock()), ValueError("broken")
     page = fan_out(
         services,
-        price=Service(call=services.part("price", 3.0)),
-        reviews=Service(call=services.part("reviews", broken), is_required=False),
-        photos=Service(call=services.part("photos", 90.0), is_required=False),
+        price=Source(call=services.part("price", 3.0)),
+        reviews=Source(call=services.part("reviews", broken), is_required=False),
+        photos=Source(call=services.part("photos", 90.0), is_required=False),
     )
     parts, at = await played(services.clock, page.ask("bread"))
     assert at == 50.0
@@ -78,9 +78,9 @@ async def test_without_what_is_required_there_is_no_answer_and_nobody_waits_for_
     services = Services(ManualClock())
     page = fan_out(
         services,
-        stock=Service(call=services.part("stock", 90.0)),
-        price=Service(call=services.part("price", ValueError("no price"))),
-        photos=Service(call=services.part("photos", 90.0), is_required=False),
+        stock=Source(call=services.part("stock", 90.0)),
+        price=Source(call=services.part("price", ValueError("no price"))),
+        photos=Source(call=services.part("photos", 90.0), is_required=False),
     )
     incomplete, at = await played(services.clock, page.ask("bread"))
     assert at == 0.0
@@ -99,8 +99,8 @@ async def test_only_what_may_be_called_twice_is_hedged() -> None:
     services = Services(ManualClock())
     page = fan_out(
         services,
-        price=Service(call=services.part("price", 40.0, 1.0), hedge=HedgePolicy(at_first=10.0)),
-        stock=Service(call=services.part("stock", 40.0, 1.0)),
+        price=Source(call=services.part("price", 40.0, 1.0), hedge=HedgePolicy(at_first=10.0)),
+        stock=Source(call=services.part("stock", 40.0, 1.0)),
     )
     parts, at = await played(services.clock, page.ask("bread"))
     assert at == 40.0
@@ -112,7 +112,7 @@ async def test_only_what_may_be_called_twice_is_hedged() -> None:
 
 async def test_the_caller_s_own_deadline_and_each_service_s_time_count() -> None:
     services = Services(ManualClock())
-    slow = {"photos": Service(call=services.part("photos", 90.0, 90.0), is_required=False)}
+    slow = {"photos": Source(call=services.part("photos", 90.0, 90.0), is_required=False)}
     with within(4.0, services.clock):
         work = asyncio.ensure_future(fan_out(services, **slow).ask("bread"))
     parts, at = await played(services.clock, work)
@@ -126,12 +126,12 @@ async def test_the_caller_s_own_deadline_and_each_service_s_time_count() -> None
 
 def test_services_that_could_only_fail_are_refused() -> None:
     with pytest.raises(InvalidInput, match="`async def`"):
-        Service(call=lambda request: request)
+        Source(call=lambda request: request)
     with pytest.raises(InvalidInput, match="called with the request"):
-        Service(call=settle)  # type: ignore[arg-type]
+        Source(call=settle)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="`services`"):
         FanOut({})
-    one = {"one": Service(call=Services(ManualClock()).part("one"))}
+    one = {"one": Source(call=Services(ManualClock()).part("one"))}
     with pytest.raises(InvalidInput, match="`deadline`"):
         FanOut(one, deadline=-1.0)
     with pytest.raises(InvalidInput, match="`each` must be at most `deadline`"):

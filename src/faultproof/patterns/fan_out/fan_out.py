@@ -24,7 +24,7 @@ SERVICES_MAX = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Service(Generic[R]):
+class Source(Generic[R]):
     """One of those that are asked."""
 
     call: Callable[[R], Coroutine[Any, Any, Any]]
@@ -45,8 +45,8 @@ class FanOut(Generic[R]):
     ::
 
         page = fp.FanOut({
-            "price": fp.Service(call=price),
-            "reviews": fp.Service(call=reviews, is_required=False),
+            "price": fp.Source(call=price),
+            "reviews": fp.Source(call=reviews, is_required=False),
         }, deadline=0.3)
         parts = await page.ask(item)
         parts.values["price"], parts.missing.get("reviews")
@@ -57,7 +57,7 @@ class FanOut(Generic[R]):
 
     def __init__(
         self,
-        services: Mapping[str, Service[R]],
+        services: Mapping[str, Source[R]],
         *,
         deadline: float = 1.0,
         each: float | None = None,

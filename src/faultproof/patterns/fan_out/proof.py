@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from faultproof.patterns.fan_out.fan_out import FanOut, Service
+from faultproof.patterns.fan_out.fan_out import FanOut, Source
 from faultproof.patterns.scatter_gather.gathered import Answer, Gathered, Incomplete, Missing, Outcome
 from faultproof.patterns.scatter_gather.proof_overdue import Overdue, overdue
 from faultproof.ports.database import Database
@@ -28,10 +28,10 @@ async def _prepare(database: Database) -> None:
     """Nothing is stored."""
 
 
-def _services(process: Process) -> Mapping[str, Service[str]]:
+def _services(process: Process) -> Mapping[str, Source[str]]:
     return {
-        name: Service(
-            call=_Part(process, name),
+        name: Source(
+            call=_Called(process, name),
             is_required=name in REQUIRED,
             hedge=HedgePolicy(at_first=0.1) if name == "price" else None,
         )
@@ -39,7 +39,7 @@ def _services(process: Process) -> Mapping[str, Service[str]]:
     }
 
 
-class _Part:
+class _Called:
     """One service. The first call of a request may be slow, a second one is not."""
 
     def __init__(self, process: Process, name: str) -> None:

@@ -65,7 +65,7 @@ class ScatterGather:
         to stop earlier.
         """
         self._least(shards, len(set(shards)))
-        arrived: asyncio.Queue[tuple[str, Outcome[T]]] = asyncio.Queue()  # bounded: by the shards
+        arrived: asyncio.Queue[tuple[str, Outcome[T]]] = asyncio.Queue(SHARDS_MAX)
         gathering = self._gathering(ask, lambda *outcome: arrived.put_nowait(outcome), len(shards))
         try:
             gathering.begin(shards)
