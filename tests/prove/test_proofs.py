@@ -12,7 +12,7 @@ import pytest
 from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
-from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
+from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON, RELAY
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
@@ -38,6 +38,7 @@ PROOFS = {
     "log": LOG,
     "outbox": OUTBOX,
     "poison": POISON,
+    "relay": RELAY,
     "saga": SAGA,
     "shortage": SHORTAGE,
     "starts": STARTS,
