@@ -42,7 +42,7 @@ SURVIVORS = (
     _stepped(
         "_members:SUSPECT",
         f'condition {_SQL}put_back: ("partition", "offset") IN (SELECT "partition", "offset" FROM {{places}})',  # noqa: S608  # a name
-        reason="one consumer has all partitions in the proofs' runs, and no event is set aside while it has others taken",
+        reason="one consumer has all partitions in the proofs' runs, and has attempted its suspects before it takes others",
     ),
     _stepped(
         "_groups:BACK_OFF",
