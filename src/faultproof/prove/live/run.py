@@ -205,7 +205,7 @@ class Run:
         if status is None:
             self._world(f"{member.who} stopped")
             if self._order.kind == "stop" and member.name == self._order.process:
-                self._strike("stop", f"stopped {member.who} at point {self._order.number}")
+                self._strike("stop", f"stopped {member.who} at {self._order.point}")
                 self._start(member.name)
                 self._in(self._options.freeze_s, lambda: self._wake(member))
             return
@@ -213,7 +213,7 @@ class Run:
         if status == 0:
             return
         if status == -signal.SIGKILL and self._order.kind in ("kill", "orphan") and member.incarnation == 0:
-            self._struck(f"killed {member.who} at point {self._order.number}")
+            self._struck(f"killed {member.who} at {self._order.point}")
             self.outcome.fired["kill"] += self._order.kind == "kill"  # whether it left an orphan, the proxy knows
         self.outcome.restarts += 1
         if any(other.name == member.name for other in self._crew.alive.values()):
