@@ -26,7 +26,8 @@ from faultproof.prove.proof import Proof
 _LOOK_S = 0.01
 _RESTART_CAP_S = 1.0
 _KILLS_A_RUN = 4
-_ZOMBIE_POINTS = 2
+_ZOMBIE_POINTS = 4
+"""Of what a zombie is still given time for: a request that it was stopped before, and the transaction behind it."""
 _BEGIN_S = 1.0
 """Strikes at random times are counted from the first sign of life, or after so long without one."""
 _OUTAGE_S = RESTART_CAP_S
