@@ -44,6 +44,8 @@ from faultproof.signals import DEAD_LETTER, Attributes, Signal, Signals
 
 GROUP = "receiver"
 OPTIONS = ConsumerOptions(attempts=1, backoff=0.1, timeout=0.5, ttl=1.0, on_poison="key goes on")
+PATIENCE = 50
+"""How often a process is handed one event until somebody gives up waiting for an end of it."""
 SUSPECTED = "processes died when it was next"
 
 LETTERS = tuple(f"{key}0" for key in "xefgklmnop")
@@ -129,8 +131,13 @@ def _processes(plant: str | None) -> dict[str, Main]:
             if signal is DEAD_LETTER:
                 process.note("given up", value)
 
+        times = Counter[str]()
+
         async def sink(event: Event[Numbered]) -> None:
             process.note("handed over", event.body.name)
+            times[event.body.name] += 1
+            if times[event.body.name] > PATIENCE:
+                process.note("in vain", event.body.name)
             if event.body.name in BROKEN:
                 raise ValueError(f"{event.body.name} is broken")
 
@@ -146,7 +153,8 @@ def _processes(plant: str | None) -> dict[str, Main]:
 
 
 def _done(evidence: Evidence) -> bool:
-    return not evidence.fetch(
+    """Every event is settled or given up, or somebody has lost patience."""
+    return any(kind == "in vain" for kind, *_ in evidence.notes[-2:]) or not evidence.fetch(
         """SELECT 1 FROM faultproof_parked WHERE dead = 0 UNION ALL
            SELECT 1 FROM faultproof_log_partition p JOIN faultproof_inbox i
              ON i.log = p.log AND i."partition" = p."partition"
@@ -178,6 +186,7 @@ def _wrong_order(evidence: Evidence) -> list[str]:
     dead = {_name(payload) for (payload,) in evidence.fetch("SELECT payload FROM faultproof_parked")}
     wrong = [f"{name} was never handed over" for name in (*ASIDE, *BEHIND, *NEW) if name not in {*handed, *dead}]
     first = [name for name in dict.fromkeys(handed) if name[0] == "a"]
+    wrong += [f"{name} was handed over again and again" for name in sorted(noted(evidence, "in vain"))]
     return wrong if first == sorted(first) else [*wrong, f"events of one key were handed over as {first}"]
 
 
