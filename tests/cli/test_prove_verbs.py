@@ -77,7 +77,7 @@ def test_random_runs_that_a_fault_never_struck_show_nothing_about_it() -> None:
 def test_pattern_s_name_stands_for_all_of_its_proofs() -> None:
     rooms = "faultproof.patterns."
     assert {proof.name for proof in proofs_of(["outbox"])} == {
-        rooms + "outbox.proof:" + name for name in ("OUTBOX", "POISON", "DEAD_LETTERS", "KEYS_GO_ON")
+        rooms + "outbox.proof:" + name for name in ("OUTBOX", "POISON", "DEAD_LETTERS", "KEYS_GO_ON", "RELAY")
     }
     assert [proof.name for proof in proofs_of([rooms + "outbox.proof:POISON", "Batch", "batch"])] == [
         rooms + "outbox.proof:POISON",

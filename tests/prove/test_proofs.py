@@ -13,7 +13,7 @@ from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
 from faultproof.patterns.fan_out.proof import FAN_OUT
-from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
+from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON, RELAY
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.patterns.scatter_gather.proof import SCATTER
 from faultproof.prove.kernel.claim import CLAIM
@@ -41,6 +41,7 @@ PROOFS = {
     "log": LOG,
     "outbox": OUTBOX,
     "poison": POISON,
+    "relay": RELAY,
     "saga": SAGA,
     "scatter": SCATTER,
     "shortage": SHORTAGE,
