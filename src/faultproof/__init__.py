@@ -7,6 +7,7 @@ from faultproof.blocking import Blocking
 from faultproof.clock import Env
 from faultproof.connect import PostgresOptions, connect
 from faultproof.joining import join
+from faultproof.patterns.bulkhead import AdaptivePolicy, Bulkhead, BulkheadPolicy, TenantPolicy
 from faultproof.patterns.escrow import Escrow, EscrowOptions, Hold, StockAudit, StockItem
 from faultproof.patterns.outbox import (
     ConsumerOptions,
@@ -41,9 +42,12 @@ from faultproof.signals import Signals
 
 __all__ = [
     "NOTHING_TO_UNDO",
+    "AdaptivePolicy",
     "BatchLimits",
     "Batcher",
     "Blocking",
+    "Bulkhead",
+    "BulkheadPolicy",
     "Compensated",
     "Completed",
     "ConsumerOptions",
@@ -77,6 +81,7 @@ __all__ = [
     "StepRetry",
     "StockAudit",
     "StockItem",
+    "TenantPolicy",
     "Worker",
     "connect",
     "join",

@@ -347,6 +347,18 @@ async def test_what_has_expired_when_its_turn_comes_never_runs() -> None:
     assert is_idle(permits)
 
 
+async def test_what_expires_between_its_turn_and_its_waking_never_runs() -> None:
+    clock = ManualClock()
+    permits = permits_of(clock, concurrency=1, wait=5.0)
+    mine = held(permits)
+    (late,) = await waiting(permits, "", deadline=Deadline(clock.now + 0.25, clock))
+    permits.leave(mine)
+    clock.now += 0.3  # the event loop is busy
+    with pytest.raises(DeadlineExceeded):
+        await within(late)
+    assert is_idle(permits)
+
+
 async def test_a_deadline_that_is_over_is_refused_although_a_permit_is_free() -> None:
     clock = ManualClock()
     permits = permits_of(clock)

@@ -11,6 +11,7 @@ import pytest
 
 from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.patterns.batch.proof import BATCH
+from faultproof.patterns.bulkhead.proof import BULKHEAD, PERMITS
 from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
@@ -26,6 +27,7 @@ from faultproof.prove.simulated.tape import Tape
 
 PROOFS = {
     "batch": BATCH,
+    "bulkhead": BULKHEAD,
     "answers": ANSWERS,
     "callbacks": CALLBACKS,
     "claim": CLAIM,
@@ -37,6 +39,7 @@ PROOFS = {
     "keys go on": KEYS_GO_ON,
     "log": LOG,
     "outbox": OUTBOX,
+    "permits": PERMITS,
     "poison": POISON,
     "saga": SAGA,
     "shortage": SHORTAGE,
@@ -45,6 +48,7 @@ PROOFS = {
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 MANY_PAIRS = {
     "answers": 16,
+    "bulkhead": 16,
     "callbacks": 16,
     "claim": 16,
     "dead letters": 24,
@@ -53,6 +57,7 @@ MANY_PAIRS = {
     "keys go on": 32,
     "log": 8,
     "outbox": 8,
+    "permits": 8,
     "poison": 16,
     "saga": 16,
     "starts": 8,
@@ -172,6 +177,7 @@ def test_catches_the_planted_bug(name: str, plant: str):
 
 def test_each_proof_has_enough_planted_bugs():
     assert len(BATCH.plants) >= 5
+    assert len({plant.name for plant in (*BULKHEAD.plants, *PERMITS.plants)}) >= 5
     assert len(SAGA.plants) >= 5
     assert len(ESCROW.plants) >= 5
     assert len(SHORTAGE.plants) == len(FORGETTING.plants) == 2

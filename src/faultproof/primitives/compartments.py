@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from faultproof import bounds
 from faultproof.errors import InvalidInput
@@ -55,7 +56,7 @@ class PermitsPolicy:
         bounds.seconds("wait", self.wait, least=0)
         bounds.count("patience", self.patience, least=0)
         object.__setattr__(self, "tenants", MappingProxyType(dict(self.tenants)))
-        given: dict[object, object] = dict(self.tenants)
+        given: Mapping[Any, Any] = self.tenants
         for key, value in given.items():
             if not isinstance(key, str) or not isinstance(value, TenantPolicy):
                 raise InvalidInput(f"`tenants` has a `TenantPolicy` for each name, got {bounds.short({key: value})}")

@@ -244,7 +244,12 @@ class Permits:
             raise
         finally:
             alarm.cancel()
-        signals.emit(QUEUE_AGE, self._env.clock.monotonic() - waiter.since, queue=self._name)
+        now = self._env.clock.monotonic()
+        signals.emit(QUEUE_AGE, now - waiter.since, queue=self._name)
+        if waiter.is_deadline and waiter.expires <= now and waiter.state is State.GRANTED:
+            with self._lock:  # it was in time when it was given the permit, and the event loop was busy since
+                self._change(self._gave_up, waiter)
+                waiter.refusal = self._too_late()
 
     def _rings(self, waiter: Waiter) -> None:
         with self._lock:
