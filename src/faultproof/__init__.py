@@ -7,7 +7,7 @@ from faultproof.blocking import Blocking
 from faultproof.clock import Env
 from faultproof.connect import PostgresOptions, connect
 from faultproof.joining import join
-from faultproof.patterns.bulkhead import AdaptivePolicy, Bulkhead, BulkheadPolicy, TenantPolicy
+from faultproof.patterns.bulkhead import Bulkhead, BulkheadPolicy
 from faultproof.patterns.escrow import Escrow, EscrowOptions, Hold, StockAudit, StockItem
 from faultproof.patterns.outbox import (
     ConsumerOptions,
@@ -33,7 +33,9 @@ from faultproof.patterns.saga import (
     StepRetry,
     saga_from_yaml,
 )
+from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
+from faultproof.primitives.compartments import TenantPolicy
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
 from faultproof.primitives.idempotency import Idempotency
 from faultproof.primitives.retry import Retry, RetryBudget, RetryPolicy

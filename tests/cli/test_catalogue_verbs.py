@@ -47,6 +47,7 @@ def test_patterns_gives_status_and_proof() -> None:
         "Outbox": "faultproof.patterns.outbox.proof:OUTBOX",
         "Saga": "faultproof.patterns.saga.proof:SAGA",
         "Escrow": "faultproof.patterns.escrow.proof:ESCROW",
+        "Bulkhead": "faultproof.patterns.bulkhead.proof:BULKHEAD",
         "Batch": "faultproof.patterns.batch.proof:BATCH",
     }
     assert all(row["proof"] is None for row in rows if row["status"] == "planned")
