@@ -71,6 +71,25 @@ def test_what_is_given_up_while_it_waits_costs_its_tenant_nothing() -> None:
     assert Counter(take(queue).tenant.name for _ in range(20)) == {"fickle": 10, "other": 10}
 
 
+def test_what_was_owed_is_forgotten_when_nobody_waits() -> None:
+    queue, busy, light = FairQueue(patience=1_000), tenant("busy"), tenant("light", weight=0.01)
+    calls(queue, light, 1)
+    take(queue)
+    calls(queue, busy, 20)
+    calls(queue, light, 1)
+    assert "light" in [take(queue).tenant.name for _ in range(2)]
+
+
+def test_turns_of_a_higher_priority_are_no_start_for_those_who_come_meanwhile() -> None:
+    queue = FairQueue(patience=1_000)
+    calls(queue, old := tenant("old"), 20)
+    calls(queue, tenant("high"), 50, priority=1)
+    for _ in range(50):
+        take(queue)
+    calls(queue, tenant("new"), 20)
+    assert Counter(take(queue).tenant is old for _ in range(20)) == {True: 10, False: 10}
+
+
 def test_a_tenant_that_has_all_it_may_have_is_passed_over_and_saves_nothing_up() -> None:
     queue, full, other = FairQueue(patience=8), tenant("full", most=0), tenant("other")
     calls(queue, full, 100)
