@@ -7,6 +7,7 @@ from faultproof.blocking import Blocking
 from faultproof.clock import Env
 from faultproof.connect import PostgresOptions, connect
 from faultproof.joining import join
+from faultproof.patterns.bulkhead import Bulkhead, BulkheadPolicy
 from faultproof.patterns.escrow import Escrow, EscrowOptions, Hold, StockAudit, StockItem
 from faultproof.patterns.fan_out import FanOut, Source
 from faultproof.patterns.outbox import (
@@ -34,7 +35,9 @@ from faultproof.patterns.saga import (
     saga_from_yaml,
 )
 from faultproof.patterns.scatter_gather import Gathered, GatherPolicy, Incomplete, Missing, ScatterGather
+from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
+from faultproof.primitives.compartments import TenantPolicy
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
 from faultproof.primitives.hedging import HedgePolicy
 from faultproof.primitives.idempotency import Idempotency
@@ -44,9 +47,12 @@ from faultproof.signals import Signals
 
 __all__ = [
     "NOTHING_TO_UNDO",
+    "AdaptivePolicy",
     "BatchLimits",
     "Batcher",
     "Blocking",
+    "Bulkhead",
+    "BulkheadPolicy",
     "Compensated",
     "Completed",
     "ConsumerOptions",
@@ -88,6 +94,7 @@ __all__ = [
     "StepRetry",
     "StockAudit",
     "StockItem",
+    "TenantPolicy",
     "Worker",
     "connect",
     "join",

@@ -7,17 +7,29 @@ from typing import Any
 
 import pytest
 
+from faultproof.patterns.bulkhead import Bulkhead, BulkheadPolicy
 from faultproof.patterns.escrow import Escrow, EscrowOptions
 from faultproof.patterns.fan_out import FanOut, Source
 from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.patterns.scatter_gather import GatherPolicy, ScatterGather
+from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
+from faultproof.primitives.compartments import TenantPolicy
 from faultproof.primitives.group_commit import GroupCommit
 from tests.docs.markdown import REPOSITORY, rows, section
 
 OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
     "batch": (BatchLimits, Batcher, GroupCommit, GroupCommit.submit),
+    "bulkhead": (
+        BulkheadPolicy,
+        TenantPolicy,
+        AdaptivePolicy,
+        Bulkhead,
+        Bulkhead.permit,
+        Bulkhead.run,
+        Bulkhead.threads,
+    ),
     "escrow": (
         EscrowOptions,
         Escrow,

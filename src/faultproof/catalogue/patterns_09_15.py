@@ -80,6 +80,9 @@ PATTERNS_09_15: tuple[Pattern, ...] = (
             implementation="Separate resources per tenant",
             proof="Isolation verified",
         ),
+        status=Status.READY,
+        proof="faultproof.patterns.bulkhead.proof:BULKHEAD",
+        readme="faultproof/patterns/bulkhead/README.md",
     ),
     Pattern(
         number=14,

@@ -20,6 +20,8 @@ PLAN = {
     "partial": {"reviews": "hangs", "photos": "fails"},
     "failing": {"stock": "fails", "photos": "hangs"},
     "hanging": {"price": "hangs", "photos": "slow"},
+    "late": {"photos": "hangs"},
+    "quick": {},
 }
 """What the services do with a request, where they do not answer quickly and chance does not will it otherwise."""
 

@@ -18,16 +18,23 @@ T = TypeVar("T")
 
 SHARDS = ("s1", "s2", "s3", "s4")
 DEADLINE_S, EACH_S, SLOW_S = 1.0, 0.8, 0.3
+_HEDGE = HedgePolicy(at_first=0.1)
 POLICIES = {
-    "all": GatherPolicy(deadline=DEADLINE_S, each=EACH_S, hedge=HedgePolicy(at_first=0.1)),
+    "all": GatherPolicy(deadline=DEADLINE_S, each=EACH_S, hedge=_HEDGE),
     "quorum": GatherPolicy(deadline=DEADLINE_S, each=EACH_S, at_least=2, until_enough=True, at_once=3),
-    "any": GatherPolicy(deadline=DEADLINE_S, each=EACH_S, at_least=0, hedge=HedgePolicy(at_first=0.1), at_once=2),
+    "any": GatherPolicy(deadline=DEADLINE_S, each=EACH_S, at_least=0, hedge=_HEDGE, at_once=2),
+    "most": GatherPolicy(deadline=DEADLINE_S, at_least=3),
+    "in turn": GatherPolicy(deadline=DEADLINE_S, at_least=1, at_once=1),
+    "again": GatherPolicy(deadline=DEADLINE_S, each=EACH_S, hedge=_HEDGE),
 }
-"""By the kind of question."""
+"""By the question that they are for."""
 PLAN = {
     "all": ("quick", "slow", "quick", "quick"),
     "quorum": ("fails", "quick", "slow", "quick"),
     "any": ("quick", "hangs", "fails", "hangs"),
+    "most": ("fails", "quick", "slow", "quick"),
+    "in turn": ("slow", "slow", "quick", "slow"),
+    "again": ("quick", "quick", "quick", "quick"),
 }
 """What the shards do, where chance does not will it otherwise."""
 
