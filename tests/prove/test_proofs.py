@@ -24,7 +24,7 @@ from faultproof.prove.proof import Proof
 from faultproof.prove.saved import load, save
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.explore import Explorer, explore
-from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, OUTSIDE, Fault
+from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, OUTSIDE, Fault, Point
 from faultproof.prove.simulated.tape import Tape
 
 PROOFS = {
@@ -103,6 +103,22 @@ def test_holds_at_every_point(name: str):
     report = explore(PROOFS[name], depth=1)
     assert [violation.sentences for violation in report.violations] == []
     assert report.points > report.distinct == report.schedules - 1 > 45
+
+
+def _outcome_of_a_crash(explorer: Explorer, point: Point) -> tuple[object, ...]:
+    world, wrong = explorer.run(Tape({point.position: CRASH}), faults_max=1)
+    return wrong, world.notes, world.outside, list(world.store.dump()), world.loop.now
+
+
+@pytest.mark.parametrize("name", ["claim", "escrow", "idempotency", "poison", "starts"])
+def test_crashes_at_equivalent_places_come_to_the_same_end(name: str):
+    explorer, ends = Explorer(PROOFS[name]), dict[object, list[tuple[object, ...]]]()
+    with no_escapes():
+        for point in explorer.run(Tape(), faults_max=1)[0].points:
+            if CRASH in point.kinds:
+                ends.setdefault(point.crash, []).append(_outcome_of_a_crash(explorer, point))
+    assert sum(map(len, ends.values())) > len(ends) + 5
+    assert [key for key, (first, *others) in ends.items() if any(other != first for other in others)] == []
 
 
 @pytest.mark.parametrize("name", sorted(MANY_PAIRS.keys() & {"claim", "outbox", "saga"}))
