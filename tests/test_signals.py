@@ -16,9 +16,12 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 import faultproof as fp
 from faultproof.errors import Busy, Failed, RetriesExhausted
 from faultproof.ports.database import Database, Transaction
+from faultproof.primitives.breaker import Breaker, BreakerPolicy, Outcome
 from faultproof.primitives.leases import Leases
 from faultproof.signals import (
     ALL,
+    BREAKER_OPENED,
+    BREAKER_STATE,
     BUDGET_SPENT,
     DEAD_LETTER,
     HOLDS_EXPIRED,
@@ -338,7 +341,9 @@ def test_what_wants_a_person_is_logged_as_a_warning_and_nothing_else(caplog: pyt
     assert levels == {signal.name: "WARNING" if signal.alarming else "DEBUG" for signal in ALL}
     assert "faultproof.queue.age 1.5 s {'queue': 'mail'}" in caplog.messages
     alarming = {signal.name.removeprefix("faultproof.") for signal in ALL if signal.alarming}
-    assert alarming == {"budget.spent", "dead_letter", "stuck", "loop.restart", "loop.lag", "saga.attention"}
+    assert alarming == {"budget.spent", "dead_letter", "stuck", "loop.restart", "loop.lag", "saga.attention"} | {
+        "breaker.opened",
+    }
 
 
 def test_opentelemetry_gets_every_signal_with_its_kind_unit_and_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,3 +411,17 @@ async def test_holds_whose_time_ran_out_are_counted_when_their_stock_is_returned
     clock.now += 20.0
     assert await loop.step() == 0.0
     assert recorder.values(HOLDS_EXPIRED, escrow="stock") == [2]
+
+
+@shows(BREAKER_OPENED, BREAKER_STATE)
+def test_a_breaker_tells_each_change_of_its_state_and_alarms_when_it_opens(
+    env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    breaker = Breaker(env, BreakerPolicy(minimum_calls=1, probes=1), name="till")
+    for outcome in (Outcome.FAILED, Outcome.FAILED, Outcome.OK):
+        token = breaker.try_enter(clock.now)
+        assert token is not None
+        breaker.leave(token, outcome, 0.1, clock.now)
+        clock.advance(4.0)
+    assert recorder.values(BREAKER_STATE, breaker="till") == [2, 1, 2, 1, 0]
+    assert recorder.values(BREAKER_OPENED, breaker="till") == [1, 1]

@@ -97,6 +97,20 @@ HOLDS_EXPIRED = Signal(
     meaning="a hold's time ran out and its stock was returned",
 )
 
+BREAKER_OPENED = Signal(
+    name="faultproof.breaker.opened",
+    kind="count",
+    unit="openings",
+    meaning="a circuit breaker opened: calls to its endpoint are refused for a while",
+    alarming=True,
+)
+BREAKER_STATE = Signal(
+    name="faultproof.breaker.state",
+    kind="gauge",
+    unit="level",
+    meaning="a circuit breaker changed to closed (0), half-open (1) or open (2)",
+)
+
 ALL: tuple[Signal, ...] = (
     LOCK_WAIT,
     QUEUE_DEPTH,
@@ -114,6 +128,8 @@ ALL: tuple[Signal, ...] = (
     SAGA_STUCK,
     SAGA_ATTENTION,
     HOLDS_EXPIRED,
+    BREAKER_OPENED,
+    BREAKER_STATE,
 )
 
 Sink = Callable[[Signal, float, Attributes], None]
