@@ -111,6 +111,27 @@ BREAKER_STATE = Signal(
     meaning="a circuit breaker changed to closed (0), half-open (1) or open (2)",
 )
 
+ENDPOINT_EJECTED = Signal(
+    name="faultproof.endpoint.ejected",
+    kind="count",
+    unit="ejections",
+    meaning="an endpoint that does worse than the others gets no calls for a while",
+    alarming=True,
+)
+ENDPOINT_DOWN = Signal(
+    name="faultproof.endpoint.down",
+    kind="count",
+    unit="endpoints",
+    meaning="an endpoint failed its health checks, and gets no calls until it passes them",
+    alarming=True,
+)
+ENDPOINTS_USABLE = Signal(
+    name="faultproof.endpoints.usable",
+    kind="gauge",
+    unit="endpoints",
+    meaning="endpoints of a group that may be picked; none: the calls go to all that are not draining",
+)
+
 ALL: tuple[Signal, ...] = (
     LOCK_WAIT,
     QUEUE_DEPTH,
@@ -130,6 +151,9 @@ ALL: tuple[Signal, ...] = (
     HOLDS_EXPIRED,
     BREAKER_OPENED,
     BREAKER_STATE,
+    ENDPOINT_EJECTED,
+    ENDPOINT_DOWN,
+    ENDPOINTS_USABLE,
 )
 
 Sink = Callable[[Signal, float, Attributes], None]
