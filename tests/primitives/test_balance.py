@@ -200,8 +200,8 @@ def test_who_was_away_does_not_catch_up() -> None:
 
 @pytest.mark.parametrize("count", [2, 5, 10, 50])
 def test_no_partition_has_twice_the_load_of_another(count: int) -> None:
-    """The specification's P1. The worst of five rings, each with 20,000 keys."""
-    for ring in range(5):
+    """The specification's P1. The worse of two rings, each with 20,000 keys."""
+    for ring in range(2):
         group, endpoints = group_of(*[1] * count, prefix=f"ring-{ring}")
         load = Counter(picks(HashRing(group), 20_000))
         assert len(load) == len(endpoints)

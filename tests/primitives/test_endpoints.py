@@ -39,6 +39,7 @@ def test_what_drains_is_ejected_or_unhealthy_is_left_out_until_it_is_not() -> No
     assert group.usable(NOW) == [a, b, c]
     a.eject(NOW + 5.0)
     b.eject(NOW + 3.0)
+    b.eject(NOW + 1.0)  # somebody else thinks so, too
     assert group.usable(NOW) == [c]
     assert group.usable(NOW + 2.999) == [c]
     assert group.usable(NOW + 3.0) == [b, c]

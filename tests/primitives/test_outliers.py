@@ -129,8 +129,9 @@ def test_at_most_the_share_is_ejected_and_another_when_one_is_back() -> None:
         group.call(name, failed=50)
     assert group.ejected() == "ab"
     group.clock.now += 5.0
+    group.call("c", failed=4)
     assert group.ejected() == ""
-    group.call("c", failed=5)
+    group.call("c", failed=1)
     assert group.ejected() == "c"
 
 
@@ -153,6 +154,15 @@ def test_what_gets_no_calls_anyway_is_no_reason_to_eject_the_rest() -> None:
     assert group.ejected() == ""  # nobody else is usable
     d.is_healthy = True
     group.call("a", failed=5)
+    assert group.ejected() == "a"
+
+
+def test_the_share_is_of_those_that_do_not_drain() -> None:
+    group = Group(5, share=0.5)
+    for draining in group.endpoints.all[3:]:
+        draining.is_draining = True
+    for name in "abc":
+        group.call(name, failed=50)
     assert group.ejected() == "a"
 
 

@@ -91,8 +91,8 @@ class Endpoint:
         self._changed()
 
     def eject(self, until: float) -> None:
-        """It gets nothing new until then."""
-        self.ejected_until = until
+        """It gets nothing new until then, or longer if that was said before."""
+        self.ejected_until = max(self.ejected_until, until)
         self._changed()
 
     def is_usable(self, now: float) -> bool:

@@ -132,8 +132,6 @@ class Outliers:
         self._env.signals.emit(ENDPOINT_EJECTED, 1, group=self._endpoints.name, endpoint=endpoint.name, why=why)
 
     def _may_eject(self, endpoint: Endpoint, now: float) -> bool:
-        if endpoint.ejected_until > now:
-            return False
         staying = [one for one in self._endpoints.all if not one.is_draining]
         ejected = sum(one.ejected_until > now for one in staying)
         is_last = not any(one.is_usable(now) for one in staying if one is not endpoint)
