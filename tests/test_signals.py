@@ -14,7 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 import faultproof as fp
-from faultproof.errors import Busy, Failed, RetriesExhausted
+from faultproof.errors import Busy, Failed, Overloaded, RetriesExhausted
 from faultproof.ports.database import Database, Transaction
 from faultproof.primitives.breaker import Breaker, BreakerPolicy, Outcome
 from faultproof.primitives.endpoints import Endpoint, Endpoints
@@ -36,12 +36,16 @@ from faultproof.signals import (
     LOCK_WAIT,
     LOOP_LAG,
     LOOP_RESTART,
+    PERMITS_IN_FLIGHT,
+    PERMITS_LIMIT,
+    PERMITS_SHED,
     QUEUE_AGE,
     QUEUE_DEPTH,
     RETRY,
     SAGA_ATTENTION,
     SAGA_STEP,
     SAGA_STUCK,
+    SHARDS_MISSING,
     STEP,
     STUCK,
     Signal,
@@ -455,3 +459,39 @@ async def test_an_endpoint_that_is_ejected_or_down_alarms_and_those_that_are_lef
     assert recorder.values(ENDPOINT_EJECTED, group="tills", endpoint="a") == [1]
     assert recorder.values(ENDPOINT_DOWN, group="tills", endpoint="b") == [1]
     assert recorder.values(ENDPOINTS_USABLE, group="tills") == [2, 1]
+
+
+@shows(PERMITS_IN_FLIGHT, PERMITS_SHED, PERMITS_LIMIT)
+async def test_a_full_bulkhead_says_how_full_it_is_what_it_refuses_and_how_much_it_bears(
+    env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    adaptive = fp.AdaptivePolicy(latency=1.0, round=1)
+    policy = fp.BulkheadPolicy(concurrency=2, queue=0, wait=5.0, adaptive=adaptive)
+    bulkhead = fp.Bulkhead(env, policy, name="tills")
+    held = [await bulkhead.permit().__aenter__() for _ in range(2)]
+    with pytest.raises(Overloaded):
+        await bulkhead.run(settle)
+    assert recorder.values(PERMITS_SHED, bulkhead="tills", tenant="") == [1]
+    clock.now += 3.0
+    for permit in held:
+        permit.give_back(None)
+    assert recorder.values(PERMITS_LIMIT, bulkhead="tills") == [1]
+
+    waits = fp.Bulkhead(env, fp.BulkheadPolicy(concurrency=1, queue=1), name="queued")
+    permit = await waits.permit().__aenter__()
+    waiter = asyncio.ensure_future(waits.run(settle))
+    await settle()
+    assert recorder.values(PERMITS_IN_FLIGHT, bulkhead="queued") == [1]
+    permit.give_back(None)
+    await waiter
+
+
+@shows(SHARDS_MISSING)
+async def test_shards_that_gave_no_answer_are_counted(env: fp.Env, recorder: Recorder) -> None:
+    async def ask(shard: str, number: int) -> str:
+        if shard != "a":
+            raise ConnectionError("refused")
+        return shard
+
+    await fp.ScatterGather(fp.GatherPolicy(at_least=1), env=env).gather(["a", "b", "c"], ask)
+    assert recorder.values(SHARDS_MISSING) == [2]

@@ -10,7 +10,7 @@ from functools import partial
 from benchmarks.model import Aim, Benchmark, Contestant, Figure, Place, Ready
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
-from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
+from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON, RELAY
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
@@ -45,6 +45,7 @@ PROOFS = {
     "poison": POISON,
     "dead letters": DEAD_LETTERS,
     "keys go on": KEYS_GO_ON,
+    "relay": RELAY,
     "batch": BATCH,
     "saga": SAGA,
     "starts": STARTS,

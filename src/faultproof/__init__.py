@@ -7,7 +7,9 @@ from faultproof.blocking import Blocking
 from faultproof.clock import Env
 from faultproof.connect import PostgresOptions, connect
 from faultproof.joining import join
+from faultproof.patterns.bulkhead import Bulkhead, BulkheadPolicy
 from faultproof.patterns.escrow import Escrow, EscrowOptions, Hold, StockAudit, StockItem
+from faultproof.patterns.fan_out import FanOut, Source
 from faultproof.patterns.outbox import (
     ConsumerOptions,
     DeadLetter,
@@ -32,8 +34,12 @@ from faultproof.patterns.saga import (
     StepRetry,
     saga_from_yaml,
 )
+from faultproof.patterns.scatter_gather import Gathered, GatherPolicy, Incomplete, Missing, ScatterGather
+from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
+from faultproof.primitives.compartments import TenantPolicy
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
+from faultproof.primitives.hedging import HedgePolicy
 from faultproof.primitives.idempotency import Idempotency
 from faultproof.primitives.retry import Retry, RetryBudget, RetryPolicy
 from faultproof.primitives.worker import Worker
@@ -41,9 +47,12 @@ from faultproof.signals import Signals
 
 __all__ = [
     "NOTHING_TO_UNDO",
+    "AdaptivePolicy",
     "BatchLimits",
     "Batcher",
     "Blocking",
+    "Bulkhead",
+    "BulkheadPolicy",
     "Compensated",
     "Completed",
     "ConsumerOptions",
@@ -53,12 +62,18 @@ __all__ = [
     "Escrow",
     "EscrowOptions",
     "Event",
+    "FanOut",
+    "GatherPolicy",
+    "Gathered",
     "GroupCommit",
     "GroupLag",
+    "HedgePolicy",
     "Hold",
     "Idempotency",
+    "Incomplete",
     "Lag",
     "MessageInbox",
+    "Missing",
     "NeedsAttention",
     "Ok",
     "Outbox",
@@ -70,13 +85,16 @@ __all__ = [
     "RetryPolicy",
     "Saga",
     "SagaOptions",
+    "ScatterGather",
     "Services",
     "Signals",
+    "Source",
     "Step",
     "StepContext",
     "StepRetry",
     "StockAudit",
     "StockItem",
+    "TenantPolicy",
     "Worker",
     "connect",
     "join",

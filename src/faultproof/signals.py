@@ -131,6 +131,30 @@ ENDPOINTS_USABLE = Signal(
     unit="endpoints",
     meaning="endpoints of a group that may be picked; none: the calls go to all that are not draining",
 )
+SHARDS_MISSING = Signal(
+    name="faultproof.shards.missing",
+    kind="count",
+    unit="shards",
+    meaning="shards, or services, that gave no answer to a question which all of them were asked",
+)
+PERMITS_IN_FLIGHT = Signal(
+    name="faultproof.permits.in_flight",
+    kind="gauge",
+    unit="permits",
+    meaning="permits of a bulkhead that are held, when a call has to wait for one",
+)
+PERMITS_LIMIT = Signal(
+    name="faultproof.permits.limit",
+    kind="gauge",
+    unit="permits",
+    meaning="permits that a bulkhead has, whenever that changes",
+)
+PERMITS_SHED = Signal(
+    name="faultproof.permits.shed",
+    kind="count",
+    unit="calls",
+    meaning="a call that a bulkhead refused: no room to wait, pushed out, or waited too long",
+)
 
 ALL: tuple[Signal, ...] = (
     LOCK_WAIT,
@@ -154,6 +178,10 @@ ALL: tuple[Signal, ...] = (
     ENDPOINT_EJECTED,
     ENDPOINT_DOWN,
     ENDPOINTS_USABLE,
+    SHARDS_MISSING,
+    PERMITS_IN_FLIGHT,
+    PERMITS_LIMIT,
+    PERMITS_SHED,
 )
 
 Sink = Callable[[Signal, float, Attributes], None]

@@ -47,7 +47,10 @@ def test_patterns_gives_status_and_proof() -> None:
         "Outbox": "faultproof.patterns.outbox.proof:OUTBOX",
         "Saga": "faultproof.patterns.saga.proof:SAGA",
         "Escrow": "faultproof.patterns.escrow.proof:ESCROW",
+        "Scatter-Gather": "faultproof.patterns.scatter_gather.proof:SCATTER",
+        "Bulkhead": "faultproof.patterns.bulkhead.proof:BULKHEAD",
         "Batch": "faultproof.patterns.batch.proof:BATCH",
+        "Fan-out": "faultproof.patterns.fan_out.proof:FAN_OUT",
     }
     assert all(row["proof"] is None for row in rows if row["status"] == "planned")
     assert {row["status"] for row in rows} == {"ready", "planned"}

@@ -77,13 +77,24 @@ def test_random_runs_that_a_fault_never_struck_show_nothing_about_it() -> None:
 def test_pattern_s_name_stands_for_all_of_its_proofs() -> None:
     rooms = "faultproof.patterns."
     assert {proof.name for proof in proofs_of(["outbox"])} == {
-        rooms + "outbox.proof:" + name for name in ("OUTBOX", "POISON", "DEAD_LETTERS", "KEYS_GO_ON")
+        rooms + "outbox.proof:" + name for name in ("OUTBOX", "POISON", "DEAD_LETTERS", "KEYS_GO_ON", "RELAY")
     }
     assert [proof.name for proof in proofs_of([rooms + "outbox.proof:POISON", "Batch", "batch"])] == [
         rooms + "outbox.proof:POISON",
         rooms + "batch.proof:BATCH",
     ]
-    every = ["outbox", "saga", "escrow", "batch", "claim", "log", "idempotency"]
+    every = [
+        "outbox",
+        "saga",
+        "escrow",
+        "scatter-gather",
+        "bulkhead",
+        "batch",
+        "fan-out",
+        "claim",
+        "log",
+        "idempotency",
+    ]
     assert [proof.name for proof in proofs_of([])] == [proof.name for proof in proofs_of(every)]
 
 
@@ -373,7 +384,7 @@ def test_progress_is_shown_on_a_terminal_after_a_second(monkeypatch: pytest.Monk
 
 PROVE: dict[str, tuple[str, ...]] = {
     "There is no pattern named 'outbx'; did you mean Outbox?": ("outbx",),
-    "CQRS has no proof yet; ready are Outbox, Saga, Escrow, Batch": ("cqrs",),
+    "CQRS has no proof yet; ready are Outbox, Saga, Escrow, Scatter-Gather, Bulkhead, Batch, Fan-out": ("cqrs",),
     "there is no proof 'nowhere.at_all:X': no module 'nowhere.at_all' is in the current directory, or installed": (
         "nowhere.at_all:X",
     ),

@@ -7,15 +7,29 @@ from typing import Any
 
 import pytest
 
+from faultproof.patterns.bulkhead import Bulkhead, BulkheadPolicy
 from faultproof.patterns.escrow import Escrow, EscrowOptions
+from faultproof.patterns.fan_out import FanOut, Source
 from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
 from faultproof.patterns.outbox.dead_letters import DeadLetters
+from faultproof.patterns.scatter_gather import GatherPolicy, ScatterGather
+from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
+from faultproof.primitives.compartments import TenantPolicy
 from faultproof.primitives.group_commit import GroupCommit
 from tests.docs.markdown import REPOSITORY, rows, section
 
 OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
     "batch": (BatchLimits, Batcher, GroupCommit, GroupCommit.submit),
+    "bulkhead": (
+        BulkheadPolicy,
+        TenantPolicy,
+        AdaptivePolicy,
+        Bulkhead,
+        Bulkhead.permit,
+        Bulkhead.run,
+        Bulkhead.threads,
+    ),
     "escrow": (
         EscrowOptions,
         Escrow,
@@ -27,6 +41,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         Escrow.items,
         Escrow.expiry,
     ),
+    "fan_out": (Source, FanOut),
     "outbox": (
         OutboxOptions,
         ConsumerOptions,
@@ -38,6 +53,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         DeadLetters.replay_all,
         DeadLetters.discard_all,
     ),
+    "scatter_gather": (GatherPolicy, ScatterGather),
 }
 _FROM_OPTIONS = {"options"}
 """Parameters that take one of the dataclasses above, whose rows say the rest."""
@@ -66,6 +82,6 @@ def _defaults(made: Callable[..., Any]) -> list[tuple[str, str]]:
 
 
 def _shown(default: object) -> str:
-    if isinstance(default, int | float):
+    if isinstance(default, int | float) and not isinstance(default, bool):
         return f"{int(default):,}" if default == int(default) else f"{default:,}"
     return f"{type(default).__name__}()" if is_dataclass(default) else str(default)

@@ -18,6 +18,7 @@ from faultproof.prove.mutants.hunt import Effort, Killed, Outcome, Target, hunt,
 from faultproof.prove.mutants.images import opened
 from faultproof.prove.mutants.mutant import Mutant
 from faultproof.prove.mutants.parsed import changed, conditions
+from faultproof.prove.mutants.reference import reference
 from faultproof.prove.mutants.verdict import Verdict, judged
 from faultproof.prove.proof import Eventually, Evidence, Process, Proof, Sometimes, Survivor, noted
 from faultproof.prove.simulated.escapes import no_escapes
@@ -309,6 +310,17 @@ def test_what_a_script_asks_for_only_once_is_no_neighbour_s_name_if_there_are_ot
     one_asks = replace(PAYING, processes=lambda plant: {**PAYING.processes(plant), "clerk": asking})
     on = targets(_group(proof=one_asks), LITTLE)[0].references[0]
     assert on.neighbours.columns == {"account": ("shop",), "paid": ("shop",)}, "and there are three invoices"
+
+
+def test_the_work_of_a_proof_is_not_that_of_its_judges() -> None:
+    def looks_twice(evidence: Evidence) -> list[str]:
+        evidence.fetch("SELECT * FROM paid")
+        return PAYING.eventually[0].wrong(evidence)
+
+    looking = replace(PAYING, eventually=(replace(PAYING.eventually[0], wrong=looks_twice),))
+    works = {reference(proof, partial(runs, effort=LITTLE)).work for proof in (PAYING, looking)}
+    assert len(works) == 1
+    assert min(works).instructions > 50
 
 
 def test_who_touches_a_neighbour_is_told_so() -> None:

@@ -152,6 +152,61 @@ def test_a_crash_inside_an_open_transaction_rolls_it_back_and_frees_the_lock():
     assert _seen(amid) == ["by p.1"]
 
 
+def _crash_points(world: World) -> list[tuple[str, str, object]]:
+    return [(point.when, point.label, point.crash) for point in world.points if point.process == "p.0"]
+
+
+def test_dead_in_a_transaction_is_dead_before_it_unless_somebody_was_refused_meanwhile():
+    async def main(process: Process) -> None:
+        async with process.database().transaction() as tx:
+            await tx.execute("INSERT INTO seen (what) VALUES ('p')")
+            await process.env.clock.sleep(0.01)
+
+    async def other(process: Process) -> None:
+        await process.env.clock.sleep(0.005)
+        await process.database().transact(_see("other"))
+
+    async def nothing(process: Process) -> None: ...
+
+    merged = []
+    for beside in (nothing, other):
+        world = _world(faults_max=1)
+        world.spawn("p", main)
+        world.spawn("other", beside)
+        _run(world)
+        (_, _, before), (_, _, begun), (_, _, slept), (_, _, committed) = _crash_points(world)
+        assert before == begun
+        assert len({begun, slept, committed}) == 3
+        merged.append(slept)
+    assert merged[0] != merged[1]
+
+
+def test_a_commit_that_changes_nothing_is_no_change():
+    store = MemoryStore()
+    world = World(store, Tape(), faults_max=1)
+    _worlds.append(world)
+    changes = list[int]()
+
+    async def main(process: Process) -> None:
+        database = process.database()
+        for text in (
+            "SELECT 1",
+            "CREATE TABLE seen (what TEXT)",
+            "DELETE FROM seen",
+            "INSERT INTO seen VALUES ('a')",
+            "INSERT INTO seen SELECT 'b' WHERE 0",
+            "UPDATE seen SET what = 'a'",
+        ):
+            async with database.transaction() as tx:
+                await tx.execute(text)
+            changes.append(store.changes)
+
+    world.spawn("p", main)
+    _run(world)
+    assert store.commits == 6
+    assert changes == [0, 1, 1, 2, 2, 3]
+
+
 def test_a_dead_process_runs_no_finally_that_reaches_a_port():
     reached: list[tuple[World, str]] = []
 

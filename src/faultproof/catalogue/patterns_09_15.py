@@ -17,6 +17,9 @@ PATTERNS_09_15: tuple[Pattern, ...] = (
             implementation="Fan-out + aggregate",
             proof="All shards respond",
         ),
+        status=Status.READY,
+        proof="faultproof.patterns.scatter_gather.proof:SCATTER",
+        readme="faultproof/patterns/scatter_gather/README.md",
     ),
     Pattern(
         number=10,
@@ -77,6 +80,9 @@ PATTERNS_09_15: tuple[Pattern, ...] = (
             implementation="Separate resources per tenant",
             proof="Isolation verified",
         ),
+        status=Status.READY,
+        proof="faultproof.patterns.bulkhead.proof:BULKHEAD",
+        readme="faultproof/patterns/bulkhead/README.md",
     ),
     Pattern(
         number=14,

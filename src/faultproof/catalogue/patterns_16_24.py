@@ -1,6 +1,6 @@
 """Patterns 16 to 24: those that only the detailed part of the specification describes."""
 
-from faultproof.catalogue.model import Pattern, Variant
+from faultproof.catalogue.model import Pattern, Status, Variant
 
 PATTERNS_16_24: tuple[Pattern, ...] = (
     Pattern(
@@ -53,6 +53,9 @@ PATTERNS_16_24: tuple[Pattern, ...] = (
             "Partial results on failures",
         ),
         must_show="partial failures are reported, never swallowed",
+        status=Status.READY,
+        proof="faultproof.patterns.fan_out.proof:FAN_OUT",
+        readme="faultproof/patterns/fan_out/README.md",
     ),
     Pattern(
         number=19,

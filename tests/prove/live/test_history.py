@@ -12,7 +12,8 @@ from faultproof.errors import InvalidInput
 from faultproof.prove.live import history
 from faultproof.prove.live.fleet import left_behind
 from faultproof.prove.live.history import LINE_MAX, History, Reader, encodable, load_evidence, note
-from faultproof.prove.live.orders import Order, Point, at_commits, parsed, spread, stops
+from faultproof.prove.live.orders import Order, Point, at_commits, at_points, parsed, spread, stops
+from faultproof.prove.live.points import Points
 
 
 @pytest.fixture
@@ -101,14 +102,28 @@ def test_a_process_that_was_left_behind_is_found_by_its_marker() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["none", "kill:api-1:7", "stop:a:b:3", "drop:api-1:2", "kills:5", "server:0", "half-open:1"]
+    "text",
+    [
+        "none",
+        "kill:api-1:7",
+        "stop:a:b:3",
+        "stop:a:3:before request pay: 2:1",
+        "drop:api-1:2",
+        "kills:5",
+        "server:0",
+        "half-open:1",
+    ],
 )
 def test_an_order_is_read_as_it_was_written(text: str) -> None:
     assert str(parsed(text)) == text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "kill", "kill:3", "kill:a:x", "kill:a:-1", "kills:a:3", "explode:a:1", "kill:a:", "kill:a:0", "server"]
+    "text",
+    [
+        *("", "kill", "kill:3", "kill:a:x", "kill:a:-1", "kills:a:3", "explode:a:1", "kill:a:", "kill:a:0", "server"),
+        *("none:1", "kill:a:1:", "drop:a:1:at COMMIT", "kills:1:x", f"kill:a:{'9' * 5_000}"),
+    ],
 )
 def test_what_is_no_order_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="is not an order"):
@@ -121,7 +136,26 @@ def test_orders_are_spread_over_all_points_and_stops_over_all_kinds() -> None:
         "before tend"
     ]
     points = [Point("a", number, label) for number, label in enumerate(labels, 1)]
-    assert [order.number for order in stops(points, 4)] == [6, 7, 16, 1]
-    assert [order.number for order in stops(points, 2)] == [6, 16]
+    most = [(order.number, order.label) for order in stops(points, 4)]
+    assert most == [(2, "before pay"), (2, "at COMMIT of pay"), (1, "before tend"), (1, "before pay")]
+    assert [(order.number, order.label) for order in stops(points, 2)] == [most[0], most[2]]
+    assert [str(order) for order in at_points("kill", points, 3)] == [
+        "kill:a:1:after COMMIT of pay",
+        "kill:a:2:before note x",
+        "kill:a:3:before note x",
+    ]
     assert [order.number for order in at_commits(points, 9)] == [1, 2, 3]
     assert [point.number for point in points if point.changes] == [2, 3, 5, 7, 8, 10, 12, 13, 15]
+
+
+@pytest.mark.parametrize(
+    ("order", "strikes_at"), [("lose:a:2:after request pay", 6), ("lose:a:4", 4), ("lose:a:3:after request pay", None)]
+)
+def test_a_point_is_meant_by_what_happens_there_however_often_others_are_passed(
+    order: str, strikes_at: int | None, path: Path
+) -> None:
+    points = Points(History(path, "a.0"), parsed(order))
+    looks = ["before request pay", "after request pay", "after note looked", "after note looked", "before request pay"]
+    struck = [points.reach(label) for label in [*looks, "after request pay", "after note looked"]]
+    assert [number for number, strike in enumerate(struck, 1) if strike] == ([strikes_at] if strikes_at else [])
+    assert set(struck) <= {None, "lose"}

@@ -4,7 +4,7 @@ import pytest
 
 from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
-from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON
+from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON, RELAY
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.prove.live.options import LiveOptions
 from faultproof.prove.live.proving import prove_live
@@ -21,6 +21,7 @@ PROOFS = {
     "keys go on": KEYS_GO_ON,
     "outbox": OUTBOX,
     "poison": POISON,
+    "relay": RELAY,
     "saga": SAGA,
     "starts": STARTS,
 }

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from faultproof.errors import InvalidInput
+from faultproof.patterns.saga.proof import DECISIONS
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.live.history import load_evidence
 from faultproof.prove.live.judge import judged_again
@@ -76,6 +77,14 @@ def test_a_zombie_is_refused_by_its_guard_and_without_it_works_twice(engine: str
     assert report.verdict == "held"
     planted = prove_live(LITTLE, engine, only(before_the_work, plant="no guard"))
     assert planted.violations[0].sentences == ("the job was done by [('worker.0',), ('worker.1',)]",)
+
+
+def test_a_zombie_that_was_stopped_before_a_request_has_time_for_the_transaction_behind_it(engine: str) -> None:
+    """All work was done, the zombie had passed two points, and the run was over before it could do any harm."""
+    before_the_request = "stop:operator:1:before request by hand retried"
+    report = prove_live(DECISIONS, engine, only(before_the_request, plant="retries unseen"))
+    assert [str(violation.order) for violation in report.violations] == [before_the_request]
+    assert "retried has ended, and its journal goes on" in report.violations[0].sentences[0]
 
 
 def test_a_lost_answer_and_a_repeated_request_are_caught_where_requests_are_not_idempotent() -> None:

@@ -7,12 +7,14 @@ from typing import Any
 import psycopg
 import pytest
 
+from faultproof.engines.postgres import floor as floors
 from faultproof.errors import Busy, InvalidInput, TryAgain
 from faultproof.ports.database import Database, Tx
 from faultproof.ports.script import Call, Script, sql
 from faultproof.prove.harness import HarnessError
 from faultproof.prove.proof import Evidence, Plant, Sometimes
 from faultproof.prove.simulated.tape import Tape
+from faultproof.prove.stepped import proof_log
 from faultproof.prove.stepped.case import Case, Isolation, Main, Stepping, dropped, replaced
 from faultproof.prove.stepped.explore import explore, explore_stepped, interleavings, replay_stepped
 from faultproof.prove.stepped.world import World
@@ -109,6 +111,18 @@ def test_three_sessions_have_at_most_three_preemptions(url: str) -> None:
             before for before, after in zip(run.steps, run.steps[1:], strict=False) if before.session != after.session
         ]
         assert sum(step.number < ends[step.session] for step in switched) <= 3
+
+
+def test_however_long_an_interleaving_takes_its_statements_are_the_same(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What production asks for again after half a second is asked for once: no time passes, also on a machine that is busy."""
+    monkeypatch.setattr(floors, "LOOK_S", 1e-9)
+    with World(proof_log.LATE, url) as world:
+        run = world.run(Tape())
+    asked = [step.what.rpartition(".")[2] for step in run.steps]
+    assert asked.count("_lock_by_indexes") == 2
+    assert asked.count("_holders") == 1
 
 
 # -- who waits -------------------------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ none of those is left that held the lock just after that value was read. The flo
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
+from faultproof.clock import Clock
 from faultproof.ports.script import Script, later, sql
 
 LOOK_S = 0.5
@@ -41,20 +41,22 @@ def _holders() -> list[str]: ...
 class Floor:
     """Of one log, in this process. A process that has just begun looks at everything once."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.passed = 0
         """Up to here nothing is left, and nothing will come."""
         self.decided = 0
         """Up to here every id is committed or lost."""
         self._watched: _Watched | None = None
+        self._clock = clock
         self._looked = -LOOK_S
         self._transaction = ""
 
     def look(self) -> Script[None]:
         """Find out, now and then, what is decided. Before the statement whose snapshot `saw` is told of."""
-        if time.monotonic() < self._looked + LOOK_S:
+        now = self._clock.monotonic()
+        if now < self._looked + LOOK_S:
             return
-        self._looked = time.monotonic()
+        self._looked = now
         # The value first and then who holds the lock, in two statements: the other way round somebody could come between.
         # What they say counts from the next snapshot on, so nobody waits for it.
         last = list[int]()
@@ -80,12 +82,13 @@ class Floor:
 class Floors:
     """Of all logs that this process sequences."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._floors: dict[str, Floor] = {}  # bounded: by the logs
 
     def of(self, log: str) -> Floor:
         """The one of this log, from now on kept."""
-        return self._floors.setdefault(log, Floor())
+        return self._floors.setdefault(log, Floor(self._clock))
 
     def known(self, logs: list[str]) -> list[tuple[str, int]]:
         """Those of the logs that this process sequences, with what is passed there. Called from the ear's thread."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from faultproof.clock import Clock
 from faultproof.engines.postgres.floor import Floors
 from faultproof.engines.refusals import events_trimmed, no_place, no_such_log, other_partitions
 from faultproof.ports.log import Cursor, Entry, Intake, Ready, Record, Span
@@ -268,9 +269,9 @@ class PostgresLog:
 
     schema = SCHEMA
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._agreed: set[tuple[str, int]] = set()  # bounded: by the logs
-        self.floors = Floors()
+        self.floors = Floors(clock)
 
     def create(self, log: str, *, partitions: int, epoch: str) -> Script[str]:
         existing = yield from _existing(log)

@@ -93,7 +93,7 @@ async def _with_users_pool(
 def _put_together(
     env: Env, pool: Pool, server: Server, plain: Connecting, options: PostgresOptions, first: tuple[Command, ...]
 ) -> PostgresDatabase:
-    logs = PostgresLog()
+    logs = PostgresLog(env.clock)
     wakeups = plain.wakeups(env, server, logs, options)
     return PostgresDatabase(env=env, pool=pool, server=server, logs=logs, wakeups=wakeups, first=first)
 

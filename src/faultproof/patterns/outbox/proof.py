@@ -12,13 +12,14 @@ from faultproof.patterns.outbox.options import ConsumerOptions
 from faultproof.patterns.outbox.outbox import Outbox, OutboxOptions
 from faultproof.patterns.outbox.proof_dead_letters import DEAD_LETTERS, KEYS_GO_ON
 from faultproof.patterns.outbox.proof_planted import plant_in
+from faultproof.patterns.outbox.proof_relay import RELAY
 from faultproof.patterns.outbox.proof_survivors import SURVIVORS
 from faultproof.ports.database import Database, Transaction
 from faultproof.ports.script import Inline, Script, sql
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
-__all__ = ["DEAD_LETTERS", "KEYS_GO_ON", "OUTBOX", "POISON"]
+__all__ = ["DEAD_LETTERS", "KEYS_GO_ON", "OUTBOX", "POISON", "RELAY"]
 
 TTL_S = 0.5
 ORDERS = {"api-1": ("a", "d"), "api-2": ("d", "a"), "api-3": ("a",)}

@@ -41,7 +41,7 @@ from faultproof.prove.proof import (
 
 GROUP = "summary"
 ATTEMPTS = 2
-LATER_S = 0.3
+LATER_S = 0.2
 POLL_S = 0.3
 PATIENCE_S = 60.0
 

@@ -11,13 +11,13 @@ from faultproof.patterns.outbox import operations, sql
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.patterns.outbox.membership import Membership
 from faultproof.patterns.outbox.poison import Parking, Verdict
-from faultproof.patterns.outbox.proof_stepped import GROUP, LOG, SQL, effect, join, prepare_group
+from faultproof.patterns.outbox.proof_stepped import GROUP, HOUR_US, LOG, SQL, effect, join, prepare_group
 from faultproof.patterns.outbox.sql import Parked
 from faultproof.ports.database import Database
 from faultproof.ports.log import Cursor, Record
 from faultproof.ports.script import Script
 from faultproof.prove.proof import Evidence, Plant, Sometimes, noted
-from faultproof.prove.stepped.case import Case, Main, Stepping, dropped
+from faultproof.prove.stepped.case import Case, Main, Stepping, dropped, replaced
 
 _HERE = "faultproof.patterns.outbox.proof_stepped_groups"
 
@@ -56,6 +56,40 @@ PARK = Case(
     wrong=_uncalled,
     plants=(Plant(name="nothing is held", breaks="neither sees what the other did, and the event waits for ever"),),
     rewrites={"nothing is held": dropped(f"{SQL}.hold")},
+)
+
+
+async def _prepare_failed(database: Database) -> None:
+    """The first of two events of one key has failed once."""
+    await prepare_group(database)
+    records = await database.read(database.logs.read(LOG, [Cursor(0, 0)], limit=1))
+    await database.transact(lambda: Parking(LOG, GROUP).failed(records[0], Verdict(0), "not yet"))
+
+
+async def _fails_again(process: Stepping) -> None:
+    """The next attempt is in an hour."""
+    database, parking = process.database(), Parking(LOG, GROUP)
+    parked: list[Parked] = await database.read(sql.due(LOG, GROUP, [0], 1), snapshot=False)
+    await database.transact(lambda: parking.failed_again(parked[0], Verdict(HOUR_US), "not yet"))
+
+
+def _called_early(evidence: Evidence) -> list[str]:
+    parked = evidence.fetch(
+        f'SELECT "offset", due_us - at_us > {HOUR_US} FROM faultproof_parked ORDER BY "offset"'  # noqa: S608
+    )
+    return [] if parked == [(0, True), (1, None)] else [f"the first is to wait for an hour, and parked is {parked}"]
+
+
+BACK_OFF = Case(
+    name=f"{_HERE}:BACK_OFF",
+    claim="An event that has failed is not attempted again before its time because another is parked behind it.",
+    prepare=_prepare_failed,
+    sessions=lambda plant: {"fails": _fails_again, "parks": _parker},
+    wrong=_called_early,
+    plants=(
+        Plant(name="called again", breaks="each event of a key that comes in is another attempt at the first one"),
+    ),
+    rewrites={"called again": replaced(f"{SQL}.promote", " AND due_us IS NULL", "")},
 )
 
 # -- dead letters ---------------------------------------------------------------------------------------------------------
@@ -200,4 +234,4 @@ FORGET_JOIN = Case(
 )
 
 
-CASES = (PARK, REPLAY_DISCARD, DISCARD_TWICE, DISCARD_ALL, FORGET, FORGET_JOIN)
+CASES = (PARK, BACK_OFF, REPLAY_DISCARD, DISCARD_TWICE, DISCARD_ALL, FORGET, FORGET_JOIN)

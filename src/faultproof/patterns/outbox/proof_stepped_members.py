@@ -213,7 +213,7 @@ REGAINED_NEW = Case(
 
 
 async def _prepare_two_partitions(database: Database) -> None:
-    """An event in each of two partitions is due."""
+    """Two partitions, with an event in each."""
     outbox = Outbox(database, events={"changed": Changed}, options=OutboxOptions(partitions=2))
     await outbox.install()
     async with database.transaction() as tx:
@@ -221,21 +221,39 @@ async def _prepare_two_partitions(database: Database) -> None:
             await outbox.publish(Changed(1), key=key, tx=tx)
         await tx.run(database.logs.sequence(LOG, [0, 1], limit=2, moved=lambda count: None))
         await tx.run(membership(database)._join(True))
-        for partition in (0, 1):
-            records = await tx.run(database.logs.read(LOG, [Cursor(partition, 0)], limit=1))
-            await tx.run(PARKING.failed(records[0], Verdict(0), "not yet"))
+
+
+def _first_of(database: Database, partition: int) -> Script[Records]:
+    return database.logs.read(LOG, [Cursor(partition, 0)], limit=1)
+
+
+async def _prepare_two_due(database: Database) -> None:
+    await _prepare_two_partitions(database)
+    for partition in (0, 1):
+        (record,) = await database.read(_first_of(database, partition))
+        await database.transact(lambda record=record: PARKING.failed(record, Verdict(0), "not yet"))  # type: ignore[misc]
 
 
 def _member_of(partition: int) -> Main:
     async def main(process: Stepping) -> None:
         database = process.database()
         (parked,) = await database.read(sql.due(LOG, GROUP, [partition], 10), snapshot=False)
-        await database.transact(lambda: PARKING.settled(parked))
+
+        def settled() -> Script[None]:
+            yield from PARKING.settled(parked)
+            process.note("about to commit", process.name)
+
+        await database.transact(settled)
+        process.note("committed", process.name)
         (standing,) = await database.read(sql.standing(LOG, GROUP, [partition]), snapshot=False)
         process.note("settled", parked.partition)
         process.note("next", standing.next_due_in_us)
 
     return main
+
+
+def _at_the_same_time(evidence: Evidence) -> bool:
+    return [kind for kind, *_ in evidence.notes[:2]] == ["about to commit", "about to commit"]
 
 
 def _not_its_own(evidence: Evidence) -> list[str]:
@@ -245,10 +263,12 @@ def _not_its_own(evidence: Evidence) -> list[str]:
 
 SHARE = Case(
     name=f"{_HERE}:SHARE",
-    claim="Of two members each attempts what is due in its own partition, and is not called for what is due in the other's.",
-    prepare=_prepare_two_partitions,
+    claim="Of two members each attempts what is due in its own partition, and neither is called for what is due in the "
+    "other's, nor waits for it.",
+    prepare=_prepare_two_due,
     sessions=lambda plant: {"one": _member_of(0), "other": _member_of(1)},
     wrong=_not_its_own,
+    sometimes=(Sometimes(claim="both are at it at the same time", happened=_at_the_same_time),),
     plants=(Plant(name="called for others", breaks="who has nothing to do looks again and again for what others do"),),
     rewrites={
         "called for others": replaced(
@@ -260,6 +280,50 @@ SHARE = Case(
     preemptions=2,
 )
 
+
+async def _puts_back(process: Stepping) -> None:
+    """It takes an event that only waited, to deliver it together with others, and has no time for it."""
+    database = process.database()
+    records = await database.read(_first_of(database, 0), snapshot=False)
+
+    def taken() -> Script[list[Parked]]:
+        yield from PARKING.aside(records)
+        due = yield from sql.due(LOG, GROUP, [0], 1)
+        return (yield from PARKING.take(due, 10))
+
+    parked = await database.transact(taken)
+    await database.transact(lambda: PARKING.put_back(parked))
+
+
+async def _sets_aside(process: Stepping) -> None:
+    database = process.database()
+    records = await database.read(_first_of(database, 1), snapshot=False)
+    await database.transact(lambda: PARKING.aside(records, error="suspected"))
+
+
+def _no_suspect(evidence: Evidence) -> list[str]:
+    errors = evidence.fetch('SELECT error FROM faultproof_parked ORDER BY "partition"')
+    return (
+        []
+        if errors == [(None,), ("suspected",)]
+        else [f"the second is a suspect, the first is none, and they say {errors}"]
+    )
+
+
+SUSPECT = Case(
+    name=f"{_HERE}:SUSPECT",
+    claim="An event that is set aside because processes died of it stays a suspect, and is attempted alone, whatever another "
+    "member puts back.",
+    prepare=_prepare_two_partitions,
+    sessions=lambda plant: {"puts back": _puts_back, "sets aside": _sets_aside},
+    wrong=_no_suspect,
+    plants=(
+        Plant(name="puts all back", breaks="the next process dies of it together with others, and does not count it"),
+    ),
+    rewrites={"puts all back": replaced(f"{SQL}.put_back", "attempts = 0 AND", "attempts = 0 OR")},
+    preemptions=2,
+)
+
 CASES = (
     REGAINED_TAKE,
     REGAINED_SETTLE,
@@ -268,4 +332,5 @@ CASES = (
     REGAINED_FAIL,
     REGAINED_NEW,
     SHARE,
+    SUSPECT,
 )

@@ -1,4 +1,4 @@
-"""Mutants of the outbox's scripts that its proofs do not notice, and why. Not all that survive are explained yet."""
+"""Mutants of the outbox's scripts that its proofs do not notice, and why."""
 
 from __future__ import annotations
 
@@ -35,6 +35,21 @@ SURVIVORS = (
         reason="one consumer has all partitions in the proofs' runs; what is others' is filtered out again before an attempt",
     ),
     _stepped(
+        "_members:SHARE",
+        f'condition {_SQL}hold: "partition" IN {{partitions}}',
+        reason="who holds more partitions than its own has others wait for it, of whom there are none in the proofs' runs",
+    ),
+    _stepped(
+        "_members:SUSPECT",
+        f'condition {_SQL}put_back: ("partition", "offset") IN (SELECT "partition", "offset" FROM {{places}})',  # noqa: S608  # a name
+        reason="one consumer has all partitions in the proofs' runs, and has attempted its suspects before it takes others",
+    ),
+    _stepped(
+        "_groups:BACK_OFF",
+        f"condition {_SQL}promote: due_us IS NULL",
+        reason="an attempt that comes before its time is one of as many as before, and the proofs' runs do not look at a clock",
+    ),
+    _stepped(
         "_choices:CHOOSE",
         f"condition {_SQL}choose: log = :log",
         f"condition {_SQL}choose: grp = :grp",
@@ -68,27 +83,10 @@ SURVIVORS = (
     # What nobody could notice.
     Survivor(
         mutants=(
-            f'condition {_SQL}blocked_keys: "partition" IN {{partitions}}',
             f'condition {_SQL}let_keys_wait: q."partition" = faultproof_parked."partition"',
             f'condition {_SQL}revive: q."partition" = :partition',
         ),
         reason="a key is in one partition only; but the index begins with the partition",
-    ),
-    Survivor(
-        mutants=(
-            f"condition {_SQL}blocked_keys: key IN {{keys}}",
-            f"condition {_SQL}blocked_keys: (dead = 0 OR :key_waits = 1)",
-        ),
-        reason="of more keys than were asked for only the records' own are looked up; and an event that is parked behind none "
-        "but the dead, where keys go on, is called again by the same transaction: both save work only",
-    ),
-    Survivor(
-        mutants=(f"condition {_SQL}due: dead = 0",),
-        reason="a dead letter is never due (DEAD_LETTERS looks after every commit); but the index has only the others",
-    ),
-    Survivor(
-        mutants=(f'condition {_SQL}hold: "partition" IN {{partitions}}',),
-        reason="whoever locks more partitions than need be only waits longer, in the same order",
     ),
     Survivor(
         mutants=(
@@ -100,22 +98,11 @@ SURVIVORS = (
         "the cursor past it, which happens once",
     ),
     Survivor(
-        mutants=(
-            f"early answer … {_SQL}advance",
-            f"early answer … {_SQL}begin_attempt",
-            f"early answer … {_SQL}record_failure",
-            f"early answer … {_SQL}take_back_attempt",
-            f"early answer … {_SQL}take_together",
-        ),
-        reason="only this consumer has the answer, and what it does next is a transaction, which comes behind that commit",
+        mutants=(f"early answer … {_SQL}take_back_attempt",),
+        reason="nobody outside is told of it, and what the consumer does next is a transaction, which comes behind that commit",
     ),
     Survivor(
-        mutants=(
-            f"statement {_SQL}put_back",
-            f'condition {_SQL}put_back: ("partition", "offset") IN (SELECT "partition", "offset" FROM {{places}})',  # noqa: S608  # a name
-            f"split {_SQL}hold | {_SQL}put_back",
-            f"split {_SQL}put_back | {_SQL}begin_attempt",
-        ),
+        mutants=(f"split {_SQL}hold | {_SQL}put_back", f"split {_SQL}put_back | {_SQL}begin_attempt"),
         reason="whether events that were not attempted after all come together again, or each alone, only costs transactions",
     ),
     Survivor(
@@ -137,9 +124,5 @@ SURVIVORS = (
     Survivor(
         mutants=(f"split {_SQL}promote | engines.sqlite.claims._holders",),
         reason="what comes behind it only makes the lease longer",
-    ),
-    Survivor(
-        mutants=(f"condition {_SQL}promote: due_us IS NULL",),
-        reason="the first of a key that waits for its next attempt has that one earlier: its attempts are still counted",
     ),
 )

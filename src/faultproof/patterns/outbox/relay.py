@@ -41,6 +41,7 @@ class Relay:
     async def again(self, parked: Parked, attempt: int) -> None:
         """One more attempt at a parked event; then that it is settled."""
         async with self._membership.leases.kept():
+            self._membership.held()  # it may have been frozen behind the commit that counts this attempt
             await self._handling.handle(record_of(parked), None, epoch=self._membership.epoch, attempt=attempt)
             await self._membership.transact(lambda: self._parking.settled(parked))
 

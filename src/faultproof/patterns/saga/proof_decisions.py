@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -13,14 +12,14 @@ from faultproof.patterns.saga.machine import Entry, evolve
 from faultproof.patterns.saga.saga import Saga
 from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepContext, StepRetry
 from faultproof.ports.database import Database
-from faultproof.ports.script import Script, Wake
+from faultproof.ports.script import Inline, Script, Wake
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
 NAME = "undoing"
 TTL_S = 0.5
 LOOK_S = 0.05
-QUIET_S = 0.02
+QUIET_S = 0.2
 """After which the operator is shown what does not want attention, too."""
 RETRY = StepRetry(attempts=1)
 RETRIED, SKIPPED, RESOLVED = "retried", "skipped", "resolved"
@@ -70,7 +69,13 @@ class _Workload:
 
     async def _client(self, process: Process) -> None:
         saga = _saga(process)
-        await asyncio.gather(*(saga.start(id, id) for id in KINDS))
+
+        def begun() -> Script[tuple[list[sql.Listed], list[sql.Listed]]]:
+            for id in KINDS:
+                yield from saga.start(id, id, tx=Inline())
+            return (yield from _shown())  # there is no other moment at which it is sure that they are under way
+
+        _note(process, *await process.database().transact(begun))
         process.note("started", len(KINDS))
 
     async def _runner(self, process: Process) -> None:
@@ -81,9 +86,7 @@ class _Workload:
         database = process.database()
         while True:
             wanted, stuck = await database.read(_shown())
-            for row in wanted + stuck:
-                process.note("shown", row.id, row.state, row.quiet_s)
-            process.note("wanted", *(row.id for row in wanted))
+            _note(process, wanted, stuck)
             for row in wanted:
                 await process.outside(f"by hand {row.id}", lambda record: _Bank(record).see_to(row.id))  # noqa: B023
                 try:
@@ -95,8 +98,14 @@ class _Workload:
             await process.env.clock.sleep(LOOK_S)
 
 
+def _note(process: Process, wanted: list[sql.Listed], stuck: list[sql.Listed]) -> None:
+    for row in wanted + stuck:
+        process.note("shown", row.id, row.state, row.quiet_s)
+    process.note("wanted", *(row.id for row in wanted))
+
+
 def _shown() -> Script[tuple[list[sql.Listed], list[sql.Listed]]]:
-    """What wants attention, and what does or is quiet."""
+    """What wants attention, and what does or is quiet, as the operator is shown it."""
     wanted = yield from operations.listed(NAME, "attention", 10)
     return wanted, (yield from operations.stuck(NAME, QUIET_S, 10))
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 from faultproof.prove.kernel import survivors
 from faultproof.prove.kernel.log_places import (
-    broken_words,
     done,
     misled,
+    wrong_at_any_moment,
     wrong_order,
-    wrong_places,
     wrong_tokens,
 )
 from faultproof.prove.kernel.log_planted import READERS, SEQUENCERS, WRITERS
@@ -73,8 +72,10 @@ LOG = Proof(
     processes=_processes,
     done=lambda evidence: done(evidence, set(WRITES)),
     always=(
-        Always(claim="what is committed is in one place, and offsets are dense", wrong=wrong_places),
-        Always(claim="what somebody was told to be committed is", wrong=broken_words),
+        Always(
+            claim="what is committed, and what somebody was told to be, is in one place, and offsets are dense",
+            wrong=wrong_at_any_moment,
+        ),
     ),
     eventually=(
         Eventually(claim="per key the reader saw the order of the versions of its row", wrong=wrong_order),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from faultproof.ports.log import Cursor, Record, Span
 from faultproof.prove.proof import Evidence, noted
@@ -29,16 +29,53 @@ def done(evidence: Evidence, writers: set[str]) -> bool:
     )
 
 
-def wrong_places(evidence: Evidence) -> list[str]:
-    """At every moment: what is committed is in one place, offsets are dense, and the reader has seen them in order."""
-    log = evidence.fetch('SELECT "partition", "offset", event_id FROM faultproof_log ORDER BY "partition", "offset"')
-    seen = evidence.fetch('SELECT "partition", "offset", event FROM seen ORDER BY n')
+class Places(NamedTuple):
+    """What is committed at one moment."""
+
+    intake: list[str]
+    log: list[tuple[int, int, str]]
+    """Partition, offset and event, in this order."""
+    partitions: list[tuple[int, int, int]]
+    """With their first offset and the next one."""
+    written: list[str]
+    moved: list[tuple[int, int]]
+    """Partition and token."""
+    seen: list[tuple[int, int, str]]
+    """Partition, offset and event, as the reader saw one after the other."""
+
+
+_EVERYTHING = """
+    SELECT 'log' AS place, "partition" AS a, "offset" AS b, 0 AS c, event_id AS event FROM faultproof_log
+    UNION ALL SELECT 'intake', 0, 0, 0, event_id FROM faultproof_intake
+    UNION ALL SELECT 'partition', "partition", first_offset, next_offset, '' FROM faultproof_log_partition
+    UNION ALL SELECT 'written', 0, 0, 0, event FROM written
+    UNION ALL SELECT 'moved', "partition", token, 0, '' FROM moved
+    UNION ALL SELECT 'seen', n, "partition", "offset", event FROM seen"""
+"""One query: it is asked after every commit."""
+
+
+def wrong_at_any_moment(evidence: Evidence) -> list[str]:
+    """What is committed is in one place, offsets are dense, and what somebody was told is so."""
+    found = defaultdict[str, list[tuple[Any, ...]]](list)
+    for place, *row in evidence.fetch(_EVERYTHING):
+        found[place].append(tuple(row))
+    there = Places(
+        intake=[event for *_, event in found["intake"]],
+        log=sorted((at, offset, event) for at, offset, _, event in found["log"]),
+        partitions=sorted((at, first, next) for at, first, next, _ in found["partition"]),
+        written=[event for *_, event in found["written"]],
+        moved=[(at, token) for at, token, *_ in found["moved"]],
+        seen=[(at, offset, event) for _, at, offset, event in sorted(found["seen"])],
+    )
+    return wrong_places(there) + broken_words(there, evidence.notes)
+
+
+def wrong_places(there: Places) -> list[str]:
+    """What is committed is in one place, offsets are dense, and the reader has seen them in order."""
     wrong, trimmed = list[str](), list[str]()
-    for partition, first, next in evidence.fetch(
-        'SELECT "partition", first_offset, next_offset FROM faultproof_log_partition ORDER BY "partition"'
-    ):
-        kept = {offset: event for at, offset, event in log if at == partition}
-        read = [(offset, event) for at, offset, event in seen if at == partition]
+    for partition, first, next in there.partitions:
+        kept = {offset: event for at, offset, event in there.log if at == partition}
+        read = [(offset, event) for at, offset, event in there.seen if at == partition]
         if list(kept) != list(range(first, next)):
             wrong.append(f"partition {partition} has the offsets {list(kept)}, not {first} to {next - 1}")
         if [offset for offset, _ in read] != list(range(len(read))):
@@ -49,11 +86,10 @@ def wrong_places(evidence: Evidence) -> list[str]:
             if kept.get(n, was) != was
         ]
         trimmed += [event for offset, event in read if offset < first]
-    intake = [event for (event,) in evidence.fetch("SELECT event_id FROM faultproof_intake")]
-    there = Counter([*intake, *(event for _, _, event in log), *trimmed])
-    committed = Counter([event for (event,) in evidence.fetch("SELECT event FROM written")])
-    if there != committed:
-        missing, more = sorted((committed - there).elements()), sorted((there - committed).elements())
+    events = sorted([*there.intake, *(event for _, _, event in there.log), *trimmed])
+    if events != sorted(there.written):
+        found, committed = Counter(events), Counter(there.written)
+        missing, more = sorted((committed - found).elements()), sorted((found - committed).elements())
         wrong.append(
             f"committed and not there, or not any more: {missing}; there too often, or never committed: {more}"
         )
@@ -75,21 +111,19 @@ def wrong_order(evidence: Evidence) -> list[str]:
     ]
 
 
-def broken_words(evidence: Evidence) -> list[str]:
-    """At every moment: what a process was told to be written, moved, seen or trimmed is."""
-    there: dict[str, set[Any]] = {
-        "wrote": {event.rpartition("/")[0] for (event,) in evidence.fetch("SELECT event FROM written")},
-        "moved": {f"{at}/{token}" for at, token in evidence.fetch('SELECT "partition", token FROM moved')},
-        "seen": {event for (event,) in evidence.fetch("SELECT event FROM seen")},
-        "trimmed": {
-            f"{at}/{offset}"
-            for at, first in evidence.fetch('SELECT "partition", first_offset FROM faultproof_log_partition')
-            for offset in range(first + 1)
-        },
+def broken_words(there: Places, notes: Iterable[tuple[Any, ...]]) -> list[str]:
+    """What a process was told to be written, moved, seen or trimmed is."""
+    said = defaultdict[str, list[str]](list)
+    for what, fact, *_ in notes:
+        said[what].append(fact)
+    true: dict[str, set[str]] = {
+        "wrote": {event.rpartition("/")[0] for event in there.written},
+        "moved": {f"{at}/{token}" for at, token in there.moved},
+        "seen": {event for _, _, event in there.seen},
+        "trimmed": {f"{at}/{offset}" for at, first, _ in there.partitions for offset in range(first + 1)},
     }
-    seen = Counter(fact for kind, *facts in evidence.notes if kind == "seen" for fact in facts)
-    return [f"{event} was seen {count} times" for event, count in seen.items() if count > 1] + [
-        f"{what!r} was said of {fact}" for what in there for fact in sorted(noted(evidence, what) - there[what])
+    return [f"{event} was seen {count} times" for event, count in Counter(said["seen"]).items() if count > 1] + [
+        f"{what!r} was said of {fact}" for what in true for fact in sorted(set(said[what]) - true[what])
     ]
 
 

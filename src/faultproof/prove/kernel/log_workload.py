@@ -269,6 +269,7 @@ class Reader:
     def __init__(self, process: Process) -> None:
         self.process = process
         self.database = process.database()
+        self.trims = 0
 
     async def run(self) -> None:
         """Until everybody goes home."""
@@ -318,21 +319,23 @@ class Reader:
             yield from advance(record.partition, record.offset + 1)
 
     def trim(self) -> Script[list[Span] | None]:
-        """What is old, an event of each partition: one partition after the other, and then all of them at once."""
+        """What is old, an event of each partition: those of one partition, of another each time, and then of all at once."""
         at = yield from cursors()
         before: list[Span] = yield from self.database.logs.spans(LOG)
         if len(before) != PARTITIONS:
             self.process.note("misled", f"of {PARTITIONS} partitions {before} are shown")
-        for upto in (*([cursor] for cursor in at), at):
+        before_us = yield from now()
+        self.trims += 1
+        for upto in ([at[self.trims % len(at)]], at):
             first = [Cursor(span.partition, span.first) for span in before]
             records = yield from self.database.logs.read(LOG, first, limit=100)
-            one_us = yield from now()
             yield from self.database.logs.trim(LOG, upto=upto, older_us=OLDER_US, limit=1)
-            times = sorted((one_us, (yield from now())))  # the clock may have been put back
+            after_us = yield from now()
+            times = sorted((before_us, after_us))  # the clock may have been put back
             after = yield from self.database.logs.spans(LOG)
             for span, end in zip(before, after, strict=True):
                 least, most = (first_kept(span, records, upto, young_us=us - OLDER_US, limit=1) for us in times)
                 if not least <= end.first <= most:
                     self.process.note("misled", f"{span} was trimmed up to {upto}, and begins at {end.first}")
-            before = after
+            before, before_us = after, after_us
         return before

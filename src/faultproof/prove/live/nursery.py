@@ -133,6 +133,7 @@ class Nursery:
 
 
 def _has_stopped(pid: int) -> bool:
+    """Since it was last asked. A zombie never has."""
     try:
         return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG) is not None
     except ChildProcessError:  # it has died since, and the dead are not asked for here: the next look finds it

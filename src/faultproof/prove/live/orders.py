@@ -1,11 +1,14 @@
 """What is to strike in one run: an order can be written down, and given again.
 
 A run of the live world cannot be repeated to the microsecond: the machine schedules it. Its order can: the same fault at
-the same point, or at times drawn from the same seed.
+the same point, or at times drawn from the same seed. Who looks again and again, or is late, passes more points one time
+than another; so a point is meant by what happens there, and counted among those of its kind.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, zip_longest
 from typing import Literal, NamedTuple, get_args
@@ -40,26 +43,43 @@ class Order(msgspec.Struct, frozen=True):
     """Whom it strikes, where it is one of them."""
     number: int = 0
     """The point or the COMMIT, counted from 1; or the seed."""
+    label: str = ""
+    """Of the point, which is counted among those of that label; without one, among all."""
 
     def __str__(self) -> str:
         if self.kind == "none":
             return "none"
-        return f"{self.kind}:{self.process}:{self.number}" if self.process else f"{self.kind}:{self.number}"
+        parts = [self.kind, self.process, str(self.number), self.label]
+        return ":".join(part for part in parts if part)
+
+    @property
+    def point(self) -> str:
+        """In words."""
+        return f"point {self.number} of {self.label!r}" if self.label else f"point {self.number}"
+
+
+_WRITTEN = re.compile(r"(?P<kind>[a-z-]+):(?:(?P<process>.+?):)?(?P<number>[0-9]{1,18})(?::(?P<label>.+))?", re.DOTALL)
 
 
 def parsed(text: str) -> Order:
     """The order that was written down so. Raises `InvalidInput` for anything else."""
-    kind, _, rest = text.partition(":")
-    process, _, number = rest.rpartition(":")
-    try:
-        number = number or ("" if rest else "0")
-        order = msgspec.convert({"kind": kind, "process": process, "number": int(number)}, Order)
-    except (ValueError, msgspec.ValidationError):
-        order = None
-    least = 1 if kind in POINTED | COMMITS else 0
-    if order is None or order.number < least or bool(process) != bool(least) or (kind != "none" and not rest):
+    order = Order() if text == "none" else _read(text)
+    if order is None:
         raise InvalidInput(f"{text!r} is not an order: none, kill:PROCESS:POINT, drop:PROCESS:COMMIT, kills:SEED …")
     return order
+
+
+def _read(text: str) -> Order | None:
+    if (written := _WRITTEN.fullmatch(text)) is None:
+        return None
+    parts = {**written.groupdict(default=""), "number": int(written["number"])}
+    try:
+        order = msgspec.convert(parts, Order)
+    except msgspec.ValidationError:  # there is no such kind
+        return None
+    least = 1 if order.kind in POINTED | COMMITS else 0
+    fits = order.kind != "none" and order.number >= least and bool(order.process) == bool(least)
+    return order if fits and (order.kind in POINTED or not order.label) else None
 
 
 class Point(NamedTuple):
@@ -77,9 +97,19 @@ class Point(NamedTuple):
 
 
 def at_points(kind: AtPoint, points: Iterable[Point], most: int | None = None) -> list[Order]:
-    """One order for each point; or for at most so many, spread over all of them."""
-    found = [Order(kind, point.process, point.number) for point in points]
+    """One order for each point; or for at most so many, spread over all of them. `points`: all of a label that there are."""
+    found = _meant(kind, points)
     return found if most is None else spread(found, most)
+
+
+def _meant(kind: AtPoint, points: Iterable[Point]) -> list[Order]:
+    """Each point, by what happens there."""
+    passed = Counter[tuple[str, str]]()
+    found = []
+    for point in points:
+        passed[point.process, point.label] += 1
+        found.append(Order(kind, point.process, passed[point.process, point.label], point.label))
+    return found
 
 
 def stops(points: Iterable[Point], most: int) -> list[Order]:
@@ -87,9 +117,9 @@ def stops(points: Iterable[Point], most: int) -> list[Order]:
     to be its own; and at a COMMIT, so that it holds its locks meanwhile. First one of each kind of each process, from the
     middle of the run, then more of them."""
     kinds: dict[tuple[str, str], list[Order]] = {}
-    for point in points:
-        if point.label.startswith(("before", "at COMMIT")) and not point.label.startswith("before note"):
-            kinds.setdefault((point.process, point.label), []).append(Order("stop", point.process, point.number))
+    for order in _meant("stop", points):
+        if order.label.startswith(("before", "at COMMIT")) and not order.label.startswith("before note"):
+            kinds.setdefault((order.process, order.label), []).append(order)
     rounds = [
         [order for order in turn if order is not None] for turn in zip_longest(*map(_from_the_middle, kinds.values()))
     ]

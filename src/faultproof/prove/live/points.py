@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import Counter
 
 from faultproof.prove.live.history import History
 from faultproof.prove.live.orders import Order
@@ -22,14 +23,16 @@ class Points:
         self._order = order
         self._lock = threading.Lock()
         self._number = 0
+        self._passed = Counter[str]()  # bounded: by the labels of a proof
 
     def reach(self, label: str) -> str | None:
         """Pass a point. Dies here, or stops here for a while, or returns what else is to strike ("lose", "twice")."""
         with self._lock:
             self._number += 1
             self._history.add(point=self._number, at=label)
+            self._passed[label] += 1
             order = self._order
-            if order is None or order.number != self._number:
+            if order is None or not self._is_meant(order, label):
                 return None
             self._history.add(strikes=str(order))
         if order.kind in ("kill", "orphan"):
@@ -37,3 +40,8 @@ class Points:
         elif order.kind == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         return order.kind
+
+    def _is_meant(self, order: Order, label: str) -> bool:
+        if order.label:
+            return (order.label, order.number) == (label, self._passed[label])
+        return order.number == self._number

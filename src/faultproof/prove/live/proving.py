@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 import shutil
@@ -257,7 +258,7 @@ class _Proving:
         kept = None
         assert outcome.history is not None
         if self._options.keep is not None and (outcome.wrong or keep):
-            name = keep or str(outcome.order).replace(":", "-")
+            name = keep or re.sub(r"[^\w.]+", "-", str(outcome.order))
             kept = self._options.keep / f"{self._proof.name.rpartition(':')[2].lower()}-{name}.jsonl"
             shutil.copyfile(outcome.history, kept)
         if keep:

@@ -26,7 +26,8 @@ from faultproof.prove.proof import Proof
 _LOOK_S = 0.01
 _RESTART_CAP_S = 1.0
 _KILLS_A_RUN = 4
-_ZOMBIE_POINTS = 2
+_ZOMBIE_POINTS = 4
+"""Of what a zombie is still given time for: a request that it was stopped before, and the transaction behind it."""
 _BEGIN_S = 1.0
 """Strikes at random times are counted from the first sign of life, or after so long without one."""
 _OUTAGE_S = RESTART_CAP_S
@@ -205,7 +206,7 @@ class Run:
         if status is None:
             self._world(f"{member.who} stopped")
             if self._order.kind == "stop" and member.name == self._order.process:
-                self._strike("stop", f"stopped {member.who} at point {self._order.number}")
+                self._strike("stop", f"stopped {member.who} at {self._order.point}")
                 self._start(member.name)
                 self._in(self._options.freeze_s, lambda: self._wake(member))
             return
@@ -213,7 +214,7 @@ class Run:
         if status == 0:
             return
         if status == -signal.SIGKILL and self._order.kind in ("kill", "orphan") and member.incarnation == 0:
-            self._struck(f"killed {member.who} at point {self._order.number}")
+            self._struck(f"killed {member.who} at {self._order.point}")
             self.outcome.fired["kill"] += self._order.kind == "kill"  # whether it left an orphan, the proxy knows
         self.outcome.restarts += 1
         if any(other.name == member.name for other in self._crew.alive.values()):

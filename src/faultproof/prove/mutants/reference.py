@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -86,32 +86,55 @@ def happened(proof: Proof, claims: Set[str], run: Run) -> set[str]:
     return {each.claim for each in proof.sometimes if each.claim in claims and each.happened(world)}
 
 
+class _Neighbourly(MemoryStore):
+    """A database with neighbours, whom those who judge do not see."""
+
+    def __init__(self, image: bytes, *, neighbours: Neighbourhood, connection: type[NestedConnection]) -> None:
+        super().__init__(image, connection=connection)
+        self.is_judged = False
+        """At this moment: by somebody who is no part of what is judged."""
+        self._neighbours = neighbours
+
+    def fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        with self.judged():
+            return super().fetch(self._neighbours.hidden(sql))
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        self.is_judged = True
+        try:
+            yield
+        finally:
+            self.is_judged = False
+
+
 def beside(neighbours: Neighbourhood, image: bytes, connection: type[NestedConnection]) -> Variation:
     """A world with neighbours: whoever judges does not see them, and they must be untouched at the end."""
     with closing(opened(image)) as database:
         before = neighbours.of(database)
 
-    class Neighbourly(MemoryStore):
-        def fetch(self, sql: str) -> list[tuple[Any, ...]]:
-            return super().fetch(neighbours.hidden(sql))
-
     def judge(store: MemoryStore) -> list[str]:
-        after = neighbours.of(store.raw)
+        assert isinstance(store, _Neighbourly)
+        with store.judged():
+            after = neighbours.of(store.raw)
         return [f"neighbours in {table} were touched" for table in before if before[table] != after[table]]
 
-    return Variation(image=image, store=partial(Neighbourly, connection=connection), judge=judge)
+    return Variation(
+        image=image, store=partial(_Neighbourly, neighbours=neighbours, connection=connection), judge=judge
+    )
 
 
 def worked(explorer: Explorer) -> Work:
-    """The undisturbed run's."""
-    instructions = 0
+    """The undisturbed run's, but for what judging it takes."""
+    instructions, store = 0, explorer.store
+    assert isinstance(store, _Neighbourly)
 
     def count() -> int:
         nonlocal instructions
-        instructions += 1
+        instructions += not store.is_judged
         return 0
 
-    explorer.store.raw.set_progress_handler(count, 1)
+    store.raw.set_progress_handler(count, 1)
     world, _ = explorer.run(Tape(), faults_max=0)
-    explorer.store.raw.set_progress_handler(None, 0)
+    store.raw.set_progress_handler(None, 0)
     return Work(instructions, round(world.loop.now * 1000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from faultproof.errors import InvalidInput
@@ -116,13 +116,15 @@ def judged(
         if survivor.twin is not None
     ]
     chosen = list(targets[::every])
-    outcomes = hunt([*chosen, *pairs], effort, processes=processes, progress=progress)
-    alive = [outcome for outcome in outcomes[: len(chosen)] if outcome.fate in ALIVE]
+    outcomes = hunt(chosen, effort, processes=processes, progress=progress)
+    # What is left of two guards is needed at few places only, and there are few pairs: they are struck at all.
+    twins = hunt(pairs, replace(effort, points=None), processes=processes)
+    alive = [outcome for outcome in outcomes if outcome.fate in ALIVE]
     with stage() if stage else nullcontext() as opened:
         stepped = [
             _stepped(opened, each, known[each.label].mutant, reasons.get(each.label)) for each in alive if opened
         ]
-    return Verdict(outcomes[: len(chosen)], outcomes[len(chosen) :], survivors, stepped, of=len(targets))
+    return Verdict(outcomes, twins, survivors, stepped, of=len(targets))
 
 
 def _stepped(stage: Stage, alive: Outcome, mutant: Mutant, survivor: Survivor | None) -> Outcome:

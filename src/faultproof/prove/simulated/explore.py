@@ -21,10 +21,11 @@ from typing import NamedTuple
 from faultproof.engines.sqlite.connection import Synchronous
 from faultproof.errors import OutcomeUnknown, TryAgain
 from faultproof.prove.harness import Tell, in_processes
-from faultproof.prove.proof import Always, Eventually, Process, Proof
+from faultproof.prove.proof import Process, Proof
 from faultproof.prove.simulated.escapes import no_escapes
 from faultproof.prove.simulated.faults import CRASH, EVERY, FREEZE, Fault, Point
 from faultproof.prove.simulated.lanes import FileStore, MemoryStore, SimLane, Store
+from faultproof.prove.simulated.looking import Looking, judged
 from faultproof.prove.simulated.loop import StepLimit
 from faultproof.prove.simulated.process import Process as SimProcess
 from faultproof.prove.simulated.tape import Priorities, Tape, shrink
@@ -153,7 +154,7 @@ class Explorer:
         store.reset(world.wall_us)
         proof, wrong = self._proof, list[str]()
         if proof.always:
-            world.watchers.append(lambda: wrong.extend(() if wrong else _judged(proof.always, world)))
+            world.watchers.append(Looking(proof.always, world, wrong))
         try:
             for name, main in proof.processes(self._plant).items():
                 world.spawn(name, main)
@@ -165,7 +166,7 @@ class Explorer:
             wrong += _deaths(world)
             if self._variation.judge is not None:
                 wrong += self._variation.judge(self.store)
-            return world, wrong + _judged(proof.eventually, world)
+            return world, wrong + judged(proof.eventually, world)
         finally:
             self._count(world)
             world.close()
@@ -291,10 +292,6 @@ def _is_let_crash(error: BaseException, world: World) -> bool:
     return bool(world.faults) and isinstance(error, TryAgain | OutcomeUnknown)
 
 
-def _judged(properties: Iterable[Always | Eventually], world: World) -> list[str]:
-    return [sentence for each in properties for sentence in each.wrong(world)]
-
-
 def prepared(proof: Proof) -> bytes:
     """The database that every run begins with."""
     store = MemoryStore()
@@ -336,7 +333,7 @@ def explore(
 
     def job(part: int, tell: Tell) -> Report:
         explorer = Explorer(proof, plant, granularity=granularity, tell=tell)
-        with _collecting_rarely(), no_escapes():
+        with _keeping_memory(), no_escapes():
             if seeds is not None:
                 return explorer.sample(seeds[part::parts])
             return explorer.depth(depth, part=part, parts=parts, faults=faults)
@@ -356,8 +353,10 @@ def explore(
 
 
 @contextmanager
-def _collecting_rarely() -> Iterator[None]:
-    """A run leaves little garbage; looking for it all the time costs a twentieth."""
+def _keeping_memory() -> Iterator[None]:
+    """A run leaves little garbage; looking for it all the time costs a twentieth. And it takes memory that the next one takes
+    again: glibc keeps what is freed, and gives none back to the system each time, once a block so large has been freed."""
+    bytes(1 << 24)
     gc.collect()
     gc.freeze()  # what is here now stays; collections need not look at it again for each schedule
     thresholds = gc.get_threshold()

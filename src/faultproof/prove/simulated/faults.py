@@ -75,8 +75,8 @@ class Point(NamedTuple):
     kinds: tuple[Fault, ...]
     """What may strike here."""
     crash: Hashable
-    """Equal where a crash leaves the same world behind: nothing durable, no answer to the outside and no virtual time lies
-    between."""
+    """Equal where a crash leaves the same world behind: nothing durable, no answer to the outside, nobody who was refused the
+    lock and no virtual time lies between."""
     other: Hashable
     """Equal where any other fault does: who survives keeps what it knows, so every operation counts."""
 

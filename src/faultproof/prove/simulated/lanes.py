@@ -26,6 +26,8 @@ class Store(Protocol):
 
     commits: int
     """Commits so far, by anyone."""
+    changes: int
+    """Those of them that may have changed something."""
     owner: Process | None
     """Who holds the write lock, where the store knows."""
 
@@ -177,7 +179,8 @@ class MemoryStore:
 
     def __init__(self, image: bytes | None = None, *, connection: type[NestedConnection] | None = None) -> None:
         self.raw = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
-        self.commits = 0
+        self.commits = self.changes = 0
+        self._begun_at = self._schema = 0
         self.owner: Process | None = None
         self.now: Callable[[], int] = lambda: 0
         executing = connection or NestedConnection
@@ -190,11 +193,13 @@ class MemoryStore:
         """Back to the state that this store began with, for another run."""
         self.raw.execute("ROLLBACK")
         self.raw.execute("BEGIN")
-        self.commits, self.owner, self.now = 0, None, now
+        self.commits, self.changes, self.owner, self.now = 0, 0, None, now
+        ((self._schema,),) = self.fetch("PRAGMA schema_version")
 
     def image(self) -> bytes:
         """The state as it is now, to begin other stores with."""
         self.raw.execute("COMMIT")
+        self.raw.execute("PRAGMA user_version = 0")  # a database without tables has no page yet, and no image
         return self.raw.serialize()
 
     def lose_power(self, choose: Callable[[int], int]) -> None:
@@ -217,6 +222,7 @@ class MemoryStore:
             if self.owner is not None:
                 raise NotBegun("the simulated database is locked by another process")
             self.owner = lane.process
+            self._begun_at = self.raw.total_changes
         elif type(step) is Rollback:
             if self.owner is not lane.process:
                 return NOTHING
@@ -224,7 +230,15 @@ class MemoryStore:
         elif type(step) is Commit:
             self.owner = None
             self.commits += 1
+            self.changes += self._has_changed()
         return self._connection.execute(step)
+
+    def _has_changed(self) -> bool:
+        """Whether the open transaction has written a row, or perhaps a table."""
+        if self.raw.total_changes != self._begun_at:
+            return True
+        before, ((self._schema,),) = self._schema, self.fetch("PRAGMA schema_version")
+        return self._schema != before
 
     def call(self, lane: SimLane, function: Callable[[Connection], T]) -> T:
         return function(self._connection)
@@ -248,7 +262,7 @@ class FileStore:
     """Real WAL files: each process has connections of its own, and SQLite itself keeps them apart."""
 
     def __init__(self, directory: Path, image: bytes, *, synchronous: Synchronous = "full") -> None:
-        self.commits = 0
+        self.commits = self.changes = 0
         self.owner: Process | None = None
         self._path = directory / "world.db"
         self._log = directory / "world.db-wal"
@@ -263,7 +277,7 @@ class FileStore:
 
     def reset(self, now: Callable[[], int]) -> None:
         self.close()
-        self.commits, self._now = 0, now
+        self.commits, self.changes, self._now = 0, 0, now
         self._own = self._begin(self._image, b"")
 
     def _begin(self, image: bytes, log: bytes) -> Connection:
@@ -287,6 +301,7 @@ class FileStore:
             answer = self._connection(lane).execute(step)
             if type(step) is Commit:
                 self.commits += 1
+                self.changes += 1
                 if self._synchronous == "full":
                     self._synced = self._log.stat().st_size
             return answer

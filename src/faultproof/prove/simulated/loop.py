@@ -13,7 +13,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, NoReturn, cast
 
 
@@ -27,7 +27,7 @@ class Handle:
     __slots__ = ("_args", "_callback", "_context", "cancelled_", "process", "when_")
 
     def __init__(
-        self, process: Strand, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None, when: float
+        self, process: Strand, callback: Callable[..., Any], args: tuple[Any, ...], context: Context, when: float
     ) -> None:
         self.process = process
         self._callback = callback
@@ -47,10 +47,7 @@ class Handle:
 
     def run(self) -> None:
         if not self.cancelled_:
-            if self._context is None:
-                self._callback(*self._args)
-            else:
-                self._context.run(self._callback, *self._args)
+            self._context.run(self._callback, *self._args)
 
 
 class Strand:
@@ -88,13 +85,15 @@ class SimLoop:
         return self.now
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
-        strand = STRAND.get() if context is None else context[STRAND]
+        context = copy_context() if context is None else context  # as every event loop does
+        strand = context[STRAND]
         handle = Handle(strand, callback, args, context, self.now)
         strand.ready.append(handle)
         return handle
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
-        strand = STRAND.get() if context is None else context[STRAND]
+        context = copy_context() if context is None else context
+        strand = context[STRAND]
         handle = Handle(strand, callback, args, context, when)
         self._timer_count += 1
         heapq.heappush(self.timers, (when, self._timer_count, handle))

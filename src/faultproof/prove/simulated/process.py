@@ -44,6 +44,8 @@ class Process:
         self.notes = 0
         self.operations = 0
         """Completed so far."""
+        self.refusals = 0
+        """Operations of others while it held the write lock."""
 
     def database(self) -> SqliteDatabase:
         """The production database class, on this world's store."""
@@ -74,6 +76,7 @@ class Process:
 
         def arrives() -> T:
             self.notes += 1  # what the other side knows cannot be taken back either
+            world.arrivals += 1
             return act(world.outside)
 
         def is_sent() -> T:

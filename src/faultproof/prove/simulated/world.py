@@ -74,6 +74,8 @@ class World:
         self.processes: list[Process] = []
         self.notes: list[tuple[Any, ...]] = []
         self.outside: dict[str, Any] = {}
+        self.arrivals = 0
+        """Requests that have arrived there."""
         self.trace: list[tuple[Any, ...]] = []
         """What happened, as facts; put into words only when somebody asks (`lines`, `hash`)."""
         self.deaths: list[tuple[str, BaseException]] = []
@@ -113,6 +115,11 @@ class World:
     def offered(self) -> set[Fault]:
         """The kinds that could have struck somewhere, in a random run."""
         return self._faults.offered
+
+    @property
+    def evidence(self) -> Hashable:
+        """Equal where nothing has been committed, told or asked of a service outside in between."""
+        return self.store.changes, len(self.notes), self.arrivals
 
     def fetch(self, sql: str) -> list[tuple[Any, ...]]:
         """For whoever judges: a query on what is committed."""
@@ -232,6 +239,9 @@ class World:
             for watch in self.watchers:
                 watch()
         process.operations += 1
+        owner = self.store.owner
+        if owner is not None and owner is not process:
+            owner.refusals += 1
         self.trace.append((self.loop.now, process.strand.name, label, error or result))
         if self._strike(operation, "after", AFTER) and process.strand.dead:
             return
@@ -318,7 +328,8 @@ class World:
         """Here, as a point that a longer tape may strike at."""
         name, commits, now = process.strand.name, self.store.commits, self.loop.now
         holds_lock = self.store.owner is process
-        crash: Hashable = (name, process.notes, commits, now, holds_lock)
+        # Dead with the lock, it leaves what it would have left before it began, unless somebody has been refused it since.
+        crash: Hashable = (name, process.notes, self.store.changes, now, process.refusals)
         # Frozen with the lock, it stops all writers until it wakes, wherever in its transaction it is.
         other: Hashable = (name, commits) if holds_lock else (name, process.operations, when, commits, now)
         return Point(self.tape.position, when, label, name, kinds, crash, other)

@@ -94,7 +94,7 @@ class SteppedDatabase:
         self.durability = "stepped"
         self.writers = 1
         self.claims: ClaimTable = PostgresClaims()
-        self.logs: LogTable = PostgresLog()
+        self.logs: LogTable = PostgresLog(env.clock)
         self._wire = wire
         self._names = names
         self._rewrite = rewrite

@@ -1,0 +1,119 @@
+"""Alarms that nearly never ring: one timer for however many calls wait for theirs.
+
+A timer for each call costs more than everything else that a client does for it. Calls that all may take equally long end
+in the order in which they began, so a timer for the oldest is enough; mostly it finds that this one is over, and is set
+for the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Protocol
+
+from faultproof import bounds
+from faultproof.clock import Clock
+
+
+class Waiting(Protocol):
+    """What has an alarm."""
+
+    @property
+    def at(self) -> float:
+        """On the monotonic clock."""
+        ...
+
+    def ring(self) -> None:
+        """It is time."""
+        ...
+
+
+class Alarms:
+    """For waits that all take about equally long, in one event loop.
+
+    They ring in the order in which they were set: one that is shorter than another before it rings as late as that one.
+    """
+
+    __slots__ = ("_clock", "_is_set", "_waiting")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: dict[Waiting, None] = {}
+        self._is_set = False
+
+    def set(self, waiting: Waiting, now: float) -> None:
+        """`now` is `clock.monotonic()`, for which most callers have just asked."""
+        self._waiting[waiting] = None
+        if not self._is_set:
+            self._start(waiting.at - now)
+
+    def unset(self, waiting: Waiting) -> None:
+        """It need not ring any more; it may have rung."""
+        self._waiting.pop(waiting, None)
+
+    def _start(self, seconds: float) -> None:
+        self._is_set = True
+        self._clock.alarm(seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._is_set = False
+        now = self._clock.monotonic()
+        for waiting in list(self._waiting):
+            if waiting.at > now:
+                if not self._is_set:  # what rang may have set one
+                    self._start(waiting.at - now)
+                return
+            if self._waiting.pop(waiting, self) is None:
+                waiting.ring()
+
+
+class Cut:
+    """One call's time: a context manager around what is awaited.
+
+    What is awaited when the time runs out is cancelled, and the cancel ends here; `is_due` says behind the `with` that it
+    was so. A cancel from outside goes on upwards.
+    """
+
+    __slots__ = ("_alarms", "_cancelling", "_task", "at", "is_due")
+
+    def __init__(self, alarms: Alarms, task: asyncio.Task[object], at: float) -> None:
+        self._alarms = alarms
+        self._task = task
+        self._cancelling = task.cancelling()
+        self.at = at
+        self.is_due = False
+
+    def ring(self) -> None:
+        self.is_due = True
+        self._task.cancel()
+
+    def __enter__(self) -> Cut:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not self.is_due:
+            self._alarms.unset(self)
+            return False
+        is_own = self._task.uncancel() <= self._cancelling
+        return is_own and kind is not None and issubclass(kind, asyncio.CancelledError)
+
+
+class Timeouts:
+    """Cuts off what takes longer than `seconds`."""
+
+    __slots__ = ("_alarms", "_seconds")
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        bounds.seconds("seconds", seconds)
+        self._alarms = Alarms(clock)
+        self._seconds = seconds
+
+    def cut(self, now: float) -> Cut:
+        """For what this task begins now."""
+        task = asyncio.current_task()
+        assert task is not None  # whatever is awaited in asyncio has one
+        cut = Cut(self._alarms, task, now + self._seconds)
+        self._alarms.set(cut, now)
+        return cut
