@@ -16,11 +16,20 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 import faultproof as fp
 from faultproof.errors import Busy, Failed, Overloaded, RetriesExhausted
 from faultproof.ports.database import Database, Transaction
+from faultproof.primitives.breaker import Breaker, BreakerPolicy, Outcome
+from faultproof.primitives.endpoints import Endpoint, Endpoints
+from faultproof.primitives.health import HealthChecks, HealthPolicy
 from faultproof.primitives.leases import Leases
+from faultproof.primitives.outliers import OutlierPolicy, Outliers
 from faultproof.signals import (
     ALL,
+    BREAKER_OPENED,
+    BREAKER_STATE,
     BUDGET_SPENT,
     DEAD_LETTER,
+    ENDPOINT_DOWN,
+    ENDPOINT_EJECTED,
+    ENDPOINTS_USABLE,
     HOLDS_EXPIRED,
     LAG_AGE,
     LAG_EVENTS,
@@ -342,7 +351,11 @@ def test_what_wants_a_person_is_logged_as_a_warning_and_nothing_else(caplog: pyt
     assert levels == {signal.name: "WARNING" if signal.alarming else "DEBUG" for signal in ALL}
     assert "faultproof.queue.age 1.5 s {'queue': 'mail'}" in caplog.messages
     alarming = {signal.name.removeprefix("faultproof.") for signal in ALL if signal.alarming}
-    assert alarming == {"budget.spent", "dead_letter", "stuck", "loop.restart", "loop.lag", "saga.attention"}
+    assert alarming == {"budget.spent", "dead_letter", "stuck", "loop.restart", "loop.lag", "saga.attention"} | {
+        "breaker.opened",
+        "endpoint.ejected",
+        "endpoint.down",
+    }
 
 
 def test_opentelemetry_gets_every_signal_with_its_kind_unit_and_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,6 +423,42 @@ async def test_holds_whose_time_ran_out_are_counted_when_their_stock_is_returned
     clock.now += 20.0
     assert await loop.step() == 0.0
     assert recorder.values(HOLDS_EXPIRED, escrow="stock") == [2]
+
+
+@shows(BREAKER_OPENED, BREAKER_STATE)
+def test_a_breaker_tells_each_change_of_its_state_and_alarms_when_it_opens(
+    env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    breaker = Breaker(env, BreakerPolicy(minimum_calls=1, probes=1), name="till")
+    for outcome in (Outcome.FAILED, Outcome.FAILED, Outcome.OK):
+        token = breaker.try_enter(clock.now)
+        assert token is not None
+        breaker.leave(token, outcome, 0.1, clock.now)
+        clock.advance(4.0)
+    assert recorder.values(BREAKER_STATE, breaker="till") == [2, 1, 2, 1, 0]
+    assert recorder.values(BREAKER_OPENED, breaker="till") == [1, 1]
+
+
+@shows(ENDPOINT_EJECTED, ENDPOINT_DOWN, ENDPOINTS_USABLE)
+async def test_an_endpoint_that_is_ejected_or_down_alarms_and_those_that_are_left_are_counted(
+    env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    endpoints = Endpoints(env, [Endpoint(name) for name in "abc"], name="tills")
+    a, b, _ = endpoints.all
+    Outliers(env, endpoints, OutlierPolicy(in_a_row=1, eject_for=30.0)).ended(a, False, clock.now, clock.now)
+    endpoints.usable(clock.now)
+
+    async def is_well(endpoint: Endpoint) -> bool:
+        return endpoint is not b
+
+    checks = HealthChecks(env, endpoints, is_well, HealthPolicy(fall=1))
+    clock.advance(5.0)
+    await checks.step()
+    await settle()
+    endpoints.usable(clock.now)
+    assert recorder.values(ENDPOINT_EJECTED, group="tills", endpoint="a") == [1]
+    assert recorder.values(ENDPOINT_DOWN, group="tills", endpoint="b") == [1]
+    assert recorder.values(ENDPOINTS_USABLE, group="tills") == [2, 1]
 
 
 @shows(PERMITS_IN_FLIGHT, PERMITS_SHED, PERMITS_LIMIT)

@@ -97,6 +97,40 @@ HOLDS_EXPIRED = Signal(
     meaning="a hold's time ran out and its stock was returned",
 )
 
+BREAKER_OPENED = Signal(
+    name="faultproof.breaker.opened",
+    kind="count",
+    unit="openings",
+    meaning="a circuit breaker opened: calls to its endpoint are refused for a while",
+    alarming=True,
+)
+BREAKER_STATE = Signal(
+    name="faultproof.breaker.state",
+    kind="gauge",
+    unit="level",
+    meaning="a circuit breaker changed to closed (0), half-open (1) or open (2)",
+)
+
+ENDPOINT_EJECTED = Signal(
+    name="faultproof.endpoint.ejected",
+    kind="count",
+    unit="ejections",
+    meaning="an endpoint that does worse than the others gets no calls for a while",
+    alarming=True,
+)
+ENDPOINT_DOWN = Signal(
+    name="faultproof.endpoint.down",
+    kind="count",
+    unit="endpoints",
+    meaning="an endpoint failed its health checks, and gets no calls until it passes them",
+    alarming=True,
+)
+ENDPOINTS_USABLE = Signal(
+    name="faultproof.endpoints.usable",
+    kind="gauge",
+    unit="endpoints",
+    meaning="endpoints of a group that may be picked; none: the calls go to all that are not draining",
+)
 SHARDS_MISSING = Signal(
     name="faultproof.shards.missing",
     kind="count",
@@ -139,6 +173,11 @@ ALL: tuple[Signal, ...] = (
     SAGA_STUCK,
     SAGA_ATTENTION,
     HOLDS_EXPIRED,
+    BREAKER_OPENED,
+    BREAKER_STATE,
+    ENDPOINT_EJECTED,
+    ENDPOINT_DOWN,
+    ENDPOINTS_USABLE,
     SHARDS_MISSING,
     PERMITS_IN_FLIGHT,
     PERMITS_LIMIT,
