@@ -131,6 +131,13 @@ ENDPOINTS_USABLE = Signal(
     unit="endpoints",
     meaning="endpoints of a group that may be picked; none: the calls go to all that are not draining",
 )
+HEDGE = Signal(name="faultproof.hedge", kind="count", unit="requests", meaning="a second request beside a slow one")
+HEDGE_WON = Signal(
+    name="faultproof.hedge.won",
+    kind="count",
+    unit="requests",
+    meaning="a hedge whose answer was the first acceptable one",
+)
 SHARDS_MISSING = Signal(
     name="faultproof.shards.missing",
     kind="count",
@@ -178,6 +185,8 @@ ALL: tuple[Signal, ...] = (
     ENDPOINT_EJECTED,
     ENDPOINT_DOWN,
     ENDPOINTS_USABLE,
+    HEDGE,
+    HEDGE_WON,
     SHARDS_MISSING,
     PERMITS_IN_FLIGHT,
     PERMITS_LIMIT,

@@ -40,6 +40,11 @@ class RetryBudget:
         self._tokens = burst
 
     @property
+    def ratio(self) -> float:
+        """What each first attempt adds."""
+        return self._ratio
+
+    @property
     def tokens(self) -> float:
         """Retries that may be made right now."""
         return self._tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from faultproof.patterns.saga.machine import Entry, evolve
 from faultproof.patterns.saga.saga import Saga
 from faultproof.patterns.saga.steps import NOTHING_TO_UNDO, Step, StepContext, StepRetry
 from faultproof.ports.database import Database
-from faultproof.ports.script import Inline, Script, Wake
+from faultproof.ports.script import Script, Wake
 from faultproof.primitives.worker import Worker
 from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
@@ -69,13 +70,7 @@ class _Workload:
 
     async def _client(self, process: Process) -> None:
         saga = _saga(process)
-
-        def begun() -> Script[tuple[list[sql.Listed], list[sql.Listed]]]:
-            for id in KINDS:
-                yield from saga.start(id, id, tx=Inline())
-            return (yield from _shown())  # there is no other moment at which it is sure that they are under way
-
-        _note(process, *await process.database().transact(begun))
+        await asyncio.gather(*(saga.start(id, id) for id in KINDS))
         process.note("started", len(KINDS))
 
     async def _runner(self, process: Process) -> None:
@@ -112,6 +107,8 @@ def _shown() -> Script[tuple[list[sql.Listed], list[sql.Listed]]]:
 
 def _saga(process: Process) -> Saga[str]:
     async def charge(context: StepContext[str]) -> None:
+        if context.id == RETRIED:  # now it is sure that one is under way, and somebody looks
+            _note(process, *await process.database().read(_shown()))
         await process.outside(f"charge {context.id}", lambda record: _Bank(record).charge(context.id))
 
     async def refund(context: StepContext[str], result: None) -> None:
