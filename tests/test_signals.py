@@ -30,6 +30,8 @@ from faultproof.signals import (
     ENDPOINT_DOWN,
     ENDPOINT_EJECTED,
     ENDPOINTS_USABLE,
+    HEDGE,
+    HEDGE_WON,
     HOLDS_EXPIRED,
     LAG_AGE,
     LAG_EVENTS,
@@ -495,3 +497,20 @@ async def test_shards_that_gave_no_answer_are_counted(env: fp.Env, recorder: Rec
 
     await fp.ScatterGather(fp.GatherPolicy(at_least=1), env=env).gather(["a", "b", "c"], ask)
     assert recorder.values(SHARDS_MISSING) == [2]
+
+
+@shows(HEDGE, HEDGE_WON)
+async def test_hedges_are_counted_and_those_that_win(env: fp.Env, clock: ManualClock, recorder: Recorder) -> None:
+    async def send(endpoint: fp.Endpoint, attempt: int) -> str:
+        await clock.sleep(50.0 if attempt == 1 else 5.0)
+        return endpoint.name
+
+    endpoints = [fp.Endpoint("a"), fp.Endpoint("b")]
+    requests = fp.HedgedRequest(endpoints, fp.HedgePolicy(at_first=10.0), timeout=100.0, env=env)
+    call = asyncio.ensure_future(requests.call(send))
+    for _ in range(15):
+        await settle()
+        clock.advance(1.0)
+    hedged = await call
+    assert recorder.values(HEDGE, endpoint=hedged.endpoint.name) == [1]
+    assert recorder.values(HEDGE_WON) == [1]

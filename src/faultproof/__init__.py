@@ -10,6 +10,7 @@ from faultproof.joining import join
 from faultproof.patterns.bulkhead import Bulkhead, BulkheadPolicy
 from faultproof.patterns.escrow import Escrow, EscrowOptions, Hold, StockAudit, StockItem
 from faultproof.patterns.fan_out import FanOut, Source
+from faultproof.patterns.hedged_request import Hedged, HedgedRequest
 from faultproof.patterns.outbox import (
     ConsumerOptions,
     DeadLetter,
@@ -38,6 +39,7 @@ from faultproof.patterns.scatter_gather import Gathered, GatherPolicy, Incomplet
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
+from faultproof.primitives.endpoints import Endpoint
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
 from faultproof.primitives.hedging import HedgePolicy
 from faultproof.primitives.idempotency import Idempotency
@@ -57,6 +59,7 @@ __all__ = [
     "Completed",
     "ConsumerOptions",
     "DeadLetter",
+    "Endpoint",
     "Env",
     "Err",
     "Escrow",
@@ -68,6 +71,8 @@ __all__ = [
     "GroupCommit",
     "GroupLag",
     "HedgePolicy",
+    "Hedged",
+    "HedgedRequest",
     "Hold",
     "Idempotency",
     "Incomplete",

@@ -10,6 +10,7 @@ import pytest
 from faultproof.patterns.bulkhead import Bulkhead, BulkheadPolicy
 from faultproof.patterns.escrow import Escrow, EscrowOptions
 from faultproof.patterns.fan_out import FanOut, Source
+from faultproof.patterns.hedged_request import HedgedRequest
 from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.patterns.scatter_gather import GatherPolicy, ScatterGather
@@ -17,6 +18,7 @@ from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
 from faultproof.primitives.group_commit import GroupCommit
+from faultproof.primitives.hedging import HedgePolicy
 from tests.docs.markdown import REPOSITORY, rows, section
 
 OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
@@ -42,6 +44,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         Escrow.expiry,
     ),
     "fan_out": (Source, FanOut),
+    "hedged_request": (HedgePolicy, HedgedRequest),
     "outbox": (
         OutboxOptions,
         ConsumerOptions,

@@ -14,6 +14,7 @@ from faultproof.patterns.batch.proof import BATCH
 from faultproof.patterns.bulkhead.proof import BULKHEAD, PERMITS
 from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
 from faultproof.patterns.fan_out.proof import FAN_OUT
+from faultproof.patterns.hedged_request.proof import HEDGED
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON, RELAY
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.patterns.scatter_gather.proof import SCATTER
@@ -38,6 +39,7 @@ PROOFS = {
     "escrow": ESCROW,
     "fan-out": FAN_OUT,
     "forgetting": FORGETTING,
+    "hedged": HEDGED,
     "idempotency": IDEMPOTENCY,
     "keys go on": KEYS_GO_ON,
     "log": LOG,
@@ -58,6 +60,7 @@ MANY_PAIRS = {
     "claim": 16,
     "dead letters": 24,
     "decisions": 16,
+    "hedged": 16,
     "idempotency": 8,
     "keys go on": 32,
     "log": 8,
@@ -76,7 +79,7 @@ MANY_FAULTS = {"dead letters": 16, "keys go on": 16, "outbox": 6, "poison": 12}
 SEEDS = {"decisions": 120, "idempotency": 160}
 """Random schedules of proofs in which there is less to strike at, or what happens sometimes is rare."""
 
-NO_DATABASE = {"bulkhead", "fan-out", "permits", "scatter"}
+NO_DATABASE = {"bulkhead", "fan-out", "hedged", "permits", "scatter"}
 """Proofs of what is not durable: only the faults of requests to the outside can strike."""
 
 SOME = [

@@ -150,6 +150,9 @@ PATTERNS_01_08: tuple[Pattern, ...] = (
             implementation="Send 2nd request at P95",
             proof="P99 reduced, load <2x",
         ),
+        status=Status.READY,
+        proof="faultproof.patterns.hedged_request.proof:HEDGED",
+        readme="faultproof/patterns/hedged_request/README.md",
     ),
     Pattern(
         number=7,
