@@ -73,8 +73,9 @@ MANY_PAIRS = {
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and
 behind it every second one."""
 
-MANY_FAULTS = {"dead letters": 16, "keys go on": 16, "outbox": 6, "poison": 12}
-"""Proofs whose places take long, and each how many-th of them is struck by every kind of fault."""
+MANY_FAULTS = {"dead letters": 16, "hedged": 2, "keys go on": 16, "outbox": 6, "poison": 12}
+"""Proofs whose places take long, or of which each third is of one kind; and each how many-th of them is struck by every kind of
+fault."""
 
 SEEDS = {"decisions": 120, "idempotency": 160}
 """Random schedules of proofs in which there is less to strike at, or what happens sometimes is rare."""
@@ -105,7 +106,8 @@ for seed in (1, 2):
 def test_holds_at_every_point(name: str):
     report = explore(PROOFS[name], depth=1)
     assert [violation.sentences for violation in report.violations] == []
-    assert report.points > report.distinct == report.schedules - 1 > 45
+    assert report.distinct == report.schedules - 1 > 45
+    assert report.points > report.distinct or name in NO_DATABASE, "some places are one"
 
 
 def _outcome_of_a_crash(explorer: Explorer, point: Point) -> tuple[object, ...]:
@@ -232,7 +234,8 @@ def test_a_violation_shrinks_to_the_one_fault_that_matters_and_replays(tmp_path:
 def test_a_tape_replays_exactly_a_hundred_times(name: str):
     explorer = Explorer(PROOFS[name])
     with no_escapes():
-        first, _ = explorer.run(Tape(rng=random.Random(7), chance=0.05), faults_max=3)
+        chance = 0.2 if name in NO_DATABASE else 0.05
+        first, _ = explorer.run(Tape(rng=random.Random(7), chance=chance), faults_max=3)
         expected, answers = first.hash(), dict(first.tape.answers)
         assert first.faults
         hashes = {explorer.run(Tape(answers), faults_max=3)[0].hash() for _ in range(100)}

@@ -25,7 +25,7 @@ RATIO, BURST = 0.15, 1.0
 TIMEOUT_S, CLEAN_UP_S, QUICK_S, SLOW_S = 2.0, 1.0, 0.02, 0.4
 QUICK = ("quick", "quick")
 REQUESTS: tuple[tuple[str, str], ...] = (
-    *[QUICK] * 7,
+    *[QUICK] * 6,
     ("hangs", "quick"),
     *[QUICK] * 7,
     ("slow", "fails"),
