@@ -6,7 +6,7 @@ import random
 import pytest
 
 from faultproof.clock import SystemClock
-from faultproof.errors import InvalidInput
+from faultproof.errors import InvalidInput, Misuse
 from faultproof.primitives.timeouts import Alarms, Timeouts
 from tests.fakes import ManualClock
 
@@ -139,6 +139,36 @@ async def test_on_the_machine_s_own_clock() -> None:
     with Timeouts(clock, 0.01).cut(clock.monotonic()) as cut:
         await asyncio.Event().wait()
     assert cut.is_due
+
+
+def test_an_event_loop_that_has_ended_takes_its_timer_with_it_and_the_next_one_gets_its_own() -> None:
+    clock = SystemClock()
+    timeouts = Timeouts(clock, 0.02)
+
+    async def quick() -> None:
+        with timeouts.cut(clock.monotonic()):
+            await asyncio.sleep(0)
+
+    async def slow() -> bool:
+        with timeouts.cut(clock.monotonic()) as cut:
+            await asyncio.sleep(10.0)
+        return cut.is_due
+
+    asyncio.run(quick())
+    assert asyncio.run(slow())
+
+
+async def test_two_event_loops_at_the_same_time_are_refused() -> None:
+    clock = SystemClock()
+    timeouts = Timeouts(clock, 5.0)
+
+    async def use() -> None:
+        with timeouts.cut(clock.monotonic()):
+            await asyncio.sleep(0)
+
+    await use()
+    with pytest.raises(Misuse, match="another event loop"):
+        await asyncio.to_thread(asyncio.run, use())
 
 
 def test_a_time_that_is_none_is_refused() -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from faultproof import bounds
 from faultproof.clock import Clock
+from faultproof.errors import Misuse
 
 
 class Waiting(Protocol):
@@ -29,20 +30,27 @@ class Waiting(Protocol):
 
 
 class Alarms:
-    """For waits that all take about equally long, in one event loop.
+    """For waits that all take about equally long, in one event loop at a time.
 
     They ring in the order in which they were set: one that is shorter than another before it rings as late as that one.
     """
 
-    __slots__ = ("_clock", "_is_set", "_waiting")
+    __slots__ = ("_clock", "_is_set", "_loop", "_waiting")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._waiting: dict[Waiting, None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_set = False
 
     def set(self, waiting: Waiting, now: float) -> None:
-        """`now` is `clock.monotonic()`, for which most callers have just asked."""
+        """`now` is `clock.monotonic()`, for which most callers have just asked.
+
+        Raises `Misuse` while another event loop runs that has used these.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._move(loop)
         self._waiting[waiting] = None
         if not self._is_set:
             self._start(waiting.at - now)
@@ -50,6 +58,13 @@ class Alarms:
     def unset(self, waiting: Waiting) -> None:
         """It need not ring any more; it may have rung."""
         self._waiting.pop(waiting, None)
+
+    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The last one has ended, with whatever waited in it; its timer will never ring."""
+        if self._loop is not None and self._loop.is_running():
+            raise Misuse("this belongs to another event loop, which still runs: make one for each")
+        self._loop, self._is_set = loop, False
+        self._waiting.clear()
 
     def _start(self, seconds: float) -> None:
         self._is_set = True

@@ -340,6 +340,12 @@ def test_a_policy_is_frozen() -> None:
         GatherPolicy().deadline = 9.0  # type: ignore[misc]
 
 
+async def test_one_name_is_not_taken_for_as_many_shards_as_it_has_letters() -> None:
+    asked = Shards(ManualClock(), a=1.0, b=1.0)
+    with pytest.raises(InvalidInput, match="each of its letters"):
+        await scattering(asked.clock).gather("ab", asked.ask)
+
+
 @pytest.mark.parametrize(
     ("shards", "says"),
     [

@@ -110,6 +110,8 @@ class ScatterGather:
 
     def _least(self, shards: Sequence[str], distinct: int) -> int:
         """How many have to answer."""
+        if isinstance(shards, str):
+            raise InvalidInput(f"`shards` are several names, and {shards!r} is one: each of its letters would be asked")
         bounds.count("shards", len(shards), most=SHARDS_MAX)
         if distinct != len(shards):
             twice = next(name for name in shards if shards.count(name) > 1)
