@@ -35,7 +35,7 @@ def test_a_root_of_a_hundred_leaves_no_longer_waits_for_the_slowest(
     async def ask(leaf: str, attempt: int) -> str:
         nonlocal calls
         calls += 1
-        await asyncio.sleep(1.0 if draw.random() < 0.001 else draw.uniform(0.007, 0.013))
+        await env.clock.sleep(1.0 if draw.random() < 0.001 else draw.uniform(0.007, 0.013))
         return leaf
 
     async def roots() -> None:
@@ -66,7 +66,7 @@ def loaded(load: float, *, room: int | None, is_hedged: bool, ratio: float = 0.1
 
     async def work(number: int, attempt: int) -> int:
         async with workers:
-            await asyncio.sleep(times[number][attempt - 1])
+            await env.clock.sleep(times[number][attempt - 1])
         return number
 
     async def request(number: int) -> None:
@@ -83,7 +83,7 @@ def loaded(load: float, *, room: int | None, is_hedged: bool, ratio: float = 0.1
     async def all_of_them() -> None:
         requests = []
         for number, pause in enumerate(pauses):
-            await asyncio.sleep(pause)
+            await env.clock.sleep(pause)
             requests.append(asyncio.ensure_future(request(number)))
         await asyncio.gather(*requests)
         await asyncio.gather(*abandoned)

@@ -43,7 +43,9 @@ class VirtualClock:
         return self._loop.now
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        woken = self._loop.create_future()
+        self._loop.call_later(seconds, lambda: woken.done() or woken.set_result(None))
+        await woken
 
     def alarm(self, seconds: float, ring: Callable[[], object], *, context: Context | None = None) -> Alarm:
         return self._loop.call_later(seconds, ring, context=context)
