@@ -1,4 +1,4 @@
-"""Mutants in the live world: an undisturbed run of real processes says the same of each as an undisturbed simulated one.
+"""Mutants in the live world: what is noticed there is noticed in simulation, and the other way round.
 
 A few every time; all that both worlds can run with `make soak`."""
 
@@ -12,7 +12,7 @@ from faultproof.prove.harness import HarnessError
 from faultproof.prove.live.options import LiveOptions
 from faultproof.prove.live.proving import prove_live
 from faultproof.prove.mutants.groups import groups, targets
-from faultproof.prove.mutants.hunt import Effort, Target
+from faultproof.prove.mutants.hunt import Effort, Target, tried
 from faultproof.prove.mutants.living import mutation
 from faultproof.prove.mutants.mutant import Mutant
 from faultproof.prove.proof import Proof
@@ -26,6 +26,8 @@ from tests.prove.test_proofs import PROOFS
 GROUPS = {group.name: group for group in groups(PROOFS.values()) if group.name.startswith("patterns.")}
 RUN_S = 6.0
 """What comes to no end is given up then."""
+TRIES = 5
+"""Live runs in which what an undisturbed simulated run notices must be noticed once."""
 
 
 @functools.cache
@@ -76,13 +78,25 @@ def test_what_is_about_transactions_or_tables_is_not_for_the_live_world() -> Non
         assert (mutation(mutant) is not None) == (mutant.kind in ("statement", "condition"))
 
 
+def _agree(target: Target, proof: Proof, stepped: set[str]) -> bool:
+    """What one world notices, the other does as well. Machines choose schedules that no tape does, and the other way round: so
+    the live world has some runs, and the simulated one all that a hunt tries; or the stepped one is said to notice."""
+    if _simulated(proof, target.mutant):
+        return any(_live(proof, target.mutant, "sqlite") for _ in range(TRIES))
+    if not _live(proof, target.mutant, "sqlite") or target.mutant.label in stepped:
+        return True
+    with no_escapes():
+        return tried(target, Effort()).killed is not None
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_mutant_fares_live_as_in_simulation(group: str) -> None:
+    stepped = {label for each in GROUPS[group].survivors if each.stepped for label in each.mutants}
     disagreed = [
         f"{label} under {reference.proof.name}"
         for label, target in _targets(group).items()
         for reference in target.references
-        if _simulated(reference.proof, target.mutant) != _live(reference.proof, target.mutant, "sqlite")
+        if not _agree(target, reference.proof, stepped)
     ]
-    assert disagreed == []
+    assert not disagreed, "\n".join(disagreed)
