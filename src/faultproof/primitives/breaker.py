@@ -196,11 +196,12 @@ class Breaker:
 
     @property
     def state(self) -> State:
-        """As of the last call that came or ended: it moves with calls, and needs no timer."""
+        """As of the last call that came or ended, or was asked about: it moves with them, and needs no timer."""
         return self._phase.state
 
     def retry_after(self, now: float) -> float:
         """Seconds after which a call may be admitted: 0 if one would be now. For the refusal, and for a look in advance."""
+        self._age(now)  # a probe that hung may have opened it again since
         phase = self._phase
         if phase.state == "open":
             return max(0.0, phase.until - now)
