@@ -1,7 +1,8 @@
 """Hedging: when a second attempt is made, who wins, who pays, and that nobody waits for a loser."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -51,6 +52,17 @@ async def stubborn(clock: ManualClock) -> None:
         await clock.sleep(10_000.0)
 
 
+async def race(
+    hedging: Hedging, attempt: Callable[[int], Coroutine[Any, Any, str]], is_acceptable: Callable[[str], bool] = bool
+) -> Raced[str]:
+    """As a caller does it."""
+    race = hedging.begin(attempt, is_acceptable=is_acceptable)
+    try:
+        return await race.decided
+    finally:
+        race.end()
+
+
 async def settle() -> None:
     for _ in range(8):
         await asyncio.sleep(0)
@@ -64,7 +76,7 @@ async def played(
 ) -> tuple[Raced[str] | Exception, float]:
     """What came of it, and when."""
     clock, ended = dependency.clock, list[float]()
-    task = asyncio.create_task(hedging.race(dependency, is_acceptable=is_acceptable))
+    task = asyncio.create_task(race(hedging, dependency, is_acceptable))
     task.add_done_callback(lambda _: ended.append(round(clock.now - 1_000, 3)))
     for _ in range(round(seconds)):
         await settle()
@@ -143,7 +155,7 @@ async def test_an_answer_that_is_not_acceptable_waits_for_one_that_is_and_is_bet
 
 async def test_a_caller_that_is_cancelled_cancels_every_attempt() -> None:
     dependency = Dependency(ManualClock(), (200.0, "a"), (200.0, "b"))
-    task = asyncio.create_task(hedging_on(dependency.clock).race(dependency))
+    task = asyncio.create_task(race(hedging_on(dependency.clock), dependency))
     for _ in range(12):
         await settle()
         dependency.clock.advance(1.0)
@@ -161,7 +173,7 @@ async def test_an_attempt_that_cancels_itself_has_failed_and_nobody_waits_for_ev
         raise asyncio.CancelledError
 
     with pytest.raises(Escaped):
-        await hedging_on(clock).race(attempt)
+        await race(hedging_on(clock), attempt)
 
 
 @pytest.mark.parametrize("missing", ["budget", "room", "reaper"])

@@ -98,20 +98,12 @@ class Hedging:
         learnt = self._latency.value
         return self._policy.at_first if learnt is None else max(learnt, self._policy.least)
 
-    async def race(self, attempt: Attempt[T], *, is_acceptable: Callable[[T], bool] = lambda value: True) -> Raced[T]:
-        """The first acceptable answer.
-
-        If every attempt that was made has failed, or given what is not acceptable: what became of the first. Nothing is
-        hedged that has failed already; repeating it is for a retry. A caller that is cancelled cancels all attempts.
-        """
-        race = self.begin(attempt, is_acceptable=is_acceptable)
-        try:
-            return await race.decided  # unbounded: as long as the attempts, which whoever makes them bounds
-        finally:
-            race.end()
-
     def begin(self, attempt: Attempt[T], *, is_acceptable: Callable[[T], bool] = lambda value: True) -> Race[T]:
-        """As `race`, for those who wait for several: await or watch `decided`, then call `end`, in any case."""
+        """Race for the first acceptable answer: await or watch its `decided`, then call its `end`, in any case.
+
+        If every attempt that was made has failed, or given what is not acceptable, it is decided by what became of the first.
+        Nothing is hedged that has failed already; repeating it is for a retry. `end` cancels what is still under way.
+        """
         race = Race(self, attempt, is_acceptable)
         now = self._env.clock.monotonic()
         race._start(now)
@@ -152,11 +144,6 @@ class Race(Generic[T]):
         self._first: Raced[T] | Exception | None = None
         """What became of the first attempt, where that was nothing acceptable."""
         self.at = 0.0
-
-    @property
-    def attempts(self) -> int:
-        """That have been made so far."""
-        return self._started
 
     def end(self) -> None:
         """Nobody waits for any of them any more."""

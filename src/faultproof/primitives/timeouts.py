@@ -2,17 +2,18 @@
 
 A timer for each call costs more than everything else that a client does for it. Calls that all may take equally long end
 in the order in which they began, so a timer for the oldest is enough; mostly it finds that this one is over, and is set
-for the next.
+for the next. Only what is to ring before one that was set earlier has a timer of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from types import TracebackType
 from typing import Protocol
 
 from faultproof import bounds
-from faultproof.clock import Clock
+from faultproof.clock import Alarm, Clock
 from faultproof.errors import Misuse
 
 
@@ -30,16 +31,18 @@ class Waiting(Protocol):
 
 
 class Alarms:
-    """For waits that all take about equally long, in one event loop at a time.
+    """For waits most of which take about equally long, in one event loop at a time."""
 
-    They ring in the order in which they were set: one that is shorter than another before it rings as late as that one.
-    """
-
-    __slots__ = ("_clock", "_is_set", "_loop", "_waiting")
+    __slots__ = ("_apart", "_clock", "_is_set", "_latest", "_loop", "_waiting")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._waiting: dict[Waiting, None] = {}
+        """Those that ring one after the other."""
+        self._latest = -inf
+        """When the last of them that was set rings: the timer does so by then."""
+        self._apart: dict[Waiting, Alarm] = {}
+        """Those that ring earlier than one that was set before them."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_set = False
 
@@ -51,24 +54,37 @@ class Alarms:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move(loop)
+        at = waiting.at
+        if at < self._latest:
+            self._apart[waiting] = self._clock.alarm(at - now, lambda: self._ring_apart(waiting))
+            return
+        self._latest = at
         self._waiting[waiting] = None
         if not self._is_set:
-            self._start(waiting.at - now)
+            self._start(at - now)
 
     def unset(self, waiting: Waiting) -> None:
         """It need not ring any more; it may have rung."""
-        self._waiting.pop(waiting, None)
+        if waiting in self._waiting:
+            del self._waiting[waiting]
+        elif (alarm := self._apart.pop(waiting, None)) is not None:
+            alarm.cancel()
 
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
         """The last one has ended, with whatever waited in it; its timer will never ring."""
         if self._loop is not None and self._loop.is_running():
             raise Misuse("this belongs to another event loop, which still runs: make one for each")
-        self._loop, self._is_set = loop, False
+        self._loop, self._is_set, self._latest = loop, False, -inf
         self._waiting.clear()
+        self._apart.clear()
 
     def _start(self, seconds: float) -> None:
         self._is_set = True
         self._clock.alarm(seconds, self._ring)
+
+    def _ring_apart(self, waiting: Waiting) -> None:
+        del self._apart[waiting]
+        waiting.ring()
 
     def _ring(self) -> None:
         self._is_set = False
@@ -125,10 +141,10 @@ class Timeouts:
         self._alarms = Alarms(clock)
         self._seconds = seconds
 
-    def cut(self, now: float) -> Cut:
-        """For what this task begins now."""
+    def cut(self, now: float, by: float = inf) -> Cut:
+        """For what this task begins now; cut off at `by` where that is earlier."""
         task = asyncio.current_task()
         assert task is not None  # whatever is awaited in asyncio has one
-        cut = Cut(self._alarms, task, now + self._seconds)
+        cut = Cut(self._alarms, task, min(now + self._seconds, by))
         self._alarms.set(cut, now)
         return cut

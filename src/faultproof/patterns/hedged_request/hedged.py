@@ -13,7 +13,7 @@ from faultproof.primitives.deadline import by
 from faultproof.primitives.endpoints import Endpoint, Endpoints
 from faultproof.primitives.hedging import HedgePolicy, Hedging, Raced
 from faultproof.primitives.retry import RetryBudget
-from faultproof.primitives.timeouts import Cut, Timeouts
+from faultproof.primitives.timeouts import Timeouts
 from faultproof.signals import HEDGE, HEDGE_WON
 
 T = TypeVar("T")
@@ -114,7 +114,7 @@ class HedgedRequest:
         """
         began = self._env.clock.monotonic()
         tried: list[Endpoint] = []
-        with self._limit(began) as limit:
+        with self._timeouts.cut(began, by(self._env.clock, self._timeout)) as limit:
             self._budget.first_attempt()
             race = self._hedging.begin(lambda n: self._attempt(send, n, tried), is_acceptable=is_acceptable)
             try:
@@ -132,12 +132,6 @@ class HedgedRequest:
     async def close(self) -> int:
         """Wait for losers that still clean up, for up to 10 s; how many had not ended then."""
         return await self._hedging.close()
-
-    def _limit(self, now: float) -> Cut:
-        at = by(self._env.clock, self._timeout)
-        if at - now >= self._timeout:
-            return self._timeouts.cut(now)
-        return Timeouts(self._env.clock, at - now).cut(now)
 
     async def _attempt(self, send: Send[T], number: int, tried: list[Endpoint]) -> T:
         clock = self._env.clock

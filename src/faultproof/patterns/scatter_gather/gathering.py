@@ -98,8 +98,8 @@ class Gathering(Generic[T]):
         for name, asked in self._asked.items():
             asked.end()
             self._told(name, Missing(why))
-        for name in self._waiting:
-            self._told(name, Missing("not asked"))
+        while self._waiting:  # who is told may stop it in the middle of asking
+            self._told(self._waiting.popleft(), Missing("not asked"))
         if not self.over.done():
             self.over.set_result(None)
 
