@@ -62,8 +62,8 @@ class RetryBudget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """When to try again. All times in seconds."""
+class Backoff:
+    """How often to try, and how long to wait in between. All times in seconds."""
 
     attempts: int = 5
     """At most this many, the first included."""
@@ -71,18 +71,34 @@ class RetryPolicy:
     """After n failed attempts wait up to this times 2**(n-1), with full jitter …"""
     cap: float = 2.0
     """… and never more than this."""
+
+    def __post_init__(self) -> None:
+        bounds.count("attempts", self.attempts)
+        bounds.seconds("base", self.base, least=0)
+        bounds.seconds("cap", self.cap, least=0)
+        if self.cap < self.base:
+            raise InvalidInput(f"`cap` must be at least `base`, got {self.cap} and {self.base}")
+
+    def wait(self, tries: int, error: Exception, rng: Rng) -> float:
+        """Seconds until the next attempt, after `tries` failed retries: with jitter, and not before the error says."""
+        wait = full_jitter(tries, base=self.base, cap=self.cap, rng=rng)
+        if isinstance(error, TryAgain) and error.retry_after is not None:
+            return max(wait, error.retry_after)
+        return wait
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy(Backoff):
+    """When to try again. All times in seconds."""
+
     deadline: float = 30.0
     """From the first attempt; no attempt is begun after it, and the running one is not cut short."""
     repeat_unknown: bool = False
     """Also repeat after `OutcomeUnknown`. Only for calls that carry an idempotency key."""
 
     def __post_init__(self) -> None:
-        bounds.count("attempts", self.attempts)
-        bounds.seconds("base", self.base, least=0)
-        bounds.seconds("cap", self.cap, least=0)
+        super().__post_init__()
         bounds.seconds("deadline", self.deadline)
-        if self.cap < self.base:
-            raise InvalidInput(f"`cap` must be at least `base`, got {self.cap} and {self.base}")
 
 
 class Retry:
@@ -108,9 +124,7 @@ class Retry:
             except (TryAgain, OutcomeUnknown) as error:
                 if isinstance(error, OutcomeUnknown) and not policy.repeat_unknown:
                     raise
-                wait = full_jitter(tries, base=policy.base, cap=policy.cap, rng=self._env.rng)
-                if isinstance(error, TryAgain) and error.retry_after is not None:
-                    wait = max(wait, error.retry_after)
+                wait = policy.wait(tries, error, self._env.rng)
                 self._may_repeat(error, tries + 1, clock.monotonic() + wait - deadline)
             self._env.signals.emit(RETRY, 1)
             await clock.sleep(wait)
