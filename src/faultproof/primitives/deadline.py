@@ -24,7 +24,8 @@ from faultproof.errors import DeadlineExceeded, InvalidInput
 HEADER = "deadline-remaining-ms"
 _HEADER_DIGITS_MAX = 12
 
-_ambient: ContextVar[Deadline | None] = ContextVar("faultproof_deadline", default=None)
+AMBIENT: ContextVar[Deadline | None] = ContextVar("faultproof_deadline", default=None)
+"""For whoever sets it for each call; all others use `within` and `ambient`."""
 
 
 class Deadline:
@@ -52,12 +53,12 @@ class Deadline:
 
 def ambient() -> Deadline | None:
     """The deadline of the call that this code runs for, if it has one."""
-    return _ambient.get()
+    return AMBIENT.get()
 
 
 def by(clock: Clock, seconds: float) -> float:
     """The moment in so many seconds, or earlier where the ambient deadline is. Raises `DeadlineExceeded` if that is over."""
-    at, above = clock.monotonic() + seconds, _ambient.get()
+    at, above = clock.monotonic() + seconds, AMBIENT.get()
     if above is None:
         return at
     above.check("this call")
@@ -69,13 +70,13 @@ def within(seconds: float, clock: Clock) -> Iterator[Deadline]:
     """Everything inside is to be over in so many seconds, or earlier where somebody above said so."""
     bounds.seconds("seconds", seconds, least=0)
     mine = Deadline(clock.monotonic() + seconds, clock)
-    above = _ambient.get()
+    above = AMBIENT.get()
     earliest = mine if above is None or mine.at < above.at else above
-    token = _ambient.set(earliest)
+    token = AMBIENT.set(earliest)
     try:
         yield earliest
     finally:
-        _ambient.reset(token)
+        AMBIENT.reset(token)
 
 
 def from_header(text: str, clock: Clock) -> Deadline:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from faultproof import bounds
 from faultproof.clock import Env, Rng
 from faultproof.errors import DeadlineExceeded, InvalidInput, OutcomeUnknown, RetriesExhausted, TryAgain
-from faultproof.signals import BUDGET_SPENT, RETRY
+from faultproof.signals import BUDGET_SPENT, RETRY, Signals
 
 T = TypeVar("T")
 
@@ -125,21 +125,29 @@ class Retry:
                 if isinstance(error, OutcomeUnknown) and not policy.repeat_unknown:
                     raise
                 wait = policy.wait(tries, error, self._env.rng)
-                self._may_repeat(error, tries + 1, clock.monotonic() + wait - deadline)
+                overrun = clock.monotonic() + wait - deadline
+                spend_or_raise(error, tries + 1, overrun, policy=policy, budget=self._budget, signals=self._env.signals)
             self._env.signals.emit(RETRY, 1)
             await clock.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _may_repeat(self, error: Exception, attempts: int, overrun: float) -> None:
-        unknown = isinstance(error, OutcomeUnknown)
-        if attempts >= self._policy.attempts:
-            raise (
-                error if unknown else RetriesExhausted(f"gave up after {attempts} attempts: {error}", attempts=attempts)
-            ) from error
-        if overrun > 0:
-            raise error if unknown else DeadlineExceeded(f"no time is left to repeat: {error}") from error
-        if not self._budget.try_spend():
-            self._env.signals.emit(BUDGET_SPENT, 1)
-            raise (
-                error if unknown else RetriesExhausted(f"the retry budget is spent: {error}", attempts=attempts)
-            ) from error
+
+def spend_or_raise(  # a decision of this many things
+    error: Exception, attempts: int, overrun: float, *, policy: Backoff, budget: RetryBudget, signals: Signals
+) -> None:
+    """Take the price of one more attempt, after so many; raises what the call comes to if there is to be none.
+
+    `overrun`: by how many seconds the next attempt would begin too late; below zero, it would not.
+    """
+    unknown = isinstance(error, OutcomeUnknown)
+    if attempts >= policy.attempts:
+        raise (
+            error if unknown else RetriesExhausted(f"gave up after {attempts} attempts: {error}", attempts=attempts)
+        ) from error
+    if overrun > 0:
+        raise error if unknown else DeadlineExceeded(f"no time is left to repeat: {error}") from error
+    if not budget.try_spend():
+        signals.emit(BUDGET_SPENT, 1)
+        raise (
+            error if unknown else RetriesExhausted(f"the retry budget is spent: {error}", attempts=attempts)
+        ) from error
