@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from faultproof import bounds
-from faultproof.clock import Clock
+from faultproof.clock import Clock, SystemClock
 from faultproof.errors import DeadlineExceeded, InvalidInput
 
 HEADER = "deadline-remaining-ms"
 _HEADER_DIGITS_MAX = 12
+
+_SYSTEM = SystemClock()
 
 AMBIENT: ContextVar[Deadline | None] = ContextVar("faultproof_deadline", default=None)
 """For whoever sets it for each call; all others use `within` and `ambient`."""
@@ -66,9 +68,13 @@ def by(clock: Clock, seconds: float) -> float:
 
 
 @contextmanager
-def within(seconds: float, clock: Clock) -> Iterator[Deadline]:
-    """Everything inside is to be over in so many seconds, or earlier where somebody above said so."""
+def within(seconds: float, clock: Clock | None = None) -> Iterator[Deadline]:
+    """Everything inside is to be over in so many seconds, or earlier where somebody above said so.
+
+    `clock`: that of the `Env` which is used inside; without, the machine's.
+    """
     bounds.seconds("seconds", seconds, least=0)
+    clock = clock or _SYSTEM
     mine = Deadline(clock.monotonic() + seconds, clock)
     above = AMBIENT.get()
     earliest = mine if above is None or mine.at < above.at else above

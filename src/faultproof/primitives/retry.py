@@ -3,7 +3,7 @@
 Full jitter: before attempt n+1 wait `uniform(0, min(cap, base * 2**n))` seconds (Brooker, "Exponential Backoff And
 Jitter", AWS 2015). The budget is a token bucket filled by *first* attempts: with `ratio` 0.1 a service may add at most
 10 % to the traffic it was given, however many callers fail at once (Google SRE, ch. 21). One budget is shared by all
-that calls the same dependency.
+that calls the same dependency. Where somebody above repeats (`attempts.py`), there is one attempt.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TypeVar
 from faultproof import bounds
 from faultproof.clock import Env, Rng
 from faultproof.errors import DeadlineExceeded, InvalidInput, OutcomeUnknown, RetriesExhausted, TryAgain
+from faultproof.primitives.attempts import is_repeated_above, numbered
 from faultproof.signals import BUDGET_SPENT, RETRY, Signals
 
 T = TypeVar("T")
@@ -113,14 +114,18 @@ class Retry:
         """The first result that `attempt` returns.
 
         Raises what `attempt` raised if that cannot be helped by repeating, `RetriesExhausted` when the attempts or the
-        budget are used up, and `DeadlineExceeded` when the deadline would pass before the next one.
+        budget are used up, and `DeadlineExceeded` when the deadline would pass before the next one. Where somebody above
+        repeats, what the one attempt raised.
         """
         policy, clock = self._policy, self._env.clock
         deadline = clock.monotonic() + policy.deadline
         self._budget.first_attempt()
+        if is_repeated_above():
+            return await attempt()
         for tries in range(policy.attempts):
             try:
-                return await attempt()
+                with numbered(tries + 1, policy.attempts):
+                    return await attempt()
             except (TryAgain, OutcomeUnknown) as error:
                 if isinstance(error, OutcomeUnknown) and not policy.repeat_unknown:
                     raise
@@ -132,7 +137,7 @@ class Retry:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def spend_or_raise(  # a decision of this many things
+def spend_or_raise(
     error: Exception, attempts: int, overrun: float, *, policy: Backoff, budget: RetryBudget, signals: Signals
 ) -> None:
     """Take the price of one more attempt, after so many; raises what the call comes to if there is to be none.

@@ -17,6 +17,7 @@ from faultproof.errors import (
 )
 from faultproof.patterns.bulkhead import BulkheadPolicy
 from faultproof.patterns.request_response import Budget, Client, Policy
+from faultproof.primitives import attempts
 from faultproof.primitives.breaker import BreakerPolicy
 from faultproof.primitives.deadline import ambient, within
 from faultproof.primitives.endpoints import Endpoint
@@ -230,6 +231,28 @@ async def test_a_caller_in_a_hurry_does_not_open_the_breaker_of_an_endpoint_that
     assert (await outcome(clock, client.call(Dependency(clock)))).value == "ok"  # type: ignore[attr-defined]
     await outcome(clock, client.call(Dependency(clock, 100.0)))
     assert isinstance(await outcome(clock, client.call(Dependency(clock))), Overloaded)
+
+
+async def test_one_layer_repeats_and_those_below_know_it() -> None:
+    clock = ManualClock()
+    below, sent = client_on(clock, "x"), list[str]()
+
+    async def send(endpoint: Endpoint, attempt: int) -> object:
+        sent.append(str(attempts.ambient()))
+        return (await below.call(dependency)).value
+
+    dependency = Dependency(clock, *[NOT_NOW] * 2)
+    assert (await outcome(clock, client_on(clock).call(send))).value == "ok"  # type: ignore[attr-defined]
+    assert sent == [str(attempts.Attempt(number, 3)) for number in (1, 2, 3)]
+    assert len(dependency.sent) == 3
+    assert attempts.ambient() is None
+    dependency = Dependency(clock, *[NOT_NOW] * 9)
+    with attempts.arrived(attempts.from_header("1/4")):
+        assert await outcome(clock, client_on(clock).call(dependency)) is NOT_NOW
+    assert len(dependency.sent) == 1
+    with attempts.arrived(attempts.from_header("1")):
+        assert isinstance(await outcome(clock, client_on(clock).call(dependency)), RetriesExhausted)
+    assert len(dependency.sent) == 4
 
 
 # -- shed, breaker, bulkhead, balance ---------------------------------------------------------------------------------

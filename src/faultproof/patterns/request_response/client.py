@@ -20,6 +20,7 @@ from faultproof.patterns.bulkhead import Bulkhead
 from faultproof.patterns.hedged_request import Worth
 from faultproof.patterns.request_response.explained import explained
 from faultproof.patterns.request_response.policy import Policy
+from faultproof.primitives import attempts
 from faultproof.primitives.balance import Balancer, LeastLoaded, RoundRobin
 from faultproof.primitives.breaker import Breaker, Outcome
 from faultproof.primitives.deadline import AMBIENT, Deadline, by
@@ -138,6 +139,9 @@ class Client:
         self._timeouts = Timeouts(env.clock, self._longest)
         self._worth = Worth(env)
         self._hedging = Hedging(env, policy.hedge, self._budget, has_room=self._has_room)
+        most = policy.retry.attempts if policy.retry is not None else 1
+        self._numbers = [attempts.Attempt(n + 1, most) for n in range(most)]
+        """As they are sent on, in the order of the tries; a hedge is the same try."""
         self._calls = 0
         self.health = _health(env, policy, self.endpoints, check)
         """A loop for a `Worker`, if there are health checks."""
@@ -194,14 +198,22 @@ class Client:
         self, call: _Call[T], is_idempotent: bool, is_acceptable: Callable[[T], bool]
     ) -> tuple[T, Endpoint]:
         self._budget.first_attempt()
+        is_repeated_above = attempts.is_repeated_above()
         tries = 0
         while True:
+            token = None if is_repeated_above else attempts.AMBIENT.set(self._numbers[tries])
             try:
                 if is_idempotent and self._policy.hedge is not None:
                     return await self._hedged(call, is_acceptable)
                 return await self._attempt(call)
             except (TryAgain, OutcomeUnknown) as error:
-                wait = self._before_next(call, self._known(call, error), tries, is_idempotent)
+                known = self._known(call, error)
+                if is_repeated_above:
+                    raise known from error.__cause__
+                wait = self._before_next(call, known, tries, is_idempotent)
+            finally:
+                if token is not None:
+                    attempts.AMBIENT.reset(token)
             tries += 1
             self._env.signals.emit(RETRY, 1)
             await self._env.clock.sleep(wait)
@@ -329,7 +341,7 @@ class Client:
     def _before_next(self, call: _Call[T], error: TryAgain | OutcomeUnknown, tries: int, is_idempotent: bool) -> float:
         """Seconds to wait before the next attempt, which has been paid for; raises the error if there is to be none."""
         retry = self._policy.retry
-        is_final = retry is None or error is call.refusal or isinstance(error, DeadlineExceeded)
+        is_final = error is call.refusal or isinstance(error, DeadlineExceeded)
         if retry is None or is_final or (isinstance(error, OutcomeUnknown) and not is_idempotent):
             raise error
         cause = error.__cause__ if isinstance(error.__cause__, TryAgain) else error
