@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from faultproof import bounds
-from faultproof.clock import Env, system
+from faultproof.clock import Clock, Env, system
 from faultproof.errors import (
     DeadlineExceeded,
     Failed,
@@ -183,6 +183,11 @@ class Client:
             AMBIENT.reset(token)
             self._calls -= 1
         return Result(value, len(call.tried), call.is_hedged, endpoint, clock.monotonic() - began)
+
+    @property
+    def clock(self) -> Clock:
+        """By which its calls are timed."""
+        return self._env.clock
 
     def explain(self) -> str:
         """What happens to a call, in order, and with which numbers."""
