@@ -23,7 +23,7 @@ from faultproof.prove.simulated.mutated import Difference, connected
 from faultproof.prove.simulated.tape import Tape
 from tests.prove.test_proofs import PROOFS
 
-GROUPS = {group.name: group for group in groups(PROOFS.values()) if group.name.startswith("patterns.")}
+GROUPS = {group.name: group for group in groups(PROOFS.values())}
 RUN_S = 6.0
 """What comes to no end is given up then."""
 TRIES = 5
