@@ -109,7 +109,7 @@ async def _under_fire(
 ) -> tuple[str | None, float]:
     """Take all orders and let the consumers catch up: why that was not finished, and seconds until the last answer."""
     with ExitStack() as open_here:
-        provider, *doors = [open_here.enter_context(listener) for listener in listeners(options)]
+        provider, other, *doors = [open_here.enter_context(listener) for listener in listeners(options)]
         ports = [door.getsockname()[1] for door in doors]
         journal = Journal(directory / "journal", database.env)
         timeline = status.timeline
@@ -118,8 +118,10 @@ async def _under_fire(
         )
         status.progress = customers.progress
         async with (
-            provided(directory, provider, seed=options.seed),
-            started(fleet(options, directory, doors, provider.getsockname()[1]), doors, timeline) as processes,
+            provided(directory, provider, other, seed=options.seed),
+            started(
+                fleet(options, directory, doors, [door.getsockname()[1] for door in (provider, other)]), doors, timeline
+            ) as processes,
         ):
             status.processes = processes
             looking = asyncio.create_task(_looking(shop, status))
