@@ -81,7 +81,7 @@ async def test_everything_else_is_an_error_that_says_what_is_known(
 async def test_silence_is_unknown_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependencies, "CALL_S", 0.05)
     said, _, sent = await asked(b"")
-    assert (type(said), sent) == (OutcomeUnknown, 1)
+    assert (type(said), 1 <= sent <= 2) == (OutcomeUnknown, True)  # the second one is a hedge
 
 
 async def test_where_nobody_listens_nothing_was_asked() -> None:
