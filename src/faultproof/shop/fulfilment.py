@@ -18,13 +18,12 @@ from faultproof.shop.baskets import Basket, Line
 from faultproof.shop.board import Flag, State
 from faultproof.shop.delays import HOLD_S, Delays
 from faultproof.shop.dependencies import Provider
+from faultproof.shop.pricing import price
 
 NAME = "fulfilment"
 """The saga's name."""
 STOCK = "stock"
 """The escrow's name."""
-PRICE = 125
-"""Of one unit of anything, in cents."""
 SHORT = 0.8
 """The part of what all customers together will ask for that there is. About an eighth of the orders never get as far as
 the stock, or come back from it: with 0.87 there would be enough for all others."""
@@ -47,7 +46,7 @@ class Order(msgspec.Struct, frozen=True):
 
 def order(basket: Basket) -> Order:
     """What is to be fulfilled of an order."""
-    return Order(PRICE * sum(line.quantity for line in basket), list(basket))
+    return Order(price(basket), list(basket))
 
 
 def stock(database: Database) -> Escrow:

@@ -17,6 +17,7 @@ from faultproof.ports.database import Database
 from faultproof.shop import sql
 from faultproof.shop.audit import Audited, audit
 from faultproof.shop.baskets import Basket
+from faultproof.shop.beside import sidecar
 from faultproof.shop.customers import Customers, Progress, Unanswered
 from faultproof.shop.fulfilment import NAME
 from faultproof.shop.journal import Journal, read_journal
@@ -119,9 +120,8 @@ async def _under_fire(
         status.progress = customers.progress
         async with (
             provided(directory, provider, other, seed=options.seed),
-            started(
-                fleet(options, directory, doors, [door.getsockname()[1] for door in (provider, other)]), doors, timeline
-            ) as processes,
+            sidecar(directory, [door.getsockname()[1] for door in (provider, other)], wanted=options.sidecar) as at,
+            started(fleet(options, directory, doors, at), doors, timeline) as processes,
         ):
             status.processes = processes
             looking = asyncio.create_task(_looking(shop, status))
