@@ -41,6 +41,9 @@ from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
 from faultproof.primitives.deadline import Deadline, within
 from faultproof.primitives.endpoints import Endpoint
+from faultproof.primitives.flag_file import FlagFile
+from faultproof.primitives.flag_table import FlagTable
+from faultproof.primitives.flags import Flag, Flags
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
 from faultproof.primitives.hedging import HedgePolicy
 from faultproof.primitives.idempotency import Idempotency
@@ -68,6 +71,10 @@ __all__ = [
     "EscrowOptions",
     "Event",
     "FanOut",
+    "Flag",
+    "FlagFile",
+    "FlagTable",
+    "Flags",
     "GatherPolicy",
     "Gathered",
     "GroupCommit",
