@@ -36,6 +36,7 @@ from faultproof.patterns.saga import (
     saga_from_yaml,
 )
 from faultproof.patterns.scatter_gather import Gathered, GatherPolicy, Incomplete, Missing, ScatterGather
+from faultproof.patterns.shadow import Diff, Shadow, ShadowPolicy, ShadowReport
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
@@ -48,6 +49,7 @@ from faultproof.primitives.group_commit import Err, GroupCommit, Ok
 from faultproof.primitives.hedging import HedgePolicy
 from faultproof.primitives.idempotency import Idempotency
 from faultproof.primitives.retry import Retry, RetryBudget, RetryPolicy
+from faultproof.primitives.shadowing import is_shadow, unshadowed
 from faultproof.primitives.worker import Worker
 from faultproof.signals import Signals
 
@@ -64,6 +66,7 @@ __all__ = [
     "ConsumerOptions",
     "DeadLetter",
     "Deadline",
+    "Diff",
     "Endpoint",
     "Env",
     "Err",
@@ -101,6 +104,9 @@ __all__ = [
     "SagaOptions",
     "ScatterGather",
     "Services",
+    "Shadow",
+    "ShadowPolicy",
+    "ShadowReport",
     "Signals",
     "Source",
     "Step",
@@ -111,7 +117,9 @@ __all__ = [
     "TenantPolicy",
     "Worker",
     "connect",
+    "is_shadow",
     "join",
     "saga_from_yaml",
     "within",
+    "unshadowed",
 ]

@@ -1,0 +1,8 @@
+"""Shadow: a share of live requests goes to a candidate as well, and production does not notice."""
+
+from faultproof.patterns.shadow.diff import Diff
+from faultproof.patterns.shadow.findings import ShadowReport
+from faultproof.patterns.shadow.policy import ShadowPolicy
+from faultproof.patterns.shadow.shadow import Shadow
+
+__all__ = ["Diff", "Shadow", "ShadowPolicy", "ShadowReport"]
