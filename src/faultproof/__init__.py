@@ -36,7 +36,7 @@ from faultproof.patterns.saga import (
     saga_from_yaml,
 )
 from faultproof.patterns.scatter_gather import Gathered, GatherPolicy, Incomplete, Missing, ScatterGather
-from faultproof.patterns.shadow import Diff, Shadow, ShadowPolicy, ShadowReport
+from faultproof.patterns.shadow import Diff, Shadow, ShadowPolicy, ShadowProcesses, ShadowReport
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
@@ -106,6 +106,7 @@ __all__ = [
     "Services",
     "Shadow",
     "ShadowPolicy",
+    "ShadowProcesses",
     "ShadowReport",
     "Signals",
     "Source",

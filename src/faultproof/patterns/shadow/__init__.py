@@ -3,6 +3,7 @@
 from faultproof.patterns.shadow.diff import Diff
 from faultproof.patterns.shadow.findings import ShadowReport
 from faultproof.patterns.shadow.policy import ShadowPolicy
+from faultproof.patterns.shadow.processes import ShadowProcesses
 from faultproof.patterns.shadow.shadow import Shadow
 
-__all__ = ["Diff", "Shadow", "ShadowPolicy", "ShadowReport"]
+__all__ = ["Diff", "Shadow", "ShadowPolicy", "ShadowProcesses", "ShadowReport"]
