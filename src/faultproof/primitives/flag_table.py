@@ -9,11 +9,12 @@ import msgspec
 
 from faultproof import bounds
 from faultproof.errors import InvalidInput, SchemaMismatch
-from faultproof.ports.database import Database, News
+from faultproof.ports.database import Database, News, Tx
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Script, Wake, sql
 from faultproof.primitives.flags import Value
 from faultproof.primitives.install import FirstUse
+from faultproof.primitives.transactions import check_tx
 
 FLAGS_MAX = 10_000
 VALUE_BYTES_MAX = 1_000
@@ -76,15 +77,20 @@ class FlagTable:
         """Make the table, or bring it to this release's version. Any number of processes may."""
         await self._database.install(SCHEMA)
 
-    async def set(self, name: str, value: Value) -> None:
-        """Say it, for every process. `value`: true or false, a share from 0 to 1, or a variant's name."""
+    async def set(self, name: str, value: Value, *, tx: Tx | None = None) -> None:
+        """Say it, for every process. `value`: true or false, a share from 0 to 1, or a variant's name. With `tx` it commits or
+        vanishes with that transaction: with a line about who said so, for one."""
         bounds.name("a flag", name)
         if not isinstance(value, bool | str):
             bounds.number("value", value, least=0, most=1)
         written = msgspec.json.encode(value).decode()
         if len(written.encode()) > VALUE_BYTES_MAX:
             raise InvalidInput(f"a flag's value has at most {VALUE_BYTES_MAX} bytes, got {bounds.short(value)}")
-        await self._database.transact(lambda: self._said(_set(name, written)))
+        if tx is None:
+            await self._database.transact(lambda: self._said(_set(name, written)))
+            return
+        check_tx(tx, self._database)
+        await tx.run(self._said(_set(name, written)))
 
     async def unset(self, name: str) -> None:
         """Say nothing of it any more: what the code declares counts."""

@@ -47,12 +47,12 @@ class Flag:
         if flag.value == "new": …         # a variant
     """
 
-    __slots__ = ("_declared", "_listeners", "_salt", "is_on", "name", "share", "value")
+    __slots__ = ("_declared", "_listeners", "_prefix", "is_on", "name", "share", "value")
 
     def __init__(self, name: str, declared: Declared) -> None:
         self.name = bounds.name("a flag", name)
         self._declared = declared
-        self._salt = hashlib.blake2b(name.encode(), digest_size=16).digest()
+        self._prefix = name.encode() + b"/"  # two flags with one share do not hold for the same ones
         self._listeners: dict[int, Callable[[], object]] = {}
         if isinstance(declared, tuple) and not declared:
             raise InvalidInput(f"the flag {name!r} has no variants: name the one that holds first")
@@ -69,7 +69,7 @@ class Flag:
         share = self.share
         if share >= 1.0 or share <= 0.0:
             return share >= 1.0
-        digest = hashlib.blake2b(key.encode(), digest_size=8, key=self._salt).digest()
+        digest = hashlib.blake2b(self._prefix + key.encode(), digest_size=8).digest()
         return int.from_bytes(digest) < share * _KEYS
 
     def set(self, value: Value) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 NODE_BYTES = 16
 DEPTH_MAX = 64
+_FIXED = frozenset({float, bool, type(None)})
 
 
 class TooLarge(Exception):
@@ -32,17 +34,60 @@ def _copy(value: Any, left: list[int], depth: int) -> Any:
     if left[0] < 0 or depth > DEPTH_MAX:
         raise TooLarge
     if kind is dict:
-        return {_copy(key, left, depth + 1): _copy(each, left, depth + 1) for key, each in value.items()}
-    if kind is list:
-        return [_copy(each, left, depth + 1) for each in value]
-    if kind is tuple:
-        return tuple([_copy(each, left, depth + 1) for each in value])
-    if kind is set or kind is frozenset:
-        return kind([_copy(each, left, depth + 1) for each in value])
+        return _names(value, left, depth + 1)
+    if kind is list or kind is tuple or kind is set or kind is frozenset:
+        return kind(_each(value, left, depth + 1))
     if kind is bytearray or kind is memoryview:
         return bytes(_counted(value, len(value), left))
-    _count(value, left, depth)
+    if kind not in _FIXED and kind is not str and kind is not bytes and kind is not int:
+        _count(value, left, depth)
     return value
+
+
+def _names(value: dict[Any, Any], left: list[int], depth: int) -> dict[Any, Any]:
+    """Most of what is copied are names and plain values: they are counted here, because a call for each costs most of all."""
+    made, room = {}, left[0]
+    for key, each in value.items():
+        kind = type(each)
+        if kind is str:
+            room -= len(each) + NODE_BYTES
+        elif kind is int:
+            room -= (each.bit_length() >> 3) + NODE_BYTES
+        elif kind in _FIXED:
+            room -= NODE_BYTES
+        else:
+            left[0] = room
+            each, room = _copy(each, left, depth), left[0]
+        if type(key) is str:
+            room -= len(key) + NODE_BYTES
+        else:
+            left[0] = room
+            key, room = _copy(key, left, depth), left[0]
+        if room < 0:
+            raise TooLarge
+        made[key] = each
+    left[0] = room
+    return made
+
+
+def _each(values: Iterable[Any], left: list[int], depth: int) -> list[Any]:
+    made, room = [], left[0]
+    for each in values:
+        kind = type(each)
+        if kind is str:
+            room -= len(each) + NODE_BYTES
+        elif kind is int:
+            room -= (each.bit_length() >> 3) + NODE_BYTES
+        elif kind in _FIXED:
+            room -= NODE_BYTES
+        else:
+            left[0] = room
+            each, room = _copy(each, left, depth), left[0]
+        if room < 0:
+            raise TooLarge
+        made.append(each)
+    left[0] = room
+    return made
 
 
 def _counted(value: Any, size: int, left: list[int]) -> Any:
