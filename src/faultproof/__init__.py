@@ -36,7 +36,15 @@ from faultproof.patterns.saga import (
     saga_from_yaml,
 )
 from faultproof.patterns.scatter_gather import Gathered, GatherPolicy, Incomplete, Missing, ScatterGather
-from faultproof.patterns.shadow import Diff, Shadow, ShadowPolicy, ShadowProcesses, ShadowReport
+from faultproof.patterns.shadow import (
+    Diff,
+    HttpCandidate,
+    HttpRequest,
+    Shadow,
+    ShadowPolicy,
+    ShadowProcesses,
+    ShadowReport,
+)
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
@@ -86,6 +94,8 @@ __all__ = [
     "Hedged",
     "HedgedRequest",
     "Hold",
+    "HttpCandidate",
+    "HttpRequest",
     "Idempotency",
     "Incomplete",
     "Lag",

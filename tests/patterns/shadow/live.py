@@ -1,6 +1,6 @@
-"""Callers of a real process, by turns with a shadow whose candidate burns a core and without any: `python -m …live MODE ROUNDS`.
+"""Callers of a real process, by turns with a shadow whose candidate burns a core and without any.
 
-Prints JSON: for each pair of turns the 99th percentiles in milliseconds, without and with, and which part of a core the
+`python -m tests.patterns.shadow.live MODE ROUNDS` prints JSON: for each pair of turns the 99th percentiles in milliseconds, without and with, and which part of a core the
 candidate had meanwhile. MODE is `processes`, or what a shadow must not do, for comparison: `loop`, `thread`.
 """
 
@@ -85,7 +85,9 @@ async def main(mode: str, rounds: int) -> None:
                 burned += burned_s(processes) - before if name == "with" else 0.0
                 await shadow.drain()
         report = shadow.report()
-        print(json.dumps({**found, "core": burned / (rounds * TURN_S), "same": report.same, "mirrored": report.mirrored}))
+        print(
+            json.dumps({**found, "core": burned / (rounds * TURN_S), "same": report.same, "mirrored": report.mirrored})
+        )
         await shadow.close()
 
 
