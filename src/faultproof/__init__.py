@@ -52,7 +52,7 @@ from faultproof.primitives.deadline import Deadline, within
 from faultproof.primitives.endpoints import Endpoint
 from faultproof.primitives.flag_file import FlagFile
 from faultproof.primitives.flag_table import FlagTable
-from faultproof.primitives.flags import Flag, Flags
+from faultproof.primitives.flags import FeatureFlag, Flags
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
 from faultproof.primitives.hedging import HedgePolicy
 from faultproof.primitives.idempotency import Idempotency
@@ -82,7 +82,7 @@ __all__ = [
     "EscrowOptions",
     "Event",
     "FanOut",
-    "Flag",
+    "FeatureFlag",
     "FlagFile",
     "FlagTable",
     "Flags",

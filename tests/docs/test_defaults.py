@@ -14,9 +14,13 @@ from faultproof.patterns.hedged_request import HedgedRequest
 from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.patterns.scatter_gather import GatherPolicy, ScatterGather
+from faultproof.patterns.shadow import Diff, HttpCandidate, Shadow, ShadowPolicy, ShadowProcesses
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
+from faultproof.primitives.flag_file import FlagFile
+from faultproof.primitives.flag_table import FlagTable
+from faultproof.primitives.flags import Flags
 from faultproof.primitives.group_commit import GroupCommit
 from faultproof.primitives.hedging import HedgePolicy
 from tests.docs.markdown import REPOSITORY, rows, section
@@ -57,6 +61,19 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         DeadLetters.discard_all,
     ),
     "scatter_gather": (GatherPolicy, ScatterGather),
+    "shadow": (
+        ShadowPolicy,
+        Shadow,
+        Shadow.offer,
+        Shadow.drain,
+        Diff,
+        ShadowProcesses,
+        HttpCandidate,
+        Flags,
+        FlagFile,
+        FlagTable,
+        FlagTable.set,
+    ),
 }
 _FROM_OPTIONS = {"options"}
 """Parameters that take one of the dataclasses above, whose rows say the rest."""

@@ -13,7 +13,7 @@ from faultproof.errors import CannotOpen, InvalidInput, SchemaMismatch
 from faultproof.ports.database import Database
 from faultproof.primitives.flag_file import FlagFile
 from faultproof.primitives.flag_table import FlagTable
-from faultproof.primitives.flags import Declared, Flag, Flags
+from faultproof.primitives.flags import Declared, FeatureFlag, Flags
 from faultproof.signals import FLAG_CHANGED, FLAGS_STALE, Signals
 from tests.children import Python
 from tests.fakes import ManualClock, Recorder, env_of, settle, until
@@ -151,7 +151,7 @@ async def test_json_says_the_same(tmp_path: Path) -> None:
 
 
 async def test_listeners_are_told_of_changes_and_one_that_fails_keeps_nobody_from_them() -> None:
-    flag, heard = Flag("page", ("old", "new")), list[str]()
+    flag, heard = FeatureFlag("page", ("old", "new")), list[str]()
 
     def fails() -> None:
         raise RuntimeError("no")
@@ -168,23 +168,23 @@ async def test_listeners_are_told_of_changes_and_one_that_fails_keeps_nobody_fro
 
 
 def test_a_share_holds_for_the_same_ones_and_a_larger_share_for_all_of_them() -> None:
-    flag, customers = Flag("pricing.share", 0.05), [f"customer-{number}" for number in range(20_000)]
+    flag, customers = FeatureFlag("pricing.share", 0.05), [f"customer-{number}" for number in range(20_000)]
     few = {customer for customer in customers if flag.holds(customer)}
     assert len(few) == pytest.approx(1_000, abs=150)
-    assert few == {customer for customer in customers if Flag("pricing.share", 0.05).holds(customer)}
+    assert few == {customer for customer in customers if FeatureFlag("pricing.share", 0.05).holds(customer)}
     flag.set(0.1)
     assert few < {customer for customer in customers if flag.holds(customer)}
-    other = {customer for customer in customers if Flag("other", 0.05).holds(customer)}
+    other = {customer for customer in customers if FeatureFlag("other", 0.05).holds(customer)}
     assert len(few & other) < 100  # 50 of 20,000 by chance: two flags do not hold for the same ones
     # Where they are does not change with a release, a machine or the seed of Python's hashes.
-    assert [c for c in customers[:100] if Flag("pricing.share", 0.05).holds(c)] == PINNED
+    assert [c for c in customers[:100] if FeatureFlag("pricing.share", 0.05).holds(c)] == PINNED
 
 
 PINNED = ["customer-6", "customer-27", "customer-40", "customer-58", "customer-69", "customer-84"]
 
 
 def test_a_switch_holds_for_all_or_nobody() -> None:
-    flag = Flag("on", False)
+    flag = FeatureFlag("on", False)
     assert (flag.holds("a"), flag.is_on, flag.share) == (False, False, 0.0)
     flag.set(True)
     assert (flag.holds("a"), flag.is_on, flag.share) == (True, True, 1.0)
@@ -192,7 +192,7 @@ def test_a_switch_holds_for_all_or_nobody() -> None:
 
 @pytest.mark.alone
 def test_reading_a_flag_costs_far_less_than_a_microsecond() -> None:
-    flag, took = Flag("on", True), list[float]()
+    flag, took = FeatureFlag("on", True), list[float]()
     for _ in range(200):
         began = perf_counter_ns()
         for _ in range(1_000):

@@ -18,6 +18,7 @@ from faultproof.patterns.hedged_request.proof import HEDGED
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON, RELAY
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.patterns.scatter_gather.proof import SCATTER
+from faultproof.patterns.shadow.proof import FLAGS, SHADOW
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
 from faultproof.prove.kernel.log import LOG
@@ -38,6 +39,7 @@ PROOFS = {
     "decisions": DECISIONS,
     "escrow": ESCROW,
     "fan-out": FAN_OUT,
+    "flags": FLAGS,
     "forgetting": FORGETTING,
     "hedged": HEDGED,
     "idempotency": IDEMPOTENCY,
@@ -49,6 +51,7 @@ PROOFS = {
     "relay": RELAY,
     "saga": SAGA,
     "scatter": SCATTER,
+    "shadow": SHADOW,
     "shortage": SHORTAGE,
     "starts": STARTS,
 }
@@ -68,6 +71,7 @@ MANY_PAIRS = {
     "permits": 8,
     "poison": 16,
     "saga": 16,
+    "shadow": 16,
     "starts": 8,
 }
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and
@@ -80,7 +84,7 @@ fault."""
 SEEDS = {"decisions": 120, "idempotency": 160}
 """Random schedules of proofs in which there is less to strike at, or what happens sometimes is rare."""
 
-NO_DATABASE = {"bulkhead", "fan-out", "hedged", "permits", "scatter"}
+NO_DATABASE = {"bulkhead", "fan-out", "hedged", "permits", "scatter", "shadow"}
 """Proofs of what is not durable: only the faults of requests to the outside can strike."""
 
 SOME = [
@@ -208,6 +212,7 @@ def test_each_proof_has_enough_planted_bugs():
     assert len(BATCH.plants) >= 5
     assert len({plant.name for plant in (*BULKHEAD.plants, *PERMITS.plants)}) >= 5
     assert len(SAGA.plants) >= 5
+    assert len(SHADOW.plants) >= 5
     assert len(ESCROW.plants) >= 5
     assert len(SHORTAGE.plants) == len(FORGETTING.plants) == 2
     assert len(CLAIM.plants) >= 5

@@ -37,7 +37,7 @@ _logger = logging.getLogger("faultproof")
 _KEYS = 1 << 64
 
 
-class Flag:
+class FeatureFlag:
     """One flag, as of the last look. From any thread.
 
     ::
@@ -156,18 +156,18 @@ class Flags:
         self._env = env or Env()
         self._source = source
         self._declared = dict(declared)
-        self._flags = {name: Flag(name, value) for name, value in declared.items()}
+        self._flags = {name: FeatureFlag(name, value) for name, value in declared.items()}
         self._task: asyncio.Task[None] | None = None
         self.errors: tuple[str, ...] = ()
         """What is wrong with what was last read, or kept it from being read; nothing when all is well."""
 
-    def __getitem__(self, name: str) -> Flag:
+    def __getitem__(self, name: str) -> FeatureFlag:
         try:
             return self._flags[name]
         except KeyError:
             raise InvalidInput(f"there is no flag {name!r}: declared are {', '.join(self._flags) or 'none'}") from None
 
-    def __iter__(self) -> Iterator[Flag]:
+    def __iter__(self) -> Iterator[FeatureFlag]:
         return iter(self._flags.values())
 
     async def __aenter__(self) -> Flags:

@@ -1,11 +1,13 @@
 """Callers of a real process, by turns with a shadow whose candidate burns a core and without any.
 
-`python -m tests.patterns.shadow.live MODE ROUNDS` prints JSON: for each pair of turns the 99th percentiles in milliseconds, without and with, and which part of a core the
-candidate had meanwhile. MODE is `processes`, or what a shadow must not do, for comparison: `loop`, `thread`.
+`python -m tests.patterns.shadow.live MODE ROUNDS` prints JSON: for each pair of turns the 99th percentiles in milliseconds,
+without and with, which part of a core the candidate had, and which part of all of them others had meanwhile. MODE is
+`processes`, or what a shadow must not do, for comparison: `loop`, `thread`.
 """
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -17,9 +19,10 @@ import faultproof as fp
 from tests.patterns.shadow.candidates import burns
 
 CALLERS = 8
-ADDITIONS = 200_000
-"""Of the candidate for one request: about 10 ms."""
-SHARE = 0.2
+ADDITIONS = 1_000_000
+"""Of the candidate for one request: some 20 ms."""
+SHARE = 0.02
+"""Of some 2,000 requests in a second: with 20 ms for each the candidate is never idle for long."""
 TURN_S = 0.5
 
 Call = Callable[[int], Awaitable[int]]
@@ -57,13 +60,19 @@ async def turn(call: Call) -> float:
     return 1e3 * took[int(0.99 * len(took))]
 
 
-def burned_s(processes: fp.ShadowProcesses) -> float:
+def burned_s(*pids: int) -> float:
     """Of processor time, so far."""
     ticks = 0
-    for pid in processes.pids:
+    for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / 100
+
+
+def busy_s() -> float:
+    """Of all processors, so far: user, nice, system, interrupts and what other machines took."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    return sum(int(fields[n]) for n in (0, 1, 2, 5, 6, 7)) / 100
 
 
 async def main(mode: str, rounds: int) -> None:
@@ -77,17 +86,22 @@ async def main(mode: str, rounds: int) -> None:
         for call in turns.values():
             await turn(call)  # both once, to be warm
         found: dict[str, list[float]] = {"without": [], "with": []}
-        burned = 0.0
+        burned, began = 0.0, (monotonic(), busy_s() - burned_s(os.getpid(), *processes.pids))
         for number in range(rounds):
             for name in ("without", "with") if number % 2 else ("with", "without"):
-                before = burned_s(processes)
+                before = burned_s(*processes.pids)
                 found[name].append(await turn(turns[name]))
-                burned += burned_s(processes) - before if name == "with" else 0.0
+                burned += burned_s(*processes.pids) - before if name == "with" else 0.0
                 await shadow.drain()
+        others = busy_s() - burned_s(os.getpid(), *processes.pids) - began[1]
         report = shadow.report()
-        print(
-            json.dumps({**found, "core": burned / (rounds * TURN_S), "same": report.same, "mirrored": report.mirrored})
-        )
+        told = {
+            "core": burned / (rounds * TURN_S),
+            "others": others / (monotonic() - began[0]) / (os.cpu_count() or 1),
+            "same": report.same,
+            "mirrored": report.mirrored,
+        }
+        print(json.dumps({**found, **told}))
         await shadow.close()
 
 

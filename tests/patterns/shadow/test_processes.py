@@ -161,7 +161,7 @@ def test_what_another_process_could_not_find_is_refused(target: Any) -> None:
 
 
 async def test_a_shadow_mirrors_to_processes_and_turning_it_off_ends_what_burns() -> None:
-    flag = fp.Flag("on", True)
+    flag = fp.FeatureFlag("on", True)
     async with started(candidates.burns) as processes:
         (pid,) = processes.pids
         shadow = fp.Shadow[Any, Any](

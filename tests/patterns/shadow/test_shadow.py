@@ -11,7 +11,7 @@ import faultproof as fp
 from faultproof.errors import Failed, InvalidInput, Overloaded
 from faultproof.patterns.shadow.shadow import LEFT_MAX
 from faultproof.primitives.deadline import ambient, within
-from faultproof.primitives.flags import Flag
+from faultproof.primitives.flags import FeatureFlag
 from faultproof.signals import SHADOW_DROPPED, Signals
 from tests.fakes import FixedRng, ManualClock, Recorder, env_of, settle
 from tests.fakes import within as in_time
@@ -339,7 +339,7 @@ async def test_only_requests_that_are_said_to_be_safe_are_mirrored() -> None:
 
 
 async def test_a_flag_turns_it_off_at_once_with_what_waits_and_runs_and_on_again() -> None:
-    gate, flag, recorder = Gate(), Flag("on", True), Recorder()
+    gate, flag, recorder = Gate(), FeatureFlag("on", True), Recorder()
     env = env_of(clock=ManualClock(), signals=Signals(sinks=[recorder]))
     shadow = shadow_of(gate, flag=flag, env=env, policy=fp.ShadowPolicy(concurrency=2))
     for n in range(5):
@@ -364,7 +364,7 @@ async def test_a_flag_that_goes_off_while_the_primary_answers_counts() -> None:
         flag.set(False)
         return request
 
-    flag, gate = Flag("on", True), Gate()
+    flag, gate = FeatureFlag("on", True), Gate()
     shadow = shadow_of(gate, flag=flag)
     assert await shadow.call(primary, 1) == 1
     await settle()
@@ -372,7 +372,7 @@ async def test_a_flag_that_goes_off_while_the_primary_answers_counts() -> None:
 
 
 async def test_a_flag_that_is_changed_in_another_thread_stops_it_too() -> None:
-    gate, flag = Gate(), Flag("on", True)
+    gate, flag = Gate(), FeatureFlag("on", True)
     shadow = shadow_of(gate, flag=flag)
     shadow.offer(1, 1)
     await settle()
@@ -382,7 +382,7 @@ async def test_a_flag_that_is_changed_in_another_thread_stops_it_too() -> None:
 
 
 async def test_the_share_may_be_a_flag() -> None:
-    share = Flag("share", 0.0)
+    share = FeatureFlag("share", 0.0)
     shadow = shadow_of(echo, share=share)
     assert not shadow.offer(1, 1)
     share.set(1.0)

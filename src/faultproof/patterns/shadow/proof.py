@@ -32,7 +32,7 @@ from faultproof.patterns.shadow.proof_planted import (
 from faultproof.patterns.shadow.shadow import Shadow
 from faultproof.ports.database import Database
 from faultproof.primitives.deadline import ambient, within
-from faultproof.primitives.flags import Flag
+from faultproof.primitives.flags import FeatureFlag
 from faultproof.primitives.shadowing import is_shadow
 from faultproof.prove.proof import ANY_FAULT, Eventually, Evidence, Main, Plant, Process, Proof, Sometimes, noted
 
@@ -63,7 +63,7 @@ class _Service:
         self.production = Bulkhead(
             process.env, BulkheadPolicy(concurrency=PLACES, queue=64, wait=10.0), name="production"
         )
-        self.flag = Flag("mirror", True)
+        self.flag = FeatureFlag("mirror", True)
         self.shadow: Shadow[Any, Any]
         self._is_over = False
 

@@ -20,7 +20,7 @@ from faultproof.patterns.shadow.diff import Diff
 from faultproof.patterns.shadow.findings import Ended, Findings, ShadowReport
 from faultproof.patterns.shadow.policy import ShadowPolicy
 from faultproof.primitives.callables import check_arity, check_async
-from faultproof.primitives.flags import Flag
+from faultproof.primitives.flags import FeatureFlag
 from faultproof.primitives.reaper import Reaper
 from faultproof.primitives.shadowing import detached
 from faultproof.primitives.timeouts import Timeouts
@@ -73,8 +73,8 @@ class Shadow(Generic[Q, A]):
         self,
         candidate: Candidate[Q],
         *,
-        share: float | Flag = 0.05,
-        flag: Flag | None = None,
+        share: float | FeatureFlag = 0.05,
+        flag: FeatureFlag | None = None,
         control: Candidate[Q] | None = None,
         is_safe: Callable[[Q], bool] | None = None,
         policy: ShadowPolicy | None = None,
@@ -92,7 +92,7 @@ class Shadow(Generic[Q, A]):
         self._is_safe = is_safe or _is_read
         self._policy = policy or ShadowPolicy()
         self._name = bounds.name("a shadow", name)
-        self._share = share if isinstance(share, Flag) else Flag(f"{name}.share", float(share))
+        self._share = share if isinstance(share, FeatureFlag) else FeatureFlag(f"{name}.share", float(share))
         self._flag = flag
         salt = self._env.ids.new().encode()  # drawn anew in each process: of short values hashes alone would tell
         self._findings = Findings(self._policy, compare or Diff(), salt)
