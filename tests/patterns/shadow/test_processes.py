@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,10 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize("request_", [{"a": [1, 2.5, None, "ü", True]}, "x" * 200_000, []])
@@ -103,12 +108,30 @@ async def test_a_call_that_is_cancelled_ends_the_process_with_all_that_it_has_st
         (pid,) = processes.pids
         call = asyncio.create_task(processes(str(sign)))
         await until(lambda: sign.exists() and sign.read_text())
-        children = [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = children_of(pid)
         assert children
         call.cancel()
         await until(lambda: not is_alive(pid) and not any(is_alive(child) for child in children))
         assert await within(processes.start())
         assert processes.pids != [pid]
+
+
+async def test_one_that_is_killed_by_others_is_noticed_and_replaced() -> None:
+    async with started(candidates.echoes) as processes:
+        (pid,) = processes.pids
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not processes.pids)
+        assert await within(processes.start())
+        assert await processes(1) == 1
+
+
+async def test_one_that_is_being_started_is_ended_by_closing() -> None:
+    others = set(children_of(os.getpid()))
+    async with fp.ShadowProcesses(candidates.echoes, **QUICK) as processes:
+        with pytest.raises(Overloaded):
+            await processes(1)
+        (pid,) = await until(lambda: set(children_of(os.getpid())) - others)
+    assert not is_alive(pid)
 
 
 async def test_one_that_takes_too_long_is_killed_and_another_is_started() -> None:

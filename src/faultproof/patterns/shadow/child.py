@@ -66,6 +66,8 @@ def _stand_back(nice: int, memory: int) -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # Linux's, where sessions share the cores before their processes do
+        Path("/proc/self/autogroup").write_text(str(nice))
     with suppress(OSError):  # Linux's: who is ended first when there is no memory left
         Path("/proc/self/oom_score_adj").write_text("1000")
 

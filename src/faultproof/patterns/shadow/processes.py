@@ -89,7 +89,7 @@ class ShadowProcesses:
         self._failures = 0
         self._not_before = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._starting = 0
+        self._starters: set[asyncio.Task[Any]] = set()
         self._ready = asyncio.Event()
         self._is_closed = False
         self.error: str | None = None
@@ -146,7 +146,7 @@ class ShadowProcesses:
             while not self._alive and not self._is_closed:
                 self._ready.clear()
                 self._replenish()
-                if not self._starting:
+                if not self._starters:
                     await self._env.clock.sleep(max(0.001, self._not_before - self._env.clock.monotonic()))
                     continue
                 await self._ready.wait()
@@ -156,11 +156,13 @@ class ShadowProcesses:
         """Kill them all, and wait for their end."""
         timeout = CLOSE_TIMEOUT_S
         self._is_closed = True
+        for task in self._starters:
+            task.cancel()
         for process in list(self._alive):
             self._end(process)
         with Timeouts(self._env.clock, timeout).cut(self._env.clock.monotonic()):
-            while self._tasks:
-                await asyncio.wait(self._tasks)
+            while pending := self._tasks | self._starters:
+                await asyncio.wait(pending)
 
     async def _exchange(self, process: Process, message: bytes) -> tuple[str, Any]:
         assert process.stdin is not None
@@ -177,11 +179,10 @@ class ShadowProcesses:
         return msgspec.msgpack.decode(await process.stdout.readexactly(size), type=tuple[str, Any])
 
     def _replenish(self) -> None:
-        while len(self._alive) + self._starting < self._processes:
-            if self._env.clock.monotonic() < self._not_before:
+        while len(self._alive) + len(self._starters) < self._processes:
+            if self._is_closed or self._env.clock.monotonic() < self._not_before:
                 return
-            self._starting += 1
-            self._spawn(self._started())
+            self._spawn(self._started(), self._starters)
 
     async def _started(self) -> None:
         process: Process | None = None
@@ -192,9 +193,9 @@ class ShadowProcesses:
                 stdout=PIPE,
                 stderr=DEVNULL,
                 env={**self._environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                # A group, to be killed with what it starts. No session: Linux may give each its equal part of the cores.
-                process_group=0,
+                start_new_session=True,  # to be killed with all that it starts
             )
+            self._spawn(self._watched(process), self._tasks)
             with self._start_timeouts.cut(self._env.clock.monotonic()):
                 first, words = await self._message(process)
                 self.error = None if first == "ready" else str(words)
@@ -204,19 +205,35 @@ class ShadowProcesses:
         except (OSError, asyncio.IncompleteReadError, ValueError) as error:
             self.error = f"{type(error).__name__}: {error}"
         finally:
-            self._starting -= 1
             self._ready.set()
-            if process is not None and process not in self._alive:
-                self._end(process)
-            elif process is None:
+            if process is None or process not in self._alive:
                 self._wait_a_while()
+                self._kill(process)
 
     def _end(self, process: Process) -> None:
-        self._alive.discard(process)
-        if process in self._idle:
-            self._idle.remove(process)
-        self._wait_a_while()
-        self._spawn(_ended(process))
+        self._kill(process)
+        self._forget(process)
+
+    def _kill(self, process: Process | None) -> None:
+        """With whatever it has started. Only while it has not been waited for: later its number may be another's."""
+        if process is not None and process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def _forget(self, process: Process) -> None:
+        if process in self._alive:
+            self._alive.discard(process)
+            if process in self._idle:
+                self._idle.remove(process)
+            self._wait_a_while()
+
+    async def _watched(self, process: Process) -> None:
+        """Until its end, also where nobody has asked it anything."""
+        await process.wait()  # unbounded: as long as it lives
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it has left behind, at once
+        process._transport.close()  # type: ignore[attr-defined]  # or it is collected after the event loop, with a warning
+        self._forget(process)
 
     def _wait_a_while(self) -> None:
         """Starting a process takes a moment of this one."""
@@ -224,18 +241,10 @@ class ShadowProcesses:
         self._failures += 1
         self._not_before = self._env.clock.monotonic() + max(self._pause, wait)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[Any]]) -> None:
         task = asyncio.get_running_loop().create_task(work, context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def _ended(process: Process) -> None:
-    """Kill it with whatever it has started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()  # unbounded: nothing that is killed lives on
-    process._transport.close()  # type: ignore[attr-defined]  # or it is collected after the event loop, with a warning
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
 
 def named(target: str | Callable[..., Any]) -> str:
