@@ -131,6 +131,6 @@ __all__ = [
     "is_shadow",
     "join",
     "saga_from_yaml",
-    "within",
     "unshadowed",
+    "within",
 ]
