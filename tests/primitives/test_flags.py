@@ -133,6 +133,7 @@ async def test_a_file_that_is_gone_leaves_the_last_good_values_and_counts_again_
         await site.looks(3)
         assert site.values == [False, 0.05, "new"]
         assert "cannot be read" in site.flags.errors[0]
+        assert site.recorder.values(FLAGS_STALE) == [1]
         site.path.with_suffix(".away").rename(site.path)
         await site.looks(2)
         assert site.flags.errors == ()

@@ -1,5 +1,6 @@
 """What runs on the copy of a request commits nothing by a database of ours, and keeps nobody else from doing so."""
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -44,8 +45,8 @@ async def test_a_candidate_publishes_reserves_and_commits_nothing_and_production
                 refused.append(str(error))
 
         async def opens() -> None:
-            async with db.transaction() as tx:
-                await tx.execute("INSERT INTO nowhere VALUES (1)")
+            async with db.transaction():
+                raise AssertionError("begun")
 
         async def works() -> Any:
             raise AssertionError("begun")
@@ -65,6 +66,22 @@ async def test_a_candidate_publishes_reserves_and_commits_nothing_and_production
     await escrow.reserve({"seat": 1}, key="h", ttl=60.0)
     await outbox.close()
     await escrow.close()
+
+
+async def test_what_production_commits_for_others_too_it_does_not_commit_for_a_candidate(db: Database) -> None:
+    async def candidate(request: Any) -> None:
+        await outbox.publish({"n": 9}, key="a", type="placed")
+
+    outbox = fp.Outbox(db, events={"placed": dict})
+    await outbox.install()
+    await outbox.publish({"n": 0}, key="a", type="placed")
+    mine = [asyncio.create_task(outbox.publish({"n": n}, key="a", type="placed")) for n in range(3)]
+    report = await mirrored(candidate)
+    assert len(set(await asyncio.gather(*mine))) == 3
+    assert report.candidate.errors == {"Misuse": 1}
+    async with db.transaction() as tx:
+        assert await tx.fetch("SELECT count(*) FROM faultproof_intake") == [(4,)]
+    await outbox.close()
 
 
 async def test_a_transaction_that_production_has_open_is_closed_to_a_candidate(db: Database) -> None:

@@ -104,7 +104,7 @@ async def test_while_none_is_free_calls_are_refused() -> None:
 
 async def test_a_call_that_is_cancelled_ends_the_process_with_all_that_it_has_started(tmp_path: Path) -> None:
     sign = tmp_path / "started"
-    async with started(candidates.starts_others) as processes:
+    async with started(candidates.starts_others, timeout=600.0) as processes:
         (pid,) = processes.pids
         call = asyncio.create_task(processes(str(sign)))
         await until(lambda: sign.exists() and sign.read_text())

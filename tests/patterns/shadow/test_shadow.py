@@ -438,6 +438,19 @@ async def test_what_the_primary_does_differently_by_itself_is_noise_and_what_the
     assert without.report().different == 1, "nobody knows what is noise"
 
 
+async def test_what_the_candidate_does_to_a_request_the_control_does_not_see() -> None:
+    async def spoils(request: dict[str, int]) -> int:
+        return request.pop("n")
+
+    async def reads(request: dict[str, int]) -> int:
+        return request["n"]
+
+    shadow = shadow_of(spoils, control=reads, policy=fp.ShadowPolicy(control=1.0))
+    shadow.offer({"n": 3}, 3)
+    await shadow.drain()
+    assert (shadow.report().same, shadow.report().controlled, shadow.report().noisy) == (1, 1, 0)
+
+
 async def test_the_control_runs_apart_as_well_and_its_failures_are_its_own() -> None:
     async def control(request: Any) -> Any:
         marks.append(fp.is_shadow())
