@@ -75,7 +75,7 @@ async def test_what_production_commits_for_others_too_it_does_not_commit_for_a_c
     outbox = fp.Outbox(db, events={"placed": dict})
     await outbox.install()
     await outbox.publish({"n": 0}, key="a", type="placed")
-    mine = [asyncio.create_task(outbox.publish({"n": n}, key="a", type="placed")) for n in range(3)]
+    mine = [asyncio.ensure_future(outbox.publish({"n": n}, key="a", type="placed")) for n in range(3)]
     report = await mirrored(candidate)
     assert len(set(await asyncio.gather(*mine))) == 3
     assert report.candidate.errors == {"Misuse": 1}

@@ -16,6 +16,8 @@ MOVED_MOST = 1.05
 OTHERS_MOST = 0.1
 """Where others have more of the machine, nothing that is measured says anything about a shadow."""
 ATTEMPTS = 3
+CORE_LEAST = 0.3
+"""What the candidate had of a core: where others are, it has to share."""
 
 
 async def measured(mode: str, rounds: int) -> dict[str, Any]:
@@ -26,26 +28,35 @@ async def measured(mode: str, rounds: int) -> dict[str, Any]:
     return {**told, "moved": median(ratios)}
 
 
-async def judged(rounds: int) -> None:
+async def judged(mode: str, rounds: int) -> None:
     for _ in range(ATTEMPTS):
-        found = await measured("processes", rounds)
-        if found["others"] <= OTHERS_MOST:
-            assert found["core"] > 0.7, "the candidate burns"
-            assert found["same"] == found["mirrored"] > 5 * rounds
-        if found["moved"] < MOVED_MOST:
+        found = await measured(mode, rounds)
+        is_undisturbed = found["realtime"] or found["others"] <= OTHERS_MOST
+        if is_undisturbed and found["moved"] < MOVED_MOST:
+            if mode == "burns":
+                assert found["core"] > CORE_LEAST, "the candidate burns"
+                assert found["same"] == found["mirrored"] > rounds
+            else:
+                assert found["failed"] == found["mirrored"] > 2, "each time later"
             return
-    if found["others"] > OTHERS_MOST:
-        pytest.skip(f"others had {found['others']:.0%} of the machine")
+    if not is_undisturbed:
+        pytest.skip(f"others had {found['others']:.0%} of the machine, and this process may not go before them")
     raise AssertionError(f"the callers' p99 was moved by {found['moved'] - 1:.1%}: {found}")
 
 
 async def test_a_candidate_that_burns_a_core_does_not_move_the_callers_p99() -> None:
-    await judged(rounds=8)
+    await judged("burns", rounds=8)
 
 
 @pytest.mark.soak
 async def test_a_candidate_that_burns_a_core_does_not_move_the_callers_p99_for_a_minute() -> None:
-    await judged(rounds=60)
+    await judged("burns", rounds=60)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mode", ["burns_on", "crashes"])
+async def test_nor_does_one_that_is_killed_or_crashes_again_and_again(mode: str) -> None:
+    await judged(mode, rounds=20)
 
 
 @pytest.mark.parametrize("mode", ["loop", "thread"])

@@ -60,10 +60,10 @@ def _stand_back(nice: int, memory: int) -> None:
     import resource  # not on Windows
 
     os.nice(nice)
-    if nice == NICE_MOST and hasattr(os, "SCHED_IDLE"):
+    if hasattr(os, "SCHED_IDLE"):
         # Of two tasks that differ in niceness alone, Linux may let the nice one go on for milliseconds although the other has
-        # become ready; one that is to have what is idle is interrupted at once.
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        # become ready; one that is to have what is idle is interrupted at once. And nobody's realtime is inherited.
+        os.sched_setscheduler(0, os.SCHED_IDLE if nice == NICE_MOST else os.SCHED_OTHER, os.sched_param(0))
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):  # Linux's, where sessions share the cores before their processes do
