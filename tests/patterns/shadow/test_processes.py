@@ -164,7 +164,11 @@ asyncio.run(main())
 async def test_one_that_hangs_ends_although_nobody_is_there_any_more_to_kill_it() -> None:
     with Python(ABANDONS) as parent:
         pid = int(await asyncio.to_thread(parent.hear))
-    await until(lambda: not is_alive(pid))
+    try:
+        await until(lambda: not is_alive(pid))
+    finally:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGKILL)
 
 
 async def test_what_cannot_be_started_is_told_and_tried_again_with_pauses() -> None:
