@@ -170,6 +170,32 @@ PERMITS_SHED = Signal(
     meaning="a call that a bulkhead refused: no room to wait, pushed out, or waited too long",
 )
 
+REQUEST_REPLAYED = Signal(
+    name="faultproof.request.replayed",
+    kind="count",
+    unit="requests",
+    meaning="a repeated request got the first answer, and was not carried out again",
+)
+REQUEST_SUPERSEDED = Signal(
+    name="faultproof.request.superseded",
+    kind="count",
+    unit="requests",
+    meaning="a request was refused because a later one of its session had been taken",
+)
+REQUEST_LATE = Signal(
+    name="faultproof.request.late",
+    kind="count",
+    unit="requests",
+    meaning="a request was refused because its caller's deadline was over",
+)
+SESSION_UNKNOWN = Signal(
+    name="faultproof.session.unknown",
+    kind="count",
+    unit="requests",
+    meaning="a session's request was given up without anybody knowing whether it happened",
+    alarming=True,
+)
+
 ALL: tuple[Signal, ...] = (
     LOCK_WAIT,
     QUEUE_DEPTH,
@@ -198,6 +224,10 @@ ALL: tuple[Signal, ...] = (
     PERMITS_IN_FLIGHT,
     PERMITS_LIMIT,
     PERMITS_SHED,
+    REQUEST_REPLAYED,
+    REQUEST_SUPERSEDED,
+    REQUEST_LATE,
+    SESSION_UNKNOWN,
 )
 
 Sink = Callable[[Signal, float, Attributes], None]
