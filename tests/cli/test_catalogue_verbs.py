@@ -51,6 +51,7 @@ def test_patterns_gives_status_and_proof() -> None:
         "Scatter-Gather": "faultproof.patterns.scatter_gather.proof:SCATTER",
         "Bulkhead": "faultproof.patterns.bulkhead.proof:BULKHEAD",
         "Batch": "faultproof.patterns.batch.proof:BATCH",
+        "Request-Response": "faultproof.patterns.request_response.proof:REQUEST_RESPONSE",
         "Fan-out": "faultproof.patterns.fan_out.proof:FAN_OUT",
     }
     assert all(row["proof"] is None for row in rows if row["status"] == "planned")
