@@ -362,6 +362,7 @@ def test_what_wants_a_person_is_logged_as_a_warning_and_nothing_else(caplog: pyt
         "breaker.opened",
         "endpoint.ejected",
         "endpoint.down",
+        "session.unknown",
     }
 
 

@@ -27,9 +27,9 @@ from faultproof.patterns.request_response import (
     Envelope,
     Idempotent,
     IdempotentOptions,
-    Judged,
     Keyed,
     SessionOptions,
+    Understood,
 )
 from faultproof.patterns.saga import (
     NOTHING_TO_UNDO,
@@ -93,7 +93,6 @@ __all__ = [
     "Idempotent",
     "IdempotentOptions",
     "Incomplete",
-    "Judged",
     "Keyed",
     "Lag",
     "MessageInbox",
@@ -120,6 +119,7 @@ __all__ = [
     "StockAudit",
     "StockItem",
     "TenantPolicy",
+    "Understood",
     "Worker",
     "connect",
     "join",

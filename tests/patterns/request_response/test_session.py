@@ -431,7 +431,7 @@ async def test_responses_that_cannot_be_judged_need_a_judge(env: Env) -> None:
     with pytest.raises(OutcomeUnknown) as caught:
         await fp.ClientSession[str](env=env).call(send)
     assert "give the session `judge`" in str(caught.value.__cause__)
-    assert await fp.ClientSession[str](env=env, judge=lambda said: fp.Judged("answer")).call(send) == "fine"
+    assert await fp.ClientSession[str](env=env, judge=lambda said: fp.Understood("answer")).call(send) == "fine"
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "1.5", "123456", "٣"])

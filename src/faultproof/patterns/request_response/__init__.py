@@ -9,7 +9,7 @@ from faultproof.patterns.request_response.exchanges import AiohttpExchange, Http
 from faultproof.patterns.request_response.headers import Envelope
 from faultproof.patterns.request_response.http import Answer, Http
 from faultproof.patterns.request_response.idempotent import Idempotent, IdempotentOptions
-from faultproof.patterns.request_response.judging import Judged
+from faultproof.patterns.request_response.judging import Understood
 from faultproof.patterns.request_response.keyed import Keyed
 from faultproof.patterns.request_response.policy import Budget, Policy
 from faultproof.patterns.request_response.session import ClientSession, SessionOptions
@@ -28,11 +28,11 @@ __all__ = [
     "HttpxExchange",
     "Idempotent",
     "IdempotentOptions",
-    "Judged",
     "Keyed",
     "Policy",
     "Result",
     "SessionOptions",
+    "Understood",
     "Upstream",
     "httpx_transport",
     "upstream_from_toml",

@@ -64,10 +64,6 @@ class IdempotentOptions:
         bounds.count("answer_bytes", self.answer_bytes, most=_ANSWER_BYTES_MAX)
 
 
-def _everybody(scope: Scope) -> str:
-    return ""
-
-
 class Idempotent:
     """ASGI middleware around an application whose requests carry an `idempotency-key`, and may belong to a session.
 
@@ -84,7 +80,8 @@ class Idempotent:
     A server that dies between a handler's effects and the answer leaves the key taken for `ttl`, and the next server does the
     work again; a handler that stores its answer with its effects (`Keyed.answer`) does it once.
 
-    `whose`: whose keys these are, of the request's scope: a client must not get another one's answers for guessing its keys.
+    `whose`: whose keys these are, of the request's scope; without, everybody's. A client must not get another one's answers for
+    guessing its keys.
     `name`: of the keys; applications with different names may use the same key for different requests.
     Proof: `faultproof.patterns.request_response.proof:REQUEST_RESPONSE`.
     """
@@ -95,7 +92,7 @@ class Idempotent:
         database: Database | Callable[[], Database],
         options: IdempotentOptions | None = None,
         *,
-        whose: Callable[[Scope], str] = _everybody,
+        whose: Callable[[Scope], str] | None = None,
         name: str = "http",
     ) -> None:
         self._app = app
@@ -182,7 +179,7 @@ class _Request:
         self._scope = scope
         self._receive = receive
         self._body = body
-        whose = around._whose(scope)
+        whose = "" if around._whose is None else around._whose(scope)
         prefix = f"{hashlib.sha256(whose.encode()).hexdigest()[:32]}:" if whose else ""
         session = None if found.session is None else prefix + found.session
         self._key = prefix + found.key

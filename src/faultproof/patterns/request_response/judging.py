@@ -15,7 +15,7 @@ _FINAL = frozenset({names.ANSWER_TOO_LARGE, names.BAD_HEADER, names.NO_KEY, name
 _COME_AGAIN = frozenset({408, 425, 429})
 
 
-class Judged(NamedTuple):
+class Understood(NamedTuple):
     """`again`: it says nothing about whether the request is, or will be, carried out."""
 
     meaning: Meaning
@@ -23,7 +23,7 @@ class Judged(NamedTuple):
     """Seconds."""
 
 
-def judge(response: Any) -> Judged:
+def judge(response: Any) -> Understood:
     """By status and headers, of a response as httpx, aiohttp, requests and others have it; of a client's `Result` its value's.
 
     Raises `InvalidInput` for what has neither: then say what it means, with a function of your own.
@@ -39,12 +39,12 @@ def judge(response: Any) -> Judged:
     assert headers is not None
     why = headers.get(names.REFUSED)
     if why == names.SUPERSEDED:
-        return Judged("superseded")
+        return Understood("superseded")
     if why == names.OTHER_CONTENT:
-        return Judged("other content")
+        return Understood("other content")
     if why in _FINAL or (why is None and status < 500 and status not in _COME_AGAIN):
-        return Judged("answer")
-    return Judged("again", _seconds(headers.get("retry-after")))
+        return Understood("answer")
+    return Understood("again", _seconds(headers.get("retry-after")))
 
 
 def _seconds(text: str | None) -> float | None:

@@ -237,7 +237,7 @@ class Client:
                 if before is not None:
                     await before
                 task = asyncio.ensure_future(self.asks(place, call))
-            await asyncio.sleep(0)
+            await self.process.env.clock.sleep(0)
             before = task
         assert before is not None
         await before

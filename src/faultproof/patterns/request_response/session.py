@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from faultproof import bounds
@@ -21,7 +21,8 @@ from faultproof.errors import (
     TryAgain,
 )
 from faultproof.patterns.request_response.headers import KEY_BYTES_MAX, Envelope, written
-from faultproof.patterns.request_response.judging import Judged, judge
+from faultproof.patterns.request_response.judging import Understood
+from faultproof.patterns.request_response.judging import judge as by_status
 from faultproof.primitives.deadline import by, within
 from faultproof.primitives.retry import Retry, RetryBudget, RetryPolicy
 from faultproof.primitives.timeouts import Cut, Timeouts
@@ -31,6 +32,9 @@ R = TypeVar("R")
 
 Send = Callable[[Envelope], Awaitable[R]]
 """Sends one attempt of a request, with the envelope's headers on it. The content must be the same each time."""
+
+
+_RETRY = RetryPolicy(attempts=10, base=0.1, repeat_unknown=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class SessionOptions:
     """For one attempt: more than a server lets a repeated request wait for the first answer."""
     queue: int = 64
     """Calls that may wait for their turn."""
-    retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(attempts=10, base=0.1, repeat_unknown=True))
+    retry: RetryPolicy = _RETRY
 
     def __post_init__(self) -> None:
         bounds.seconds("timeout", self.timeout)
@@ -88,12 +92,12 @@ class ClientSession(Generic[R]):
         self,
         options: SessionOptions | None = None,
         *,
-        judge: Callable[[R], Judged] = judge,
+        judge: Callable[[R], Understood] | None = None,
         env: Env | None = None,
         budget: RetryBudget | None = None,
     ) -> None:
         self._options = options or SessionOptions()
-        self._judge = judge
+        self._judge: Callable[[R], Understood] = judge or by_status
         self._env = env or system()
         self._budget = budget or RetryBudget()
         self._calls = Timeouts(self._env.clock, self._options.timeout)
