@@ -1,7 +1,7 @@
 """`Idempotent`: one effect and one answer for each key, each session in order, and limits on all that comes from outside."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
@@ -156,6 +156,37 @@ async def test_a_server_that_wakes_up_when_the_session_has_gone_on_leaves_no_eff
     assert (await first).status_code in (500, 503)
     assert await till.added() == [2]
     assert (await add(http, 1, of("s", 1))).headers["request-refused"] == "superseded"
+
+
+async def test_a_request_that_is_given_back_ends_no_other_one_s_turn(
+    till: Till, http: httpx.AsyncClient, elapse: Elapse
+) -> None:
+    hangs, fails = asyncio.Event(), asyncio.Event()
+
+    async def failing() -> None:
+        await fails.wait()
+        raise ZeroDivisionError
+
+    async def begun(
+        adds: int, headers: dict[str, str], does: Callable[[], Awaitable[object]]
+    ) -> asyncio.Task[httpx.Response]:
+        till.before, calls = does, till.calls
+        task = asyncio.ensure_future(add(http, adds, headers))
+        await until(lambda: till.calls > calls)
+        return task
+
+    left_behind = await begun(1, of("s", 1), failing)
+    elapse(60.0)
+    others = [await begun(2, of("s", 2), hangs.wait), await begun(4, of("t", 1), hangs.wait)]
+    failed = await begun(8, of("u", 1), failing)
+    fails.set()
+    assert [(await each).status_code for each in (left_behind, failed)] == [500, 500]
+    for session, number in (("s", 3), ("t", 2)):
+        early = await add(http, 9, of(session, number))
+        assert early.headers["request-refused"] == "earlier-in-progress"
+    hangs.set()
+    assert {(await each).status_code for each in others} == {201}
+    assert sorted(await till.added()) == [2, 4]
 
 
 async def test_an_answer_that_was_forgotten_is_not_made_again_for_a_session(

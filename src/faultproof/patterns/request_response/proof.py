@@ -25,8 +25,11 @@ from faultproof.prove.proof import (
     Process,
     Proof,
     Sometimes,
+    Survivor,
     noted,
 )
+
+_SQL = "patterns.request_response.sql."
 
 
 def _processes(plant: str | None) -> Mapping[str, Main]:
@@ -178,5 +181,24 @@ REQUEST_RESPONSE = Proof(
         Plant(name="unfenced", breaks="a server that was frozen carries out what the session has left behind"),
         Plant(name="apart", breaks="a crash between effect and answer repeats the effect"),
         Plant(name="own keys", breaks="a server that is asked instead of another one knows nothing of its answer"),
+    ),
+    survivors=(
+        Survivor(
+            mutants=(f"condition {_SQL}give_back: session = :session", f"condition {_SQL}give_back: last = :number"),
+            reason="an earlier one that is at work when a later one begins finds, when it stores its answer, that its session has "
+            "gone on, and leaves no effect; handlers that store none with their effects need it, and the tests have one",
+        ),
+        Survivor(
+            mutants=("constraint faultproof_session: NOT NULL",),
+            reason="no script has a NULL to write there; the table says so to whoever writes to it by hand",
+        ),
+        Survivor(
+            mutants=(f"split primitives.idempotency._begin | {_SQL}take",),
+            reason="a key without a turn holds nothing up but itself, until its lease ends: nothing is begun without a turn",
+        ),
+        Survivor(
+            mutants=(f"split primitives.idempotency._give_up | {_SQL}give_back",),
+            reason="who dies in between leaves a turn without a key: whoever asks again has both when the lease has ended",
+        ),
     ),
 )
