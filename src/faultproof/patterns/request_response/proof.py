@@ -29,8 +29,6 @@ from faultproof.prove.proof import (
     noted,
 )
 
-_SQL = "patterns.request_response.sql."
-
 
 def _processes(plant: str | None) -> Mapping[str, Main]:
     name = plant or ""
@@ -125,6 +123,32 @@ def _forgotten(evidence: Evidence) -> list[str]:
     return wrong
 
 
+def _torn(evidence: Evidence) -> list[str]:
+    """Of the last request of each session: `until_us` says what became of it, and so does its key."""
+    keys = {
+        (scope, key): answer is not None
+        for scope, key, answer in evidence.fetch("SELECT scope, key, answer FROM faultproof_idempotency")
+    }
+    turns = {
+        (scope, session): (last, until_us)
+        for scope, session, last, until_us in evidence.fetch(
+            "SELECT scope, session, last, until_us FROM faultproof_session"
+        )
+    }
+    wrong = list[str]()
+    for (scope, session), (last, until_us) in turns.items():
+        found, expected = keys.get((scope, f"{session}-{last}")), {0: True, 1: None}.get(until_us, False)
+        if found is not expected:
+            wrong.append(
+                f"number {last} of {session} has until_us {until_us}, and its key says that it is answered: {found}"
+            )
+    for (scope, key), is_answered in keys.items():
+        session, _, number = key.rpartition("-")
+        if not is_answered and turns.get((scope, session), (0, 0))[0] < int(number):
+            wrong.append(f"the key {key} is taken, and it has had no turn")
+    return wrong
+
+
 def _refused(evidence: Evidence, why: str) -> bool:
     return why in noted(evidence, "not carried out")
 
@@ -147,7 +171,10 @@ REQUEST_RESPONSE = Proof(
     prepare=prepare,
     processes=_processes,
     done=lambda evidence: noted(evidence, "finished") == set(CALLS),
-    always=(Always(claim="each effect once, in the order of the session", wrong=_out_of_order),),
+    always=(
+        Always(claim="each effect once, in the order of the session", wrong=_out_of_order),
+        Always(claim="a key and its turn are taken, answered and given back together", wrong=_torn),
+    ),
     eventually=(
         Eventually(claim="each effect once, in the order of the session", wrong=_out_of_order),
         Eventually(claim="what the clients hear is linearizable", wrong=_not_linearizable),
@@ -184,21 +211,8 @@ REQUEST_RESPONSE = Proof(
     ),
     survivors=(
         Survivor(
-            mutants=(f"condition {_SQL}give_back: session = :session", f"condition {_SQL}give_back: last = :number"),
-            reason="an earlier one that is at work when a later one begins finds, when it stores its answer, that its session has "
-            "gone on, and leaves no effect; handlers that store none with their effects need it, and the tests have one",
-        ),
-        Survivor(
             mutants=("constraint faultproof_session: NOT NULL",),
             reason="no script has a NULL to write there; the table says so to whoever writes to it by hand",
-        ),
-        Survivor(
-            mutants=(f"split primitives.idempotency._begin | {_SQL}take",),
-            reason="a key without a turn holds nothing up but itself, until its lease ends: nothing is begun without a turn",
-        ),
-        Survivor(
-            mutants=(f"split primitives.idempotency._give_up | {_SQL}give_back",),
-            reason="who dies in between leaves a turn without a key: whoever asks again has both when the lease has ended",
         ),
     ),
 )
