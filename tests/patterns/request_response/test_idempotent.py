@@ -1,6 +1,7 @@
 """`Idempotent`: one effect and one answer for each key, each session in order, and limits on all that comes from outside."""
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
@@ -11,7 +12,7 @@ from faultproof.errors import InvalidInput, LeaseLost, OutcomeUnknown, PayloadTo
 from faultproof.patterns.request_response import Answer, Client, Http, HttpxExchange, Policy, Result
 from faultproof.ports.database import Database
 from faultproof.signals import REQUEST_REPLAYED, REQUEST_SUPERSEDED
-from tests.fakes import Recorder, settle, until, within
+from tests.fakes import ManualClock, Recorder, env_of, settle, until, within
 from tests.patterns.request_response.conftest import Elapse
 from tests.patterns.request_response.till import OPTIONS, Till
 
@@ -94,6 +95,28 @@ async def test_nor_longer_than_its_own_deadline_and_nothing_is_begun_behind_it(
     late = await add(http, 1, {"idempotency-key": "k2", "deadline-remaining-ms": "0"})
     assert (late.status_code, late.headers["request-refused"]) == (504, "too-late")
     assert (till.calls, await till.added()) == (1, [7])
+
+
+async def test_what_has_waited_for_the_database_until_its_deadline_is_not_begun(till: Till) -> None:
+    clock = ManualClock()
+    app = fp.Deadlines(till.idempotent, env=env_of(clock=clock))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://till") as http:
+        holder = till.db.transaction()
+        tx = await holder.__aenter__()
+        await tx.execute(
+            "INSERT INTO faultproof_idempotency (scope, key, fingerprint, token, until_us, at_us) "
+            "VALUES ('http', 'k', 'f', 1, 0, 0)"
+        )
+        # In a context of its own: the transaction that is open here is not its.
+        call = contextvars.Context().run(
+            asyncio.ensure_future, add(http, 1, {"idempotency-key": "k", "deadline-remaining-ms": "1000"})
+        )
+        await settle()
+        clock.advance(2.0)
+        await holder.__aexit__(ValueError, ValueError(), None)
+        late = await call
+        assert (late.status_code, late.headers["request-refused"], till.calls) == (504, "too-late", 0)
+        assert (await add(http, 1, "k")).status_code == 201, "and the key is free"
 
 
 @pytest.mark.parametrize("change", ["content", "path", "query", "method"])
@@ -214,6 +237,15 @@ async def test_an_answer_of_500_is_not_stored_and_the_same_request_may_come_agai
     assert (refused.status_code, refused.text) == (500, "Internal Server Error")
     assert (await add(http, 1, of("s", 1))).text == "1"
     assert await till.added() == [1]
+
+
+async def test_so_may_one_that_an_application_says_itself(till: Till, http: httpx.AsyncClient) -> None:
+    till.together, till.status = False, 503
+    refused = await add(http, 1, of("s", 1))
+    till.status = 201
+    answer = await add(http, 1, of("s", 1))
+    assert (refused.status_code, answer.status_code, "idempotent-replayed" in answer.headers) == (503, 201, False)
+    assert till.calls == 2
 
 
 async def test_what_is_rolled_back_is_not_answered_with(till: Till, http: httpx.AsyncClient) -> None:
