@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 import faultproof as fp
-from faultproof.errors import Busy, Failed, Overloaded, RetriesExhausted
+from faultproof.errors import Busy, Failed, OutcomeUnknown, Overloaded, RetriesExhausted
 from faultproof.ports.database import Database, Transaction
 from faultproof.primitives.breaker import Breaker, BreakerPolicy, Outcome
 from faultproof.primitives.endpoints import Endpoint, Endpoints
@@ -45,10 +46,14 @@ from faultproof.signals import (
     PERMITS_SHED,
     QUEUE_AGE,
     QUEUE_DEPTH,
+    REQUEST_LATE,
+    REQUEST_REPLAYED,
+    REQUEST_SUPERSEDED,
     RETRY,
     SAGA_ATTENTION,
     SAGA_STEP,
     SAGA_STUCK,
+    SESSION_UNKNOWN,
     SHADOW_DIFFERENT,
     SHADOW_DROPPED,
     SHADOW_FAILED,
@@ -363,6 +368,7 @@ def test_what_wants_a_person_is_logged_as_a_warning_and_nothing_else(caplog: pyt
         "endpoint.ejected",
         "endpoint.down",
         "flags.stale",
+        "session.unknown",
     }
 
 
@@ -560,3 +566,36 @@ async def test_what_a_shadow_s_candidate_does_is_counted_and_what_it_is_not_give
     assert recorder.values(SHADOW_DIFFERENT, shadow="price") == [1, 1]
     assert recorder.values(SHADOW_DROPPED, reason="queue is full") == [2]
     assert len(recorder.values(SHADOW_DROPPED)) == 1
+
+
+@shows(REQUEST_REPLAYED, REQUEST_SUPERSEDED, REQUEST_LATE)
+async def test_requests_that_are_not_carried_out_are_counted(connect: Connect, recorder: Recorder) -> None:
+    db = await connect(env_of(signals=Signals(sinks=[recorder])))
+    app = fp.Idempotent(_answers, db)
+    await app.install()
+    transport = httpx.ASGITransport(fp.Deadlines(app, env=db.env))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+        for key, number, left in (("a", 2, 9_000), ("a", 2, 9_000), ("b", 1, 9_000), ("c", 3, 0)):
+            headers = {"idempotency-key": key, "session-id": "s", "session-sequence": str(number)}
+            await http.post("/", headers={**headers, "deadline-remaining-ms": str(left)})
+    counted = (REQUEST_REPLAYED, REQUEST_SUPERSEDED, REQUEST_LATE)
+    assert [recorder.values(signal) for signal in counted] == [[1], [1], [1]]
+
+
+async def _answers(scope: Any, receive: Any, respond: Any) -> None:
+    await respond({"type": "http.response.start", "status": 200, "headers": []})
+    await respond({"type": "http.response.body"})
+
+
+@shows(SESSION_UNKNOWN)
+async def test_requests_of_which_nobody_knows_are_counted(env: fp.Env, recorder: Recorder) -> None:
+    async def send(sent: fp.Envelope) -> None:
+        raise ConnectionResetError
+
+    session = fp.ClientSession[None](env=env, budget=fp.RetryBudget(ratio=0.0, burst=1.0))
+    call = asyncio.ensure_future(session.call(send))
+    await settle()
+    env.clock.advance(10.0)  # type: ignore[attr-defined]
+    with pytest.raises(OutcomeUnknown):
+        await call
+    assert recorder.values(SESSION_UNKNOWN) == [1]

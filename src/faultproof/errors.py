@@ -11,6 +11,7 @@
     ├── Failed                    it did not happen, and repeating the call will not change that
     │   ├── ConstraintViolated    the database's own rules refused it
     │   ├── LeaseLost             somebody else holds the claim now; the work goes on there
+    │   ├── Superseded            a later request of this session was taken: this one never will be
     │   ├── RetriesExhausted      the policy's attempts or budget are used up; `__cause__` is the last error
     │   ├── InsufficientStock     fewer are available than were asked for
     │   ├── HoldEnded             the hold is over: `state` says how
@@ -85,6 +86,10 @@ class ConstraintViolated(Failed):
 
 class LeaseLost(Failed):
     """Somebody else holds the claim now, or may: the holder must stop."""
+
+
+class Superseded(Failed):
+    """A later request of this session has been taken, so this one never will be."""
 
 
 class RetriesExhausted(Failed):

@@ -201,6 +201,32 @@ SHADOW_FAILED = Signal(
     meaning="requests at which a shadow's candidate failed, or that it did not answer in time",
 )
 
+REQUEST_REPLAYED = Signal(
+    name="faultproof.request.replayed",
+    kind="count",
+    unit="requests",
+    meaning="a repeated request got the first answer, and was not carried out again",
+)
+REQUEST_SUPERSEDED = Signal(
+    name="faultproof.request.superseded",
+    kind="count",
+    unit="requests",
+    meaning="a request was refused because a later one of its session had been taken",
+)
+REQUEST_LATE = Signal(
+    name="faultproof.request.late",
+    kind="count",
+    unit="requests",
+    meaning="a request was refused because its caller's deadline was over",
+)
+SESSION_UNKNOWN = Signal(
+    name="faultproof.session.unknown",
+    kind="count",
+    unit="requests",
+    meaning="a session's request was given up without anybody knowing whether it happened",
+    alarming=True,
+)
+
 ALL: tuple[Signal, ...] = (
     LOCK_WAIT,
     QUEUE_DEPTH,
@@ -234,6 +260,10 @@ ALL: tuple[Signal, ...] = (
     SHADOW_DROPPED,
     SHADOW_DIFFERENT,
     SHADOW_FAILED,
+    REQUEST_REPLAYED,
+    REQUEST_SUPERSEDED,
+    REQUEST_LATE,
+    SESSION_UNKNOWN,
 )
 
 Sink = Callable[[Signal, float, Attributes], None]

@@ -92,6 +92,7 @@ def test_pattern_s_name_stands_for_all_of_its_proofs() -> None:
         "bulkhead",
         "batch",
         "shadow",
+        "request-response",
         "fan-out",
         "claim",
         "log",
@@ -386,9 +387,8 @@ def test_progress_is_shown_on_a_terminal_after_a_second(monkeypatch: pytest.Monk
 
 PROVE: dict[str, tuple[str, ...]] = {
     "There is no pattern named 'outbx'; did you mean Outbox?": ("outbx",),
-    "CQRS has no proof yet; ready are Outbox, Saga, Escrow, Hedged Request, Scatter-Gather, Bulkhead, Batch, Shadow, Fan-out": (
-        "cqrs",
-    ),
+    "CQRS has no proof yet; ready are Outbox, Saga, Escrow, Hedged Request, Scatter-Gather, Bulkhead, Batch, Shadow, "
+    "Request-Response, Fan-out": ("cqrs",),
     "there is no proof 'nowhere.at_all:X': no module 'nowhere.at_all' is in the current directory, or installed": (
         "nowhere.at_all:X",
     ),

@@ -13,6 +13,13 @@ from faultproof.patterns.fan_out import FanOut, Source
 from faultproof.patterns.hedged_request import HedgedRequest
 from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
 from faultproof.patterns.outbox.dead_letters import DeadLetters
+from faultproof.patterns.request_response import (
+    ClientSession,
+    Deadlines,
+    Idempotent,
+    IdempotentOptions,
+    SessionOptions,
+)
 from faultproof.patterns.scatter_gather import GatherPolicy, ScatterGather
 from faultproof.patterns.shadow import Diff, HttpCandidate, Shadow, ShadowPolicy, ShadowProcesses
 from faultproof.primitives.adaptive import AdaptivePolicy
@@ -59,6 +66,14 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         DeadLetters.list,
         DeadLetters.replay_all,
         DeadLetters.discard_all,
+    ),
+    "request_response": (
+        SessionOptions,
+        ClientSession,
+        ClientSession.call,
+        IdempotentOptions,
+        Idempotent,
+        Deadlines,
     ),
     "scatter_gather": (GatherPolicy, ScatterGather),
     "shadow": (

@@ -16,6 +16,7 @@ from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
 from faultproof.patterns.fan_out.proof import FAN_OUT
 from faultproof.patterns.hedged_request.proof import HEDGED
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON, RELAY
+from faultproof.patterns.request_response.proof import REQUEST_RESPONSE
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.patterns.scatter_gather.proof import SCATTER
 from faultproof.patterns.shadow.proof import FLAGS, SHADOW
@@ -49,6 +50,7 @@ PROOFS = {
     "permits": PERMITS,
     "poison": POISON,
     "relay": RELAY,
+    "request-response": REQUEST_RESPONSE,
     "saga": SAGA,
     "scatter": SCATTER,
     "shadow": SHADOW,
@@ -70,6 +72,7 @@ MANY_PAIRS = {
     "outbox": 8,
     "permits": 8,
     "poison": 16,
+    "request-response": 64,
     "saga": 16,
     "shadow": 16,
     "starts": 8,
@@ -77,7 +80,7 @@ MANY_PAIRS = {
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and
 behind it every second one."""
 
-MANY_FAULTS = {"dead letters": 16, "hedged": 2, "keys go on": 16, "outbox": 6, "poison": 12}
+MANY_FAULTS = {"dead letters": 16, "hedged": 2, "keys go on": 16, "outbox": 6, "poison": 12, "request-response": 24}
 """Proofs whose places take long, or of which each third is of one kind; and each how many-th of them is struck by every kind of
 fault."""
 
@@ -218,6 +221,7 @@ def test_each_proof_has_enough_planted_bugs():
     assert len(CLAIM.plants) >= 5
     assert len(LOG.plants) >= 5
     assert len(IDEMPOTENCY.plants) >= 5
+    assert len(REQUEST_RESPONSE.plants) >= 5
     assert len({plant.name for plant in (*OUTBOX.plants, *POISON.plants)}) >= 5
 
 

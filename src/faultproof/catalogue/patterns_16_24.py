@@ -21,6 +21,9 @@ PATTERNS_16_24: tuple[Pattern, ...] = (
             Variant(name="Scale", means="Regional load balancing, auto-scaling groups"),
             Variant(name="Hyperscale", means="Global load balancers, intelligent routing"),
         ),
+        status=Status.READY,
+        proof="faultproof.patterns.request_response.proof:REQUEST_RESPONSE",
+        readme="faultproof/patterns/request_response/README.md",
     ),
     Pattern(
         number=17,

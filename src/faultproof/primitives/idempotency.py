@@ -8,7 +8,8 @@ Two ways, for two kinds of work:
 - `script` for work that is one script: key, work and answer commit together, in whatever transaction it is run in. The
   effect on this database is once.
 - `run` for anything else (it calls a remote service, it takes long): the key is held by a lease meanwhile. A process that
-  dies loses the lease, and the next caller with this key does the work *again*: pass the key on to the remote side.
+  dies loses the lease, and the next caller with this key does the work *again*: pass the key on to the remote side. Work
+  that has effects in this database can store its answer in their transaction (`answering`), and is then done once too.
 
 Proof: `faultproof.prove.kernel.idempotency:IDEMPOTENCY`.
 
@@ -21,7 +22,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -116,6 +117,22 @@ def _give_up(scope: str, key: str, token: int) -> Changed: ...
 def _trim(scope: str, older_us: int, limit: int) -> Changed: ...
 
 
+class Along(Protocol):
+    """What is decided together with a key: these scripts run in the transactions that take, answer and free it."""
+
+    def taken(self, token: int, ttl_us: int) -> Script[None]:
+        """The key is this caller's for so long. Raise to refuse it: then it is not."""
+        ...
+
+    def answered(self) -> Script[None]:
+        """Its answer is stored. Raise to refuse that."""
+        ...
+
+    def freed(self) -> Script[None]:
+        """It can be taken again."""
+        ...
+
+
 class Idempotency(Generic[A]):
     """The answers of one kind of request, by key.
 
@@ -165,7 +182,15 @@ class Idempotency(Generic[A]):
         yield from _finish(self._scope, key, token, _encoded(result))
         return result
 
-    async def run(self, key: str, content: object, work: Callable[[], Awaitable[A]], *, timeout: float = 30.0) -> A:
+    async def run(
+        self,
+        key: str,
+        content: object,
+        work: Callable[[], Awaitable[A]],
+        *,
+        timeout: float = 30.0,
+        along: Along | None = None,
+    ) -> A:
         """The answer of `work()`, called unless this key has been answered.
 
         What `work` raises reaches the caller, and the key is free again; except after `OutcomeUnknown`, when it stays
@@ -176,6 +201,9 @@ class Idempotency(Generic[A]):
         somebody. Once `work` has returned, a cancel waits until the answer is stored, for up to 5 s. A process that dies
         in between cannot, nor can an event loop that shuts down (the end of `asyncio.run` cancels the storing as well):
         the answer may be missing then, and the next caller after the lease repeats the work.
+
+        With `along` something else is decided together with the key, and `work` may store its answer itself (`answering`):
+        that is then what counts, whatever `work` returns or raises.
         """
         bounds.seconds("timeout", timeout, least=-bounds.SECONDS_MAX)  # of a deadline nothing may be left
         fingerprint = _checked(key, content)
@@ -185,9 +213,9 @@ class Idempotency(Generic[A]):
         try:
             while True:
                 began = clock.monotonic()
-                token, found = await self._database.transact(lambda: self._take(key, fingerprint))
+                token, found = await self._database.transact(lambda: self._take(key, fingerprint, along))
                 if token is not None:
-                    return await self._work(key, token, work, began + self._ttl)
+                    return await self._work(key, token, work, began + self._ttl, along)
                 answered, answer = self._known(key, fingerprint, found)
                 if answered:
                     return self._replayed(key, answer)
@@ -198,6 +226,15 @@ class Idempotency(Generic[A]):
             if news is not None:
                 news.close()
 
+    def answering(self, key: str, token: int, answer: A, along: Along) -> Script[None]:
+        """Store the answer in the transaction of the work's own effects: all of it commits, or nothing.
+
+        For work that `run` calls with this `along`, which was told the token. Raises `LeaseLost` where another call has taken
+        over, or the answer is stored already: let that end the transaction.
+        """
+        if not (yield from self._finished(key, token, _encoded(answer), along)):
+            raise self._taken_over(key)
+
     async def trim(self, *, older: float, limit: int = 1_000) -> int:
         """Forget answers that are older than `older` seconds, at most `limit`; how many. Retries later than that repeat."""
         bounds.seconds("older", older, least=0)
@@ -206,38 +243,49 @@ class Idempotency(Generic[A]):
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _take(self, key: str, fingerprint: str) -> Script[tuple[int | None, Found | None]]:
-        token = yield from _begin(self._scope, key, fingerprint, int(self._ttl * 1_000_000))
-        return token, None if token is not None else (yield from _find(self._scope, key))
+    def _take(self, key: str, fingerprint: str, along: Along | None = None) -> Script[tuple[int | None, Found | None]]:
+        ttl_us = int(self._ttl * 1_000_000)
+        token = yield from _begin(self._scope, key, fingerprint, ttl_us)
+        if token is None:
+            return None, (yield from _find(self._scope, key))
+        if along is not None:
+            yield from along.taken(token, ttl_us)
+        return token, None
 
-    async def _work(self, key: str, token: int, work: Callable[[], Awaitable[A]], until: float) -> A:
+    async def _work(
+        self, key: str, token: int, work: Callable[[], Awaitable[A]], until: float, along: Along | None
+    ) -> A:
         try:
             async with asyncio.timeout(until - self._database.env.clock.monotonic()) as limit:
                 result = await work()
         except TimeoutError as error:
             if not limit.expired():
-                await self._free(key, token)
+                await self._free(key, token, along)
                 raise
             raise OutcomeUnknown(f"the work for key {key!r} took longer than {self._ttl} s and was cut off") from error
         except OutcomeUnknown:
             raise
         except Exception:
-            await self._free(key, token)
-            raise
+            stored = await self._free(key, token, along)
+            if stored is None:
+                raise
+            return self._decode(stored)
         # Not after a cancel: the work may have reached somebody. The key stays taken until its lease ends.
-        await self._undisturbed(self._record(key, token, result, until))
-        return result
+        stored = await self._undisturbed(self._record(key, token, result, until, along))
+        return result if along is None else self._decode(stored)
 
-    async def _free(self, key: str, token: int) -> None:
+    async def _free(self, key: str, token: int, along: Along | None) -> str | None:
+        """Its answer, if there is one nevertheless."""
         with suppress(FaultproofError):  # what the work raised says more; the lease will end by itself
-            await self._database.transact(lambda: self._freed(key, token))
+            return await self._database.transact(lambda: self._freed(key, token, along))
+        return None
 
-    async def _undisturbed(self, storing: Coroutine[Any, Any, None]) -> None:
+    async def _undisturbed(self, storing: Coroutine[Any, Any, str]) -> str:
         """Whoever cancels us waits until the answer is stored, or could not be within `STORE_S`; then the cancel goes on."""
         clock = self._database.env.clock
         task = asyncio.get_running_loop().create_task(storing, name="faultproof-idempotency-store")
         try:
-            await asyncio.shield(task)
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
             until = clock.monotonic() + STORE_S
             while not task.done():
@@ -247,12 +295,12 @@ class Idempotency(Generic[A]):
                     await asyncio.wait([task], timeout=max(left, LOOK_S))
             raise
 
-    async def _record(self, key: str, token: int, result: A, until: float) -> None:
-        """Store the answer. From here on the work is done, and no error may say that nothing has happened."""
+    async def _record(self, key: str, token: int, result: A, until: float, along: Along | None) -> str:
+        """The answer that counts, stored. From here on the work is done, and no error may say that nothing has happened."""
         clock = self._database.env.clock
         while True:
             try:
-                await self._database.transact(lambda: self._answered(key, token, _encoded(result)))
+                return await self._database.transact(lambda: self._answered(key, token, _encoded(result), along))
             except TryAgain as error:
                 if clock.monotonic() < until:
                     await clock.sleep(LOOK_S)
@@ -260,19 +308,38 @@ class Idempotency(Generic[A]):
                 raise self._unrecorded(key) from error
             except FaultproofError as error:
                 raise self._unrecorded(key) from error
-            return
 
     def _unrecorded(self, key: str) -> OutcomeUnknown:
         return OutcomeUnknown(f"the work for key {key!r} is done, and its answer could not be stored: see the cause")
 
-    def _answered(self, key: str, token: int, answer: str) -> Script[None]:
-        if (yield from _finish(self._scope, key, token, answer)) != 1:
-            raise LeaseLost(f"another call has taken over the key {key!r}; this one's work may have been done twice")
-        yield Wake(self._topic(key))
+    def _answered(self, key: str, token: int, answer: str, along: Along | None = None) -> Script[str]:
+        if (yield from self._finished(key, token, answer, along)):
+            return answer
+        found = None if along is None else (yield from _find(self._scope, key))
+        if found is None or found.answer is None:
+            raise self._taken_over(key)
+        return found.answer
 
-    def _freed(self, key: str, token: int) -> Script[None]:
-        yield from _give_up(self._scope, key, token)
+    def _finished(self, key: str, token: int, answer: str, along: Along | None) -> Script[bool]:
+        if (yield from _finish(self._scope, key, token, answer)) != 1:
+            return False
+        if along is not None:
+            yield from along.answered()
         yield Wake(self._topic(key))
+        return True
+
+    def _taken_over(self, key: str) -> LeaseLost:
+        return LeaseLost(f"another call has taken over the key {key!r}; this one's work may have been done twice")
+
+    def _freed(self, key: str, token: int, along: Along | None = None) -> Script[str | None]:
+        if (yield from _give_up(self._scope, key, token)) == 1:
+            if along is not None:
+                yield from along.freed()
+        elif along is not None:
+            found = yield from _find(self._scope, key)
+            return None if found is None else found.answer
+        yield Wake(self._topic(key))
+        return None
 
     def _known(self, key: str, fingerprint: str, found: Found | None) -> tuple[bool, str]:
         """Whether there is an answer under the key, and which."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from faultproof.ports.script import Script, sql
-from faultproof.primitives.idempotency import Idempotency
+from faultproof.primitives.idempotency import Along, Idempotency
 from faultproof.prove.kernel.idempotency_workload import TTL_S, Janitor, Request, Server
 
 
@@ -59,8 +59,9 @@ class _OwnKeys(Server):
 class _Unfenced(Idempotency[int]):
     """Whoever comes last has answered."""
 
-    def _answered(self, key: str, token: int, answer: str) -> Script[None]:
+    def _answered(self, key: str, token: int, answer: str, along: Along | None = None) -> Script[str]:
         yield from _overwrite(self._scope, key, answer)
+        return answer
 
 
 class _NoToken(Server):
