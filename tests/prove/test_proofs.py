@@ -16,6 +16,7 @@ from faultproof.patterns.escrow.proof import ESCROW, FORGETTING, SHORTAGE
 from faultproof.patterns.fan_out.proof import FAN_OUT
 from faultproof.patterns.hedged_request.proof import HEDGED
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON, RELAY
+from faultproof.patterns.request_response.proof_client import CLIENT
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.patterns.scatter_gather.proof import SCATTER
 from faultproof.prove.kernel.claim import CLAIM
@@ -34,6 +35,7 @@ PROOFS = {
     "answers": ANSWERS,
     "callbacks": CALLBACKS,
     "claim": CLAIM,
+    "client": CLIENT,
     "dead letters": DEAD_LETTERS,
     "decisions": DECISIONS,
     "escrow": ESCROW,
@@ -80,7 +82,7 @@ fault."""
 SEEDS = {"decisions": 120, "idempotency": 160}
 """Random schedules of proofs in which there is less to strike at, or what happens sometimes is rare."""
 
-NO_DATABASE = {"bulkhead", "fan-out", "hedged", "permits", "scatter"}
+NO_DATABASE = {"bulkhead", "client", "fan-out", "hedged", "permits", "scatter"}
 """Proofs of what is not durable: only the faults of requests to the outside can strike."""
 
 SOME = [
