@@ -60,6 +60,7 @@ MANY_PAIRS = {
     "bulkhead": 16,
     "callbacks": 16,
     "claim": 16,
+    "client": 16,
     "dead letters": 24,
     "decisions": 16,
     "hedged": 16,

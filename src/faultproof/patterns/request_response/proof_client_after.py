@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
-from faultproof.errors import OutcomeUnknown, TryAgain
+from faultproof.errors import FaultproofError, OutcomeUnknown, TryAgain
 from faultproof.patterns.request_response.client import Client
 from faultproof.patterns.request_response.policy import Policy
 from faultproof.primitives.breaker import BreakerPolicy
@@ -45,13 +45,11 @@ async def _recovers(process: Process, client: Client, endpoint: Endpoint, bound:
     began = clock.monotonic()
     while (took := clock.monotonic() - began) <= bound:
         try:
-            await client.call(_well, idempotent=False)
-        except (TryAgain, OutcomeUnknown):  # a refusal; unknown does not occur
-            await clock.sleep(0.1)
-        else:
-            for _ in range(probes):
+            for _ in range(probes + 1):  # and its breaker is closed
                 await client.call(_well, idempotent=False)
             break
+        except TryAgain:
+            await clock.sleep(0.1)
     for other in client.endpoints.all:
         other.is_draining = False
     return took
@@ -97,7 +95,12 @@ async def _elsewhere(process: Process, client: Client) -> None:
 
     for send, is_idempotent in ((refuses, False), (hesitates, True)):
         asked.clear()
-        await client.call(send, idempotent=is_idempotent)
+        got: object = None
+        try:
+            await client.call(send, idempotent=is_idempotent)
+        except FaultproofError as error:  # it would be none of the faults'
+            got = type(error).__name__
+        process.note("after", "a call for which there is an endpoint raises", None, got)
         process.note("after", "endpoints of one call that were asked twice", 0, len(asked) - len(set(asked)))
 
 
