@@ -17,6 +17,9 @@ from faultproof.clock import Alarm, Clock
 from faultproof.errors import Misuse
 
 
+_NOT_THERE = object()
+
+
 class Waiting(Protocol):
     """What has an alarm."""
 
@@ -37,7 +40,7 @@ class Alarms:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._waiting: dict[Waiting, None] = {}
+        self._waiting: dict[Waiting, object] = {}
         """Those that ring one after the other."""
         self._latest = -inf
         """When the last of them that was set rings: the timer does so by then."""
@@ -51,7 +54,10 @@ class Alarms:
 
         Raises `Misuse` while another event loop runs that has used these.
         """
-        loop = asyncio.get_running_loop()
+        self.set_in(asyncio.get_running_loop(), waiting, now)
+
+    def set_in(self, loop: asyncio.AbstractEventLoop, waiting: Waiting, now: float) -> None:
+        """`set`, for who knows the loop that runs."""
         if loop is not self._loop:
             self._move(loop)
         at = waiting.at
@@ -65,10 +71,8 @@ class Alarms:
 
     def unset(self, waiting: Waiting) -> None:
         """It need not ring any more; it may have rung."""
-        if waiting in self._waiting:
-            del self._waiting[waiting]
-        elif (alarm := self._apart.pop(waiting, None)) is not None:
-            alarm.cancel()
+        if self._waiting.pop(waiting, _NOT_THERE) is _NOT_THERE and waiting in self._apart:
+            self._apart.pop(waiting).cancel()
 
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
         """The last one has ended, with whatever waited in it; its timer will never ring."""
@@ -107,12 +111,16 @@ class Cut:
 
     __slots__ = ("_alarms", "_cancelling", "_task", "at", "is_due")
 
-    def __init__(self, alarms: Alarms, task: asyncio.Task[object], at: float) -> None:
+    def __init__(self, alarms: Alarms, at: float, now: float) -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None  # whatever is awaited in asyncio has one
         self._alarms = alarms
         self._task = task
         self._cancelling = task.cancelling()
         self.at = at
         self.is_due = False
+        alarms.set_in(loop, self, now)
 
     def ring(self) -> None:
         self.is_due = True
@@ -143,8 +151,5 @@ class Timeouts:
 
     def cut(self, now: float, by: float = inf) -> Cut:
         """For what this task begins now; cut off at `by` where that is earlier."""
-        task = asyncio.current_task()
-        assert task is not None  # whatever is awaited in asyncio has one
-        cut = Cut(self._alarms, task, min(now + self._seconds, by))
-        self._alarms.set(cut, now)
-        return cut
+        at = now + self._seconds
+        return Cut(self._alarms, at if at < by else by, now)

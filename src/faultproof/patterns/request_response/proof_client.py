@@ -291,7 +291,9 @@ CLIENT = Proof(
         ),
     ),
     plants=(
-        Plant(name="knows only the last attempt", breaks="one that may have happened is forgotten behind one that did not"),
+        Plant(
+            name="knows only the last attempt", breaks="one that may have happened is forgotten behind one that did not"
+        ),
         Plant(name="repeats anything", breaks="an order whose answer was lost is placed again"),
         Plant(name="takes silence for a refusal", breaks="a lost connection is called a failure, and repeated"),
         Plant(name="never cuts off", breaks="a call whose endpoint hangs is not over when its time is"),

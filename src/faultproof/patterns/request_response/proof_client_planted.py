@@ -24,8 +24,10 @@ class _Forgetful(Client):
 
 
 class _RepeatsAnything(Client):
-    def _before_next(self, call: Any, error: TryAgain | OutcomeUnknown, tries: int, is_idempotent: bool) -> float:
-        return super()._before_next(call, error, tries, True)
+    def _before_next(
+        self, call: Any, error: TryAgain | OutcomeUnknown, is_idempotent: bool, is_repeated_above: bool
+    ) -> float:
+        return super()._before_next(call, error, True, is_repeated_above)
 
 
 def _too_sure(error: Exception) -> Exception:
@@ -54,11 +56,10 @@ class _Spendthrift(Client):
 
 
 class _Stubborn(Client):
-    def _pick(self, call: Any, now: float) -> tuple[Endpoint, int | None]:
-        if not call.tried:
-            return super()._pick(call, now)
-        endpoint = call.tried[0]
-        return endpoint, self._breakers[endpoint].try_enter(now)
+    def _pick(self, call: Any, now: float) -> tuple[Endpoint, Breaker | None, int]:
+        breaker = self._breakers[call.tried[0]] if call.tried else None
+        token = breaker.try_enter(now) if breaker is not None else None
+        return super()._pick(call, now) if token is None else (call.tried[0], breaker, token)
 
 
 class _Wide(Breaker):
@@ -69,22 +70,30 @@ class _Wide(Breaker):
         return self._phase.token if token is None and self._phase.state == "half-open" else token
 
 
-class _AdmitsEverybody(Client):
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        for breaker in self._breakers.values():
-            breaker.__class__ = _Wide
+class _KeepingProbes(Breaker):
+    __slots__ = ()
+
+    def leave(self, token: int, outcome: Outcome, took_s: float, now: float) -> None:
+        if outcome is not Outcome.SAYS_NOTHING:
+            super().leave(token, outcome, took_s, now)
 
 
-class _KeepsTheProbe(Client):
-    def _ended(self, endpoint: Endpoint, token: int | None, outcome: Outcome, began: float, now: float) -> None:
-        super()._ended(endpoint, None if outcome is Outcome.SAYS_NOTHING else token, outcome, began, now)
+class _NeverLeft(Breaker):
+    __slots__ = ()
+
+    def leave(self, token: int, outcome: Outcome, took_s: float, now: float) -> None:
+        if self.state == "closed":
+            super().leave(token, outcome, took_s, now)
 
 
-class _ForgetsToLeave(Client):
-    def _ended(self, endpoint: Endpoint, token: int | None, outcome: Outcome, began: float, now: float) -> None:
-        is_probe = self._breakers[endpoint].state != "closed"
-        super()._ended(endpoint, None if is_probe else token, outcome, began, now)
+def _with(breakers: type[Breaker]) -> type[Client]:
+    class Broken(Client):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            for breaker in self._breakers.values():
+                breaker.__class__ = breakers
+
+    return Broken
 
 
 class _KeepingPermits(Permits):
@@ -117,9 +126,9 @@ CLIENTS_PLANTED: dict[str, type[Client]] = {
     "never cuts off": _NeverCutsOff,
     "spendthrift": _Spendthrift,
     "stubborn": _Stubborn,
-    "admits everybody": _AdmitsEverybody,
-    "keeps the probe": _KeepsTheProbe,
-    "forgets to leave": _ForgetsToLeave,
+    "admits everybody": _with(_Wide),
+    "keeps the probe": _with(_KeepingProbes),
+    "forgets to leave": _with(_NeverLeft),
     "keeps the permit": _KeepsThePermit,
     "counts for ever": _CountsForEver,
 }
