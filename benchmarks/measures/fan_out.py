@@ -34,10 +34,7 @@ def gathered(*, hedge: HedgePolicy | None = None) -> Question:
     """`ScatterGather` alone."""
     scatter = fp.ScatterGather(fp.GatherPolicy(deadline=1.0, hedge=hedge))
 
-    async def ask(shard: str, attempt: int) -> str:
-        return await _answer(shard)
-
-    return lambda: scatter.gather(SHARDS, ask)
+    return lambda: scatter.gather(SHARDS, lambda shard, attempt: _answer(shard))
 
 
 def clients(*, hedge: HedgePolicy | None = None) -> Question:
@@ -49,10 +46,7 @@ def clients(*, hedge: HedgePolicy | None = None) -> Question:
     scatter = fp.ScatterGather(fp.GatherPolicy(deadline=1.0, hedge=hedge))
 
     async def ask(shard: str, attempt: int) -> str:
-        async def send(endpoint: fp.Endpoint, number: int) -> str:
-            return await _answer(shard)
-
-        return (await made[shard].call(send)).value
+        return (await made[shard].call(lambda endpoint, number: _answer(shard))).value
 
     return lambda: scatter.gather(SHARDS, ask)
 
@@ -78,7 +72,7 @@ _HEDGE = HedgePolicy(at_first=0.5)
 FAN_OUT = Benchmark(
     name="fan-out",
     engine="none",
-    measures="Microseconds of processor time until a hundred shards that answer at once have been asked, and their answers are there.",
+    measures="Microseconds of processor time until the answers of a hundred shards are there, which answer at once.",
     figures=(Figure(name=ASKED, unit="µs", better="less"),),
     compared=ASKED,
     contestants=(

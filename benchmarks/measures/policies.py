@@ -1,4 +1,4 @@
-"""What retry, breaker, bulkhead and timeout add to a call that succeeds at once, and a hedge that is armed and does not fire."""
+"""What retry, breaker, bulkhead and timeout add to a call that succeeds at once; and a hedge that is armed, and not made."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ BARE = _contestant("bare", resilience.bare, "the awaited call itself")
 POLICIES = Benchmark(
     name="policies",
     engine="none",
-    measures="Microseconds of processor time that an awaited call takes which returns at once, behind retry, breaker, bulkhead and timeout.",
+    measures="Microseconds of processor time for a call that returns at once, behind retry, breaker, bulkhead and timeout.",
     figures=(Figure(name=CALL, unit="µs", better="less"),),
     compared=CALL,
     contestants=(

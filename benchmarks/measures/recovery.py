@@ -79,7 +79,7 @@ async def cancelling(place: Place, *, stack: Stack) -> AsyncIterator[Ready]:
     cancels, crowd = place.size(100_000, 500), 50
 
     async def measure() -> dict[str, float]:
-        draw, dependency = random.Random(7), _Dependency()
+        draw, dependency = random.Random(7), _Dependency()  # noqa: S311
         dependency.doors.set()
         call = stack(dependency, Settings(permits=PERMITS, room=crowd, attempts=1))
         cancelled = 0

@@ -55,8 +55,8 @@ TAIL = Benchmark(
     name="tail",
     engine="none",
     measures=(
-        "Milliseconds, in virtual time, of a root that asks a hundred leaves and waits for all. A leaf takes 7 to 13 ms, and one "
-        "call in a thousand a second. Beside them, by how many percent more calls were made of leaves."
+        "Milliseconds, in virtual time, of a root that asks a hundred leaves and waits for all. A leaf takes 7 to 13 ms, and "
+        "one call in a thousand a second. Beside them, by how many percent more calls were made of leaves."
     ),
     figures=(*_FIGURES, Figure(name=MORE, unit="%", better="less")),
     contestants=(

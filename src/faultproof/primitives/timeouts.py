@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
+from threading import get_ident
 from types import TracebackType
 from typing import Protocol
 
 from faultproof import bounds
 from faultproof.clock import Alarm, Clock
 from faultproof.errors import Misuse
-
 
 _NOT_THERE = object()
 
@@ -36,7 +36,7 @@ class Waiting(Protocol):
 class Alarms:
     """For waits most of which take about equally long, in one event loop at a time."""
 
-    __slots__ = ("_apart", "_clock", "_is_set", "_latest", "_loop", "_waiting")
+    __slots__ = ("_apart", "_clock", "_is_set", "_latest", "_loop", "_thread", "_waiting")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -47,6 +47,7 @@ class Alarms:
         self._apart: dict[Waiting, Alarm] = {}
         """Those that ring earlier than one that was set before them."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self._is_set = False
 
     def set(self, waiting: Waiting, now: float) -> None:
@@ -54,12 +55,28 @@ class Alarms:
 
         Raises `Misuse` while another event loop runs that has used these.
         """
-        self.set_in(asyncio.get_running_loop(), waiting, now)
-
-    def set_in(self, loop: asyncio.AbstractEventLoop, waiting: Waiting, now: float) -> None:
-        """`set`, for who knows the loop that runs."""
+        loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move(loop)
+        self.put(waiting, now)
+
+    def running_task(self) -> asyncio.Task[object]:
+        """The task that runs; raises `Misuse` as `set` does.
+
+        Which loop runs is asked of asyncio once: up to Python 3.11 that asks the operating system for the process each time.
+        In the same thread, a loop of which a task runs is the one that runs.
+        """
+        task = asyncio.current_task(self._loop) if get_ident() == self._thread else None
+        if task is None:
+            loop = asyncio.get_running_loop()
+            if loop is not self._loop:
+                self._move(loop)
+            task = asyncio.current_task(loop)
+            assert task is not None  # whatever is awaited in asyncio has one
+        return task
+
+    def put(self, waiting: Waiting, now: float) -> None:
+        """`set`, behind `running_task`."""
         at = waiting.at
         if at < self._latest:
             self._apart[waiting] = self._clock.alarm(at - now, lambda: self._ring_apart(waiting))
@@ -78,7 +95,8 @@ class Alarms:
         """The last one has ended, with whatever waited in it; its timer will never ring."""
         if self._loop is not None and self._loop.is_running():
             raise Misuse("this belongs to another event loop, which still runs: make one for each")
-        self._loop, self._is_set, self._latest = loop, False, -inf
+        self._loop, self._thread = loop, get_ident()
+        self._is_set, self._latest = False, -inf
         self._waiting.clear()
         self._apart.clear()
 
@@ -112,15 +130,12 @@ class Cut:
     __slots__ = ("_alarms", "_cancelling", "_task", "at", "is_due")
 
     def __init__(self, alarms: Alarms, at: float, now: float) -> None:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None  # whatever is awaited in asyncio has one
         self._alarms = alarms
-        self._task = task
+        self._task = task = alarms.running_task()
         self._cancelling = task.cancelling()
         self.at = at
         self.is_due = False
-        alarms.set_in(loop, self, now)
+        alarms.put(self, now)
 
     def ring(self) -> None:
         self.is_due = True

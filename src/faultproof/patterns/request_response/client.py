@@ -76,7 +76,7 @@ def translated(error: Exception) -> Exception:
 class _Call(Deadline, Generic[T]):
     """One call, until it has its result: its deadline, and what is known of it."""
 
-    __slots__ = ("is_hedged", "is_unknown", "key", "priority", "refusal", "send", "tenant", "tried", "tries")
+    __slots__ = ("ended", "is_hedged", "is_unknown", "key", "priority", "refusal", "send", "tenant", "tried", "tries")
 
     def __init__(self, at: float, clock: Clock, send: Send[T], key: str, tenant: str, priority: int) -> None:
         self.at = at
@@ -89,6 +89,8 @@ class _Call(Deadline, Generic[T]):
         """In the order of the attempts."""
         self.tries = 0
         """That have failed."""
+        self.ended = at
+        """When an attempt last did."""
         self.is_hedged = False
         self.is_unknown = False
         """Whether an attempt may have happened of which nobody knows."""
@@ -192,7 +194,7 @@ class Client:
                         value, endpoint = await self._hedged(call, is_acceptable)
                     else:
                         value, endpoint = await self._attempt(call, now)
-                    return Result(value, len(call.tried), call.is_hedged, endpoint, self._now() - began)
+                    return Result(value, len(call.tried), call.is_hedged, endpoint, call.ended - began)
                 except (TryAgain, OutcomeUnknown) as error:
                     wait = self._before_next(call, self._known(call, error), is_idempotent, above is None)
                 call.tries += 1
@@ -275,10 +277,10 @@ class Client:
             raise meant from error
         except BaseException as error:
             failure = error
-            call.is_unknown |= held is not None or permits is None
+            call.is_unknown = True  # a hedge that cancelled itself, say, while the first attempt goes on
             raise
         finally:
-            now = self._now()
+            call.ended = now = self._now()
             took, is_ok = now - began, outcome is _OK
             endpoint.end(took, is_ok, now)
             if breaker is not None:

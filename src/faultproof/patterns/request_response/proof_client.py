@@ -245,7 +245,7 @@ CLIENT = Proof(
         "probes and no more; whatever fails, hangs or is cancelled, no permit and no probe is lost."
     ),
     faults=(
-        "endpoints that fail, hang, are busy or slow, that take effect and do not answer, or only after the attempt was cut off",
+        "endpoints that fail, hang, are busy or slow; that take effect and do not answer, or after the attempt was cut off",
         "callers that give up, at any moment",
         *ANY_FAULT,
     ),
