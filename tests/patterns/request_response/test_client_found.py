@@ -1,11 +1,13 @@
 """What the client must not lose: each is a line of it that was broken once, with no other test that noticed."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from faultproof.errors import (
     DeadlineExceeded,
+    Failed,
     InvalidInput,
     OutcomeUnknown,
     Overloaded,
@@ -13,8 +15,10 @@ from faultproof.errors import (
 )
 from faultproof.patterns.bulkhead import BulkheadPolicy
 from faultproof.patterns.request_response import Budget
+from faultproof.primitives import attempts
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.breaker import BreakerPolicy
+from faultproof.primitives.deadline import ambient, within
 from faultproof.primitives.endpoints import Endpoint
 from faultproof.primitives.hedging import HedgePolicy
 from faultproof.primitives.outliers import OutlierPolicy
@@ -144,6 +148,23 @@ async def test_the_time_in_the_queue_is_not_the_attempts() -> None:
         clock.advance(1.5)
         await settle()
     assert [(await first).value, (await second).value] == [1.5, 1.5]
+
+
+async def test_the_time_before_a_retry_is_not_the_attempts() -> None:
+    clock = ManualClock()
+    client = client_on(clock, attempt_timeout=2.0)
+    result, _ = await played(clock, client.call(Dependency(clock, Overloaded("busy", retry_after=1.5), 1.5)))
+    assert (result.value, result.attempts) == (1.5, 2)
+
+
+async def test_a_call_that_is_over_leaves_no_attempt_and_no_deadline_behind() -> None:
+    clock = ManualClock()
+    client = client_on(clock, retry=AT_ONCE)
+    with within(50.0, clock) as above:
+        for script in ([], [NEVER], [NOT_NOW], [NOT_NOW, NOT_NOW]):
+            with contextlib.suppress(Failed, TryAgain):
+                await client.call(Dependency(clock, *script))
+            assert (attempts.ambient(), ambient()) == (None, above)
 
 
 async def test_a_priority_that_there_is_not_is_refused_while_permits_are_free_too() -> None:
