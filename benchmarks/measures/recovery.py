@@ -143,5 +143,5 @@ CANCELS = Benchmark(
         _contestant("hyx", resilience.hyx, "max_concurrency=10, max_capacity=60", is_cancelled=True),
     ),
     aims=(Aim(figure=LOST, of="ours", at_most=0),),
-    rounds=2,
+    rounds=1,
 )

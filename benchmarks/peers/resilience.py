@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -60,7 +61,10 @@ def ours(function: Function, settings: Settings) -> Function:
     )
     client = Client([fp.Endpoint("one")], policy)
 
-    return lambda: client.call(lambda endpoint, attempt: function())
+    def send(endpoint: fp.Endpoint, attempt: int) -> Coroutine[Any, Any, Any]:
+        return function()
+
+    return partial(client.call, send)
 
 
 def nopanic(function: Function, settings: Settings) -> Function:
