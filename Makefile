@@ -20,7 +20,7 @@ help: ## explain the targets (this text)
 	@echo "               and audits itself afterwards (under two minutes, installation included)"
 	@echo "  make test    what CI runs: ruff, mypy, pytest"
 	@echo "  make soak    the long tests, which 'make test' leaves out (minutes)"
-	@echo "  make bench   ours beside the peers', on SQLite and PostgreSQL, in one run (16 minutes)"
+	@echo "  make bench   ours beside the peers', on SQLite and PostgreSQL, in one run (21 minutes)"
 	@echo "  make clean   remove $(VENV) and every cache"
 	@echo
 	@echo "The first run installs into $(VENV) and needs a package index; later runs work offline, and"

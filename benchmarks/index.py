@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from benchmarks.measures import batch, callers, delivery, drain, escrow, exploration, million, publish, saga
+from benchmarks.measures import (
+    batch,
+    callers,
+    delivery,
+    drain,
+    escrow,
+    exploration,
+    fan_out,
+    million,
+    policies,
+    publish,
+    recovery,
+    saga,
+    tail,
+)
 from benchmarks.model import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -22,6 +36,13 @@ BENCHMARKS: dict[str, Benchmark] = {
         saga.POSTGRESQL,
         saga.SQLITE,
         saga.THREE_STEPS,
+        policies.POLICIES,
+        policies.HEDGED,
+        fan_out.FAN_OUT,
+        tail.TAIL,
+        tail.LOAD,
+        recovery.RECOVERY,
+        recovery.CANCELS,
         million.POSTGRESQL,
         million.SQLITE,
         exploration.EXPLORATION,

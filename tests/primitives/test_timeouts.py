@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 
 import pytest
 
@@ -213,3 +214,32 @@ async def test_a_call_is_cut_off_by_the_earlier_of_its_times() -> None:
         await settle()
     await asyncio.gather(*tasks)
     assert ended == {4.0: began + 4, 9.0: began + 5, 1.0: began + 1, 2.0: began + 2}
+
+
+async def test_a_call_in_another_thread_is_never_taken_for_one_of_this_loop() -> None:
+    timeouts, said = Timeouts(SystemClock(), 10.0), list[object]()
+
+    async def elsewhere() -> None:
+        try:
+            with timeouts.cut(0.0):
+                said.append("begun")
+        except Misuse as error:
+            said.append(error)
+
+    with timeouts.cut(0.0):
+        thread = threading.Thread(target=lambda: asyncio.run(elsewhere()), daemon=True)
+        thread.start()
+        thread.join(10)  # this loop has a task that runs meanwhile, and is not the thread's
+    assert [type(one) for one in said] == [Misuse]
+
+
+def test_a_second_loop_of_the_same_thread_has_alarms_of_its_own() -> None:
+    timeouts = Timeouts(SystemClock(), 10.0)
+
+    async def begun() -> asyncio.Task[object]:
+        with timeouts.cut(0.0) as cut:
+            assert cut._task is asyncio.current_task()
+            return cut._task
+
+    first, second = asyncio.run(begun()), asyncio.run(begun())
+    assert first is not second

@@ -17,6 +17,7 @@ from faultproof.patterns.fan_out.proof import FAN_OUT
 from faultproof.patterns.hedged_request.proof import HEDGED
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON, RELAY
 from faultproof.patterns.request_response.proof import REQUEST_RESPONSE
+from faultproof.patterns.request_response.proof_client import CLIENT
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.patterns.scatter_gather.proof import SCATTER
 from faultproof.patterns.shadow.proof import FLAGS, SHADOW
@@ -36,6 +37,7 @@ PROOFS = {
     "answers": ANSWERS,
     "callbacks": CALLBACKS,
     "claim": CLAIM,
+    "client": CLIENT,
     "dead letters": DEAD_LETTERS,
     "decisions": DECISIONS,
     "escrow": ESCROW,
@@ -63,6 +65,7 @@ MANY_PAIRS = {
     "bulkhead": 16,
     "callbacks": 16,
     "claim": 16,
+    "client": 16,
     "dead letters": 24,
     "decisions": 16,
     "hedged": 16,
@@ -87,7 +90,7 @@ fault."""
 SEEDS = {"decisions": 120, "idempotency": 160}
 """Random schedules of proofs in which there is less to strike at, or what happens sometimes is rare."""
 
-NO_DATABASE = {"bulkhead", "fan-out", "hedged", "permits", "scatter", "shadow"}
+NO_DATABASE = {"bulkhead", "client", "fan-out", "hedged", "permits", "scatter", "shadow"}
 """Proofs of what is not durable: only the faults of requests to the outside can strike."""
 
 SOME = [

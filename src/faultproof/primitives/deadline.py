@@ -60,7 +60,12 @@ def ambient() -> Deadline | None:
 
 def by(clock: Clock, seconds: float) -> float:
     """The moment in so many seconds, or earlier where the ambient deadline is. Raises `DeadlineExceeded` if that is over."""
-    at, above = clock.monotonic() + seconds, AMBIENT.get()
+    return earliest(clock.monotonic() + seconds)
+
+
+def earliest(at: float) -> float:
+    """This moment, or an earlier one where the ambient deadline is. Raises `DeadlineExceeded` if that is over."""
+    above = AMBIENT.get()
     if above is None:
         return at
     above.check("this call")

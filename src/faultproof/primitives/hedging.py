@@ -127,6 +127,7 @@ class Race(Generic[T]):
         "_first",
         "_hedging",
         "_is_acceptable",
+        "_loop",
         "_running",
         "_started",
         "at",
@@ -137,7 +138,8 @@ class Race(Generic[T]):
         self._hedging = hedging
         self._attempt = attempt
         self._is_acceptable = is_acceptable
-        self.decided: asyncio.Future[Raced[T]] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.decided: asyncio.Future[Raced[T]] = self._loop.create_future()
         self._running: dict[int, tuple[asyncio.Task[None], float]] = {}
         self._started = 0
         self._context = copy_context()  # the alarm rings in whosever it was set in
@@ -172,7 +174,7 @@ class Race(Generic[T]):
     def _start(self, now: float) -> None:
         self._started += 1
         number = self._started
-        task = asyncio.create_task(self._make(number, now), context=self._context.copy())
+        task = self._loop.create_task(self._make(number, now), context=self._context.copy())
         self._running[number] = task, now
 
     async def _make(self, number: int, began: float) -> None:

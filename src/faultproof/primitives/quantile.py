@@ -31,14 +31,16 @@ class LearntQuantile:
     """The `q`-quantile of the latencies of late, in seconds; None until there are enough to tell.
 
     `q`: 0.95 means that one in twenty takes longer. `memory`: about how many observations decide, ten times those at least
-    that `q` needs to be seen once.
+    that `q` needs to be seen once; without, 10,000 or as many as that.
     """
 
     __slots__ = ("_censored", "_ended", "_memory", "_q", "_since", "_total", "value")
 
-    def __init__(self, q: float, *, memory: int = 10_000) -> None:
+    def __init__(self, q: float, *, memory: int | None = None) -> None:
         bounds.number("q", q, least=0.5, most=0.9999)
-        bounds.count("memory", memory, least=math.ceil(10 / (1 - q)))
+        least = math.ceil(10 / (1 - q))
+        memory = max(10_000, least) if memory is None else memory
+        bounds.count("memory", memory, least=least)
         self._q = q
         self._memory = memory
         self._ended = [0.0] * _BINS

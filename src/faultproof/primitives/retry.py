@@ -52,7 +52,8 @@ class RetryBudget:
 
     def first_attempt(self) -> None:
         """Traffic arrived: earn a fraction of a retry."""
-        self._tokens = min(self._burst, self._tokens + self._ratio)
+        tokens = self._tokens + self._ratio
+        self._tokens = tokens if tokens < self._burst else self._burst
 
     def try_spend(self) -> bool:
         """Take one retry, if there is one."""

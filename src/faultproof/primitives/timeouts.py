@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
+from threading import get_ident
 from types import TracebackType
 from typing import Protocol
 
 from faultproof import bounds
 from faultproof.clock import Alarm, Clock
 from faultproof.errors import Misuse
+
+_NOT_THERE = object()
 
 
 class Waiting(Protocol):
@@ -33,17 +36,18 @@ class Waiting(Protocol):
 class Alarms:
     """For waits most of which take about equally long, in one event loop at a time."""
 
-    __slots__ = ("_apart", "_clock", "_is_set", "_latest", "_loop", "_waiting")
+    __slots__ = ("_apart", "_clock", "_is_set", "_latest", "_loop", "_thread", "_waiting")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._waiting: dict[Waiting, None] = {}
+        self._waiting: dict[Waiting, object] = {}
         """Those that ring one after the other."""
         self._latest = -inf
         """When the last of them that was set rings: the timer does so by then."""
         self._apart: dict[Waiting, Alarm] = {}
         """Those that ring earlier than one that was set before them."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self._is_set = False
 
     def set(self, waiting: Waiting, now: float) -> None:
@@ -54,6 +58,25 @@ class Alarms:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move(loop)
+        self.put(waiting, now)
+
+    def running_task(self) -> asyncio.Task[object]:
+        """The task that runs; raises `Misuse` as `set` does.
+
+        Which loop runs is asked of asyncio once: up to Python 3.11 that asks the operating system for the process each time.
+        In the same thread, a loop of which a task runs is the one that runs.
+        """
+        task = asyncio.current_task(self._loop) if get_ident() == self._thread else None
+        if task is None:
+            loop = asyncio.get_running_loop()
+            if loop is not self._loop:
+                self._move(loop)
+            task = asyncio.current_task(loop)
+            assert task is not None  # whatever is awaited in asyncio has one
+        return task
+
+    def put(self, waiting: Waiting, now: float) -> None:
+        """`set`, behind `running_task`."""
         at = waiting.at
         if at < self._latest:
             self._apart[waiting] = self._clock.alarm(at - now, lambda: self._ring_apart(waiting))
@@ -65,16 +88,15 @@ class Alarms:
 
     def unset(self, waiting: Waiting) -> None:
         """It need not ring any more; it may have rung."""
-        if waiting in self._waiting:
-            del self._waiting[waiting]
-        elif (alarm := self._apart.pop(waiting, None)) is not None:
-            alarm.cancel()
+        if self._waiting.pop(waiting, _NOT_THERE) is _NOT_THERE and waiting in self._apart:
+            self._apart.pop(waiting).cancel()
 
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
         """The last one has ended, with whatever waited in it; its timer will never ring."""
         if self._loop is not None and self._loop.is_running():
             raise Misuse("this belongs to another event loop, which still runs: make one for each")
-        self._loop, self._is_set, self._latest = loop, False, -inf
+        self._loop, self._thread = loop, get_ident()
+        self._is_set, self._latest = False, -inf
         self._waiting.clear()
         self._apart.clear()
 
@@ -107,12 +129,13 @@ class Cut:
 
     __slots__ = ("_alarms", "_cancelling", "_task", "at", "is_due")
 
-    def __init__(self, alarms: Alarms, task: asyncio.Task[object], at: float) -> None:
+    def __init__(self, alarms: Alarms, at: float, now: float) -> None:
         self._alarms = alarms
-        self._task = task
+        self._task = task = alarms.running_task()
         self._cancelling = task.cancelling()
         self.at = at
         self.is_due = False
+        alarms.put(self, now)
 
     def ring(self) -> None:
         self.is_due = True
@@ -143,8 +166,5 @@ class Timeouts:
 
     def cut(self, now: float, by: float = inf) -> Cut:
         """For what this task begins now; cut off at `by` where that is earlier."""
-        task = asyncio.current_task()
-        assert task is not None  # whatever is awaited in asyncio has one
-        cut = Cut(self._alarms, task, min(now + self._seconds, by))
-        self._alarms.set(cut, now)
-        return cut
+        at = now + self._seconds
+        return Cut(self._alarms, at if at < by else by, now)

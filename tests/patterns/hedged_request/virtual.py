@@ -24,7 +24,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if not self._ready:  # type: ignore[attr-defined]
             while timers and timers[0].cancelled():
                 heapq.heappop(timers)._scheduled = False
-                self._timer_cancelled_count -= 1
+                self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
             if timers:
                 self.now = max(self.now, timers[0].when())
         super()._run_once()  # type: ignore[misc]
@@ -43,12 +43,17 @@ class VirtualClock:
         return self._loop.now
 
     async def sleep(self, seconds: float) -> None:
-        woken = self._loop.create_future()
-        self._loop.call_later(seconds, lambda: woken.done() or woken.set_result(None))
+        woken: asyncio.Future[None] = self._loop.create_future()
+        self._loop.call_later(seconds, _wake, woken)
         await woken
 
     def alarm(self, seconds: float, ring: Callable[[], object], *, context: Context | None = None) -> Alarm:
         return self._loop.call_later(seconds, ring, context=context)
+
+
+def _wake(sleeping: asyncio.Future[None]) -> None:
+    if not sleeping.done():
+        sleeping.set_result(None)
 
 
 def run(loop: VirtualLoop, work: Coroutine[Any, Any, T]) -> T:

@@ -23,12 +23,13 @@ from faultproof.patterns.request_response.policy import Policy
 from faultproof.primitives import attempts
 from faultproof.primitives.balance import Balancer, LeastLoaded, RoundRobin
 from faultproof.primitives.breaker import Breaker, Outcome
-from faultproof.primitives.deadline import AMBIENT, Deadline, by
+from faultproof.primitives.deadline import AMBIENT, Deadline, earliest
 from faultproof.primitives.endpoints import Endpoint, Endpoints
 from faultproof.primitives.fair_queue import Tenant
 from faultproof.primitives.health import Check, HealthChecks
 from faultproof.primitives.hedging import Hedging
 from faultproof.primitives.outliers import Outliers
+from faultproof.primitives.permits import Permits
 from faultproof.primitives.retry import RetryBudget, spend_or_raise
 from faultproof.primitives.ring import HashRing
 from faultproof.primitives.timeouts import Timeouts
@@ -72,19 +73,24 @@ def translated(error: Exception) -> Exception:
     return error
 
 
-class _Call(Generic[T]):
-    """One call, until it has its result."""
+class _Call(Deadline, Generic[T]):
+    """One call, until it has its result: its deadline, and what is known of it."""
 
-    __slots__ = ("deadline", "is_hedged", "is_unknown", "key", "priority", "refusal", "send", "tenant", "tried")
+    __slots__ = ("ended", "is_hedged", "is_unknown", "key", "priority", "refusal", "send", "tenant", "tried", "tries")
 
-    def __init__(self, send: Send[T], deadline: Deadline, key: str, tenant: str, priority: int) -> None:
+    def __init__(self, at: float, clock: Clock, send: Send[T], key: str, tenant: str, priority: int) -> None:
+        self.at = at
+        self._clock = clock
         self.send = send
-        self.deadline = deadline
         self.key = key
         self.tenant = tenant
         self.priority = priority
         self.tried: list[Endpoint] = []
         """In the order of the attempts."""
+        self.tries = 0
+        """That have failed."""
+        self.ended = at
+        """When an attempt last did."""
         self.is_hedged = False
         self.is_unknown = False
         """Whether an attempt may have happened of which nobody knows."""
@@ -123,6 +129,7 @@ class Client:
         name: str = "client",
     ) -> None:
         self._env = env = env or system()
+        self._now = env.clock.monotonic
         self._policy = policy = policy or Policy()
         self._name = bounds.name("a client", name)
         self._translate = translate
@@ -135,6 +142,7 @@ class Client:
             self._breakers = {e: Breaker(env, policy.breaker, name=f"{name}.{e.name}") for e in self.endpoints.all}
         self._outliers = Outliers(env, self.endpoints, policy.outliers) if policy.outliers is not None else None
         self._bulkhead = Bulkhead(env, policy.bulkhead, name=name) if policy.bulkhead is not None else None
+        self._permits = self._bulkhead.permits if self._bulkhead is not None else None
         self._longest = policy.attempt_timeout or policy.deadline
         self._timeouts = Timeouts(env.clock, self._longest)
         self._worth = Worth(env)
@@ -167,22 +175,39 @@ class Client:
         breaker is open; `DeadlineExceeded` when no time is left, and nothing happened; `RetriesExhausted` when attempts or
         budget are used up, and nothing happened; `OutcomeUnknown` when it may have happened.
         """
-        clock, policy = self._env.clock, self._policy
-        at = by(clock, policy.deadline if timeout is None else min(timeout, policy.deadline))
+        policy, began = self._policy, self._now()
+        at = earliest(began + (policy.deadline if timeout is None else min(timeout, policy.deadline)))
         if self._calls >= policy.calls:
-            self._env.signals.emit(CALLS_SHED, 1, client=self._name)
-            raise Overloaded(f"{self._calls} calls of {self._name!r} are under way", retry_after=_SHED_RETRY_AFTER_S)
-        began = clock.monotonic()
-        call = _Call(send, Deadline(at, clock), key, tenant, priority)
+            raise self._shed()
+        call = _Call(at, self._env.clock, send, key, tenant, priority)
+        is_idempotent = policy.idempotent if idempotent is None else idempotent
+        is_hedged = is_idempotent and policy.hedge is not None
+        self._budget.first_attempt()
         self._calls += 1
-        token = AMBIENT.set(call.deadline)
+        deadline = AMBIENT.set(call)
+        above = None if attempts.is_repeated_above() else attempts.AMBIENT.set(self._numbers[0])
         try:
-            is_idempotent = policy.idempotent if idempotent is None else idempotent
-            value, endpoint = await self._tries(call, is_idempotent, is_acceptable)
+            now = began
+            while True:
+                try:
+                    if is_hedged:
+                        value, endpoint = await self._hedged(call, is_acceptable)
+                    else:
+                        value, endpoint = await self._attempt(call, now)
+                    return Result(value, len(call.tried), call.is_hedged, endpoint, call.ended - began)
+                except (TryAgain, OutcomeUnknown) as error:
+                    wait = self._before_next(call, self._known(call, error), is_idempotent, above is None)
+                call.tries += 1
+                if above is not None:
+                    attempts.AMBIENT.set(self._numbers[call.tries])
+                self._env.signals.emit(RETRY, 1)
+                await self._env.clock.sleep(wait)
+                now = self._now()
         finally:
-            AMBIENT.reset(token)
+            if above is not None:
+                attempts.AMBIENT.reset(above)
+            AMBIENT.reset(deadline)
             self._calls -= 1
-        return Result(value, len(call.tried), call.is_hedged, endpoint, clock.monotonic() - began)
 
     @property
     def clock(self) -> Clock:
@@ -197,31 +222,11 @@ class Client:
         """Wait for hedges that lost and still clean up, for up to 10 s; how many had not ended then."""
         return await self._hedging.close()
 
-    # -- from the outside in ------------------------------------------------------------------------------------------
+    def _shed(self) -> Overloaded:
+        self._env.signals.emit(CALLS_SHED, 1, client=self._name)
+        return Overloaded(f"{self._calls} calls of {self._name!r} are under way", retry_after=_SHED_RETRY_AFTER_S)
 
-    async def _tries(
-        self, call: _Call[T], is_idempotent: bool, is_acceptable: Callable[[T], bool]
-    ) -> tuple[T, Endpoint]:
-        self._budget.first_attempt()
-        is_repeated_above = attempts.is_repeated_above()
-        tries = 0
-        while True:
-            token = None if is_repeated_above else attempts.AMBIENT.set(self._numbers[tries])
-            try:
-                if is_idempotent and self._policy.hedge is not None:
-                    return await self._hedged(call, is_acceptable)
-                return await self._attempt(call)
-            except (TryAgain, OutcomeUnknown) as error:
-                known = self._known(call, error)
-                if is_repeated_above:
-                    raise known from error.__cause__
-                wait = self._before_next(call, known, tries, is_idempotent)
-            finally:
-                if token is not None:
-                    attempts.AMBIENT.reset(token)
-            tries += 1
-            self._env.signals.emit(RETRY, 1)
-            await self._env.clock.sleep(wait)
+    # -- from the outside in ------------------------------------------------------------------------------------------
 
     async def _hedged(self, call: _Call[T], is_acceptable: Callable[[T], bool]) -> tuple[T, Endpoint]:
         before = len(call.tried)
@@ -240,24 +245,22 @@ class Client:
     async def _hedge(self, call: _Call[T], number: int) -> tuple[T, Endpoint]:
         if number > 1:
             self._env.signals.emit(HEDGE, 1, endpoint=self._name)
-        return await self._attempt(call)
+        return await self._attempt(call, self._now())
 
-    async def _attempt(self, call: _Call[T]) -> tuple[T, Endpoint]:
-        clock, bulkhead = self._env.clock, self._bulkhead
-        began = clock.monotonic()
-        endpoint, token = self._pick(call, began)
-        held: Tenant | None = None
+    async def _attempt(self, call: _Call[T], began: float) -> tuple[T, Endpoint]:
+        endpoint, breaker, token = self._pick(call, began)
+        permits, held = self._permits, None
         outcome = _SAYS_NOTHING
         failure: BaseException | None = None
         endpoint.begin()
         try:
-            if bulkhead is not None:
-                held = None if call.priority else bulkhead.permits.try_enter(call.tenant)
+            if permits is not None:
+                held = None if call.priority else permits.try_enter(call.tenant)
                 if held is None:
-                    held = await self._permit(bulkhead, call)
-                    began = clock.monotonic()
+                    held = await self._permit(permits, call)
+                    began = self._now()
             call.tried.append(endpoint)
-            with self._timeouts.cut(began, call.deadline.at) as cut:
+            with self._timeouts.cut(began, call.at) as cut:
                 value = await call.send(endpoint, len(call.tried))
                 outcome = _OK
                 return value, endpoint
@@ -267,61 +270,62 @@ class Client:
             if call.refusal is error:
                 raise
             meant = self._translate(error)
-            if isinstance(meant, _ANSWERS):
-                outcome = _OK
-            elif clock.monotonic() < call.deadline.at or call.deadline.at >= began + self._longest:
-                outcome = (
-                    _FAILED  # or a caller with little time left would open the breaker of an endpoint that is well
-                )
+            outcome = self._says(meant, call, began)
             call.is_unknown |= isinstance(meant, OutcomeUnknown)
             if meant is error:
                 raise
             raise meant from error
         except BaseException as error:
             failure = error
-            call.is_unknown |= held is not None or bulkhead is None
+            call.is_unknown = True  # a hedge that cancelled itself, say, while the first attempt goes on
             raise
         finally:
-            now = clock.monotonic()
-            if bulkhead is not None and held is not None:
-                bulkhead.adapt(began, failure)
-                bulkhead.permits.leave(held)
-            self._ended(endpoint, token, outcome, began, now)
+            call.ended = now = self._now()
+            took, is_ok = now - began, outcome is _OK
+            endpoint.end(took, is_ok, now)
+            if breaker is not None:
+                breaker.leave(token, outcome, took, now)
+            if self._outliers is not None and outcome is not _SAYS_NOTHING:
+                self._outliers.ended(endpoint, is_ok, began, now)
+            if permits is not None and held is not None:
+                if (bulkhead := self._bulkhead) is not None and bulkhead.adaptive is not None:
+                    bulkhead.adapt(began, failure)
+                permits.leave(held)
 
-    def _ended(self, endpoint: Endpoint, token: int | None, outcome: Outcome, began: float, now: float) -> None:
-        is_ok = outcome is _OK
-        endpoint.end(now - began, is_ok, now)
-        if token is not None:
-            self._breakers[endpoint].leave(token, outcome, now - began, now)
-        if self._outliers is not None and outcome is not _SAYS_NOTHING:
-            self._outliers.ended(endpoint, is_ok, began, now)
+    def _says(self, meant: Exception, call: _Call[T], began: float) -> Outcome:
+        """What an error says of the endpoint: nothing, if it is that the caller had little time left. It would open the
+        breaker of an endpoint that is well."""
+        if isinstance(meant, _ANSWERS):
+            return _OK
+        is_hurried = call.at < began + self._longest and self._now() >= call.at
+        return _SAYS_NOTHING if is_hurried else _FAILED
 
-    async def _permit(self, bulkhead: Bulkhead, call: _Call[T]) -> Tenant:
+    async def _permit(self, permits: Permits, call: _Call[T]) -> Tenant:
         try:
-            return await bulkhead.permits.enter(call.tenant, priority=call.priority, deadline=call.deadline)
+            return await permits.enter(call.tenant, priority=call.priority, deadline=call)
         except Exception as error:
             call.refusal = error
             raise
 
     # -- decisions ------------------------------------------------------------------------------------------------------
 
-    def _pick(self, call: _Call[T], now: float) -> tuple[Endpoint, int | None]:
-        """An endpoint whose breaker lets the call in, one that was not tried if there is any; and the breaker's token."""
-        refused: list[Endpoint] = []
+    def _pick(self, call: _Call[T], now: float) -> tuple[Endpoint, Breaker | None, int]:
+        """An endpoint whose breaker lets the call in, one that was not tried if there is any; the breaker, and its token."""
+        refused: tuple[Endpoint, ...] = ()
         pick, key = self._balancer.pick, call.key
         while True:
-            endpoint = pick(now, [*call.tried, *refused] if refused else call.tried, key)
+            endpoint = pick(now, (*call.tried, *refused) if refused else call.tried, key)
             if endpoint is None:
                 endpoint = pick(now, refused, key)
             if endpoint is None:
                 raise self._nobody(call, refused, now)
             breaker = self._breakers.get(endpoint)
             if breaker is None:
-                return endpoint, None
+                return endpoint, None, 0
             token = breaker.try_enter(now)
             if token is not None:
-                return endpoint, token
-            refused.append(endpoint)
+                return endpoint, breaker, token
+            refused += (endpoint,)
 
     def _nobody(self, call: _Call[T], refused: Sequence[Endpoint], now: float) -> Exception:
         if not refused:
@@ -343,21 +347,25 @@ class Client:
             call.refusal = unknown
         return unknown
 
-    def _before_next(self, call: _Call[T], error: TryAgain | OutcomeUnknown, tries: int, is_idempotent: bool) -> float:
+    def _before_next(
+        self, call: _Call[T], error: TryAgain | OutcomeUnknown, is_idempotent: bool, is_repeated_above: bool
+    ) -> float:
         """Seconds to wait before the next attempt, which has been paid for; raises the error if there is to be none."""
-        retry = self._policy.retry
+        retry, tries = self._policy.retry, call.tries
+        if is_repeated_above:
+            raise error from error.__cause__
         is_final = error is call.refusal or isinstance(error, DeadlineExceeded)
         if retry is None or is_final or (isinstance(error, OutcomeUnknown) and not is_idempotent):
             raise error
         cause = error.__cause__ if isinstance(error.__cause__, TryAgain) else error
         wait = retry.wait(tries, cause, self._env.rng)
         spend_or_raise(
-            error, tries + 1, wait - call.deadline.left(), policy=retry, budget=self._budget, signals=self._env.signals
+            error, tries + 1, wait - call.left(), policy=retry, budget=self._budget, signals=self._env.signals
         )
         return wait
 
     def _has_room(self) -> bool:
-        permits = self._bulkhead.permits if self._bulkhead is not None else None
+        permits = self._permits
         return (permits is None or permits.in_flight < permits.limit) and bool(self._worth)
 
 

@@ -9,7 +9,7 @@ MOMENT_S = 0.05
 
 class Overdue:
     """Complains of a call that is not over when its time is. A process that was frozen is given a moment first, in which it can
-    do what has become due meanwhile."""
+    do what has become due meanwhile; each time that it was."""
 
     def __init__(self, process: Process, call: str, seconds: float) -> None:
         self._process = process
@@ -18,7 +18,9 @@ class Overdue:
         self._look(seconds + MOMENT_S, again=True)
 
     def _look(self, seconds: float, *, again: bool) -> None:
-        self._process.env.clock.alarm(seconds, lambda: self._complain(again))
+        clock = self._process.env.clock
+        due = clock.monotonic() + seconds
+        clock.alarm(seconds, lambda: self._complain(again or clock.monotonic() > due + MOMENT_S))
 
     def _complain(self, again: bool) -> None:
         if self.is_over:
