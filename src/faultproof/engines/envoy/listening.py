@@ -60,6 +60,7 @@ def calls(file: SidecarFile, room: str, table: dict[str, Any] | None) -> dict[st
         chain["transport_socket"] = listening(options, None if table else room)
     return {
         "name": "calls",
+        "traffic_direction": "INBOUND",  # apart from the other one: it is closed alone
         "address": socket(*place("address", options.address)),
         "filter_chains": [chain],
         "per_connection_buffer_limit_bytes": 1_048_576,
