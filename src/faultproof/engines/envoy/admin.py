@@ -55,7 +55,7 @@ class Admin:
             # In a thread, with the socket's own timeouts: a handful of requests in a sidecar's life.
             status, text = await asyncio.to_thread(self._ask, method, path)
         except (OSError, http.client.HTTPException) as error:
-            raise Failed(f"envoy does not answer {path}: {error or type(error).__name__}") from error
+            raise Failed(f"envoy does not answer {path}: {type(error).__name__}") from error
         if status != http.client.OK and not any_status:
             raise Failed(f"envoy answers {status} to {path}")
         return text

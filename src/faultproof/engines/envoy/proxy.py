@@ -97,7 +97,10 @@ class EnvoyProxy:
         changed = [name for name in _COUNTERS if name in wanted and wanted[name] != before.get(name)]
         try:
             for name in changed:
-                await self._replace(name, wanted[name])
+                if name in before:
+                    await self._replace(name, wanted[name])
+                else:  # nobody reads it yet
+                    self._write(name, wanted[name])
         except (InvalidInput, Failed):
             self._in_force = before
             for name in changed:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import ipaddress
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TypeVar
 
 from faultproof import bounds
 from faultproof.errors import InvalidInput
 from faultproof.patterns.request_response.toml import Upstream, decoded
+
+T = TypeVar("T")
 
 PORT_MAX = 65_535
 HEADER_MARKS = "-_.!#$%&'*+^`|~"
@@ -111,6 +115,37 @@ def sidecar_from_toml(text: str) -> tuple[SidecarFile, frozenset[str]]:
     """
     file = decoded(text, SidecarFile)
     return file, frozenset(_written(tomllib.loads(text), ""))
+
+
+MOVING = frozenset({"health_path", "key_header", "keep"})
+"""What of `SidecarOptions` another file may change while the sidecar runs, beside policy, endpoints and certificates."""
+
+
+def check_replaces(before: SidecarFile, after: SidecarFile) -> None:
+    """Whether it can be put in force without a restart. Raises `InvalidInput` that names what cannot."""
+    changed = ["name"] if before.name != after.name else []
+    changed += [
+        f"sidecar.{each.name}"
+        for each in fields(SidecarOptions)
+        if each.name not in MOVING and getattr(before.sidecar, each.name) != getattr(after.sidecar, each.name)
+    ]
+    if changed:
+        raise InvalidInput(
+            f"`{changed[0]}` has changed, which takes a restart of the sidecar: leave it as it was until then"
+        )
+
+
+def with_files_from(file: SidecarFile, folder: Path) -> SidecarFile:
+    """The same, with the names of files taken from that folder: where the policy file is."""
+    names = ("ca", "cert", "key", "client_ca")
+
+    def absolute(part: T) -> T:
+        given = {name: value for name in names if (value := getattr(part, name, None)) is not None}
+        return replace(part, **{name: str(folder / value) for name, value in given.items()})  # type: ignore[type-var]
+
+    log = file.sidecar.log
+    sidecar = file.sidecar if log in ("stdout", "none") else replace(file.sidecar, log=str(folder / log))
+    return replace(file, tls=absolute(file.tls), sidecar=absolute(sidecar))
 
 
 def place(option: str, address: str) -> tuple[str, int]:
