@@ -39,6 +39,7 @@ from faultproof.patterns.scatter_gather import Gathered, GatherPolicy, Incomplet
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
+from faultproof.primitives.deadline import Deadline, within
 from faultproof.primitives.endpoints import Endpoint
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
 from faultproof.primitives.hedging import HedgePolicy
@@ -59,6 +60,7 @@ __all__ = [
     "Completed",
     "ConsumerOptions",
     "DeadLetter",
+    "Deadline",
     "Endpoint",
     "Env",
     "Err",
@@ -104,4 +106,5 @@ __all__ = [
     "connect",
     "join",
     "saga_from_yaml",
+    "within",
 ]

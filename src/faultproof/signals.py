@@ -131,6 +131,13 @@ ENDPOINTS_USABLE = Signal(
     unit="endpoints",
     meaning="endpoints of a group that may be picked; none: the calls go to all that are not draining",
 )
+CALLS_SHED = Signal(
+    name="faultproof.calls.shed",
+    kind="count",
+    unit="calls",
+    meaning="a client refused a call at once: too many were under way",
+    alarming=True,
+)
 HEDGE = Signal(name="faultproof.hedge", kind="count", unit="requests", meaning="a second request beside a slow one")
 HEDGE_WON = Signal(
     name="faultproof.hedge.won",

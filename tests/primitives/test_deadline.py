@@ -73,3 +73,9 @@ def test_a_caller_that_waits_for_ever_waits_ten_years() -> None:
 def test_a_time_that_is_none_is_refused(seconds: float) -> None:
     with pytest.raises(InvalidInput, match="`seconds`"), within(seconds, ManualClock()):
         pass
+
+
+def test_without_a_clock_it_is_the_machine_s() -> None:
+    with within(60.0) as deadline:
+        assert 59.0 < deadline.left() <= 60.0
+        assert ambient() is deadline

@@ -18,13 +18,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from faultproof import bounds
-from faultproof.clock import Clock
+from faultproof.clock import Clock, SystemClock
 from faultproof.errors import DeadlineExceeded, InvalidInput
 
 HEADER = "deadline-remaining-ms"
 _HEADER_DIGITS_MAX = 12
 
-_ambient: ContextVar[Deadline | None] = ContextVar("faultproof_deadline", default=None)
+_SYSTEM = SystemClock()
+
+AMBIENT: ContextVar[Deadline | None] = ContextVar("faultproof_deadline", default=None)
+"""For whoever sets it for each call; all others use `within` and `ambient`."""
 
 
 class Deadline:
@@ -52,12 +55,12 @@ class Deadline:
 
 def ambient() -> Deadline | None:
     """The deadline of the call that this code runs for, if it has one."""
-    return _ambient.get()
+    return AMBIENT.get()
 
 
 def by(clock: Clock, seconds: float) -> float:
     """The moment in so many seconds, or earlier where the ambient deadline is. Raises `DeadlineExceeded` if that is over."""
-    at, above = clock.monotonic() + seconds, _ambient.get()
+    at, above = clock.monotonic() + seconds, AMBIENT.get()
     if above is None:
         return at
     above.check("this call")
@@ -65,17 +68,21 @@ def by(clock: Clock, seconds: float) -> float:
 
 
 @contextmanager
-def within(seconds: float, clock: Clock) -> Iterator[Deadline]:
-    """Everything inside is to be over in so many seconds, or earlier where somebody above said so."""
+def within(seconds: float, clock: Clock | None = None) -> Iterator[Deadline]:
+    """Everything inside is to be over in so many seconds, or earlier where somebody above said so.
+
+    `clock`: that of the `Env` which is used inside; without, the machine's.
+    """
     bounds.seconds("seconds", seconds, least=0)
+    clock = clock or _SYSTEM
     mine = Deadline(clock.monotonic() + seconds, clock)
-    above = _ambient.get()
+    above = AMBIENT.get()
     earliest = mine if above is None or mine.at < above.at else above
-    token = _ambient.set(earliest)
+    token = AMBIENT.set(earliest)
     try:
         yield earliest
     finally:
-        _ambient.reset(token)
+        AMBIENT.reset(token)
 
 
 def from_header(text: str, clock: Clock) -> Deadline:

@@ -3,7 +3,7 @@
 Full jitter: before attempt n+1 wait `uniform(0, min(cap, base * 2**n))` seconds (Brooker, "Exponential Backoff And
 Jitter", AWS 2015). The budget is a token bucket filled by *first* attempts: with `ratio` 0.1 a service may add at most
 10 % to the traffic it was given, however many callers fail at once (Google SRE, ch. 21). One budget is shared by all
-that calls the same dependency.
+that calls the same dependency. Where somebody above repeats (`attempts.py`), there is one attempt.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TypeVar
 from faultproof import bounds
 from faultproof.clock import Env, Rng
 from faultproof.errors import DeadlineExceeded, InvalidInput, OutcomeUnknown, RetriesExhausted, TryAgain
-from faultproof.signals import BUDGET_SPENT, RETRY
+from faultproof.primitives.attempts import is_repeated_above, numbered
+from faultproof.signals import BUDGET_SPENT, RETRY, Signals
 
 T = TypeVar("T")
 
@@ -113,33 +114,45 @@ class Retry:
         """The first result that `attempt` returns.
 
         Raises what `attempt` raised if that cannot be helped by repeating, `RetriesExhausted` when the attempts or the
-        budget are used up, and `DeadlineExceeded` when the deadline would pass before the next one.
+        budget are used up, and `DeadlineExceeded` when the deadline would pass before the next one. Where somebody above
+        repeats, what the one attempt raised.
         """
         policy, clock = self._policy, self._env.clock
         deadline = clock.monotonic() + policy.deadline
         self._budget.first_attempt()
+        if is_repeated_above():
+            return await attempt()
         for tries in range(policy.attempts):
             try:
-                return await attempt()
+                with numbered(tries + 1, policy.attempts):
+                    return await attempt()
             except (TryAgain, OutcomeUnknown) as error:
                 if isinstance(error, OutcomeUnknown) and not policy.repeat_unknown:
                     raise
                 wait = policy.wait(tries, error, self._env.rng)
-                self._may_repeat(error, tries + 1, clock.monotonic() + wait - deadline)
+                overrun = clock.monotonic() + wait - deadline
+                spend_or_raise(error, tries + 1, overrun, policy=policy, budget=self._budget, signals=self._env.signals)
             self._env.signals.emit(RETRY, 1)
             await clock.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _may_repeat(self, error: Exception, attempts: int, overrun: float) -> None:
-        unknown = isinstance(error, OutcomeUnknown)
-        if attempts >= self._policy.attempts:
-            raise (
-                error if unknown else RetriesExhausted(f"gave up after {attempts} attempts: {error}", attempts=attempts)
-            ) from error
-        if overrun > 0:
-            raise error if unknown else DeadlineExceeded(f"no time is left to repeat: {error}") from error
-        if not self._budget.try_spend():
-            self._env.signals.emit(BUDGET_SPENT, 1)
-            raise (
-                error if unknown else RetriesExhausted(f"the retry budget is spent: {error}", attempts=attempts)
-            ) from error
+
+def spend_or_raise(
+    error: Exception, attempts: int, overrun: float, *, policy: Backoff, budget: RetryBudget, signals: Signals
+) -> None:
+    """Take the price of one more attempt, after so many; raises what the call comes to if there is to be none.
+
+    `overrun`: by how many seconds the next attempt would begin too late; below zero, it would not.
+    """
+    unknown = isinstance(error, OutcomeUnknown)
+    if attempts >= policy.attempts:
+        raise (
+            error if unknown else RetriesExhausted(f"gave up after {attempts} attempts: {error}", attempts=attempts)
+        ) from error
+    if overrun > 0:
+        raise error if unknown else DeadlineExceeded(f"no time is left to repeat: {error}") from error
+    if not budget.try_spend():
+        signals.emit(BUDGET_SPENT, 1)
+        raise (
+            error if unknown else RetriesExhausted(f"the retry budget is spent: {error}", attempts=attempts)
+        ) from error

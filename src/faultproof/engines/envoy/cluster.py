@@ -6,7 +6,7 @@ import math
 from typing import Any
 from urllib.parse import urlsplit
 
-from faultproof.engines.envoy.routes import TIMEOUT, overwritten
+from faultproof.engines.envoy.routes import ATTEMPT, TIMEOUT, overwritten
 from faultproof.engines.envoy.spelling import UPSTREAM, is_ip, named, seconds, socket, typed
 from faultproof.engines.envoy.tls import calling
 from faultproof.patterns.request_response.policy import Policy
@@ -18,6 +18,7 @@ from faultproof.primitives.outliers import OutlierPolicy
 
 _EXPECTED = "x-envoy-expected-rq-timeout-ms"
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_MUTATION = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 _PORTS = {"http": 80, "https": 443}
 _BALANCERS = {"least-loaded": "LEAST_REQUEST", "round-robin": "ROUND_ROBIN", "ring": "RING_HASH"}
 
@@ -90,11 +91,8 @@ def _protocol(options: SidecarOptions) -> dict[str, Any]:
             "explicit_http_config": {"http_protocol_options": {}},
             "common_http_protocol_options": {"idle_timeout": seconds(options.keep)},
             "http_filters": [
-                named(
-                    "envoy.filters.http.header_mutation",
-                    "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-                    told,
-                ),
+                named("deadline", _MUTATION, told),
+                named(ATTEMPT, _MUTATION),
                 named(
                     "envoy.filters.http.upstream_codec",
                     "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",

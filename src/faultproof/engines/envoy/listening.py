@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from faultproof.engines.envoy.routes import SOONER
 from faultproof.engines.envoy.spelling import ADMIN, TABLE, named, seconds, socket, typed
 from faultproof.engines.envoy.tls import listening
 from faultproof.patterns.sidecar.options import SidecarFile, SidecarOptions, place
@@ -44,7 +45,7 @@ def calls(file: SidecarFile, room: str, table: dict[str, Any] | None) -> dict[st
         "access_log": _access_log(options.log),
         "http_filters": [
             named(
-                "envoy.filters.http.header_mutation",
+                SOONER,
                 "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
             ),
             named("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router"),
