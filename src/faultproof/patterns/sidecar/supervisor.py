@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from faultproof.clock import Env
 from faultproof.errors import Failed, FaultproofError, InvalidInput
-from faultproof.patterns.sidecar.machine import Order, Seen, Standing, SupervisorPolicy, decide, replaced
+from faultproof.patterns.sidecar.machine import Decision, Order, Seen, Standing, SupervisorPolicy, decide, replaced
 
 C = TypeVar("C")
 C_contra = TypeVar("C_contra", contravariant=True)
@@ -111,8 +111,8 @@ class Supervisor(Generic[C]):
 
     async def _step(self) -> bool:
         """One look and what follows from it; False if that was nothing."""
-        before, seen = self.standing, await self._see()
-        decision = decide(self._policy, before, seen, self._env.clock.monotonic(), self._env.rng)
+        before = self.standing
+        decision = self._decide(await self._see())
         self.standing = decision.standing
         if decision.said:
             self._said(decision.said)
@@ -120,6 +120,9 @@ class Supervisor(Generic[C]):
             await self._carry_out(decision.order)
             return decision.order != "kill"
         return await self._take() or self.standing.phase != before.phase
+
+    def _decide(self, seen: Seen) -> Decision:
+        return decide(self._policy, self.standing, seen, self._env.clock.monotonic(), self._env.rng)
 
     async def _see(self) -> Seen:
         is_there = self._proxy.is_there()
