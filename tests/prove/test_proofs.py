@@ -18,6 +18,7 @@ from faultproof.patterns.hedged_request.proof import HEDGED
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON, RELAY
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.patterns.scatter_gather.proof import SCATTER
+from faultproof.patterns.sidecar.proof import SUPERVISED
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
 from faultproof.prove.kernel.log import LOG
@@ -51,6 +52,7 @@ PROOFS = {
     "scatter": SCATTER,
     "shortage": SHORTAGE,
     "starts": STARTS,
+    "supervised": SUPERVISED,
 }
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 MANY_PAIRS = {
@@ -69,6 +71,7 @@ MANY_PAIRS = {
     "poison": 16,
     "saga": 16,
     "starts": 8,
+    "supervised": 16,
 }
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and
 behind it every second one."""
@@ -80,7 +83,7 @@ fault."""
 SEEDS = {"decisions": 120, "idempotency": 160}
 """Random schedules of proofs in which there is less to strike at, or what happens sometimes is rare."""
 
-NO_DATABASE = {"bulkhead", "fan-out", "hedged", "permits", "scatter"}
+NO_DATABASE = {"bulkhead", "fan-out", "hedged", "permits", "scatter", "supervised"}
 """Proofs of what is not durable: only the faults of requests to the outside can strike."""
 
 SOME = [

@@ -6,6 +6,7 @@ simulation can run: `tests/engines/envoy/`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -21,7 +22,7 @@ HANGS = 12
 """The start after which a proxy never gets ready, whatever chance says of others."""
 REFUSED, CRASHES = "refused", "crashes"
 MOMENT_S = 0.001
-WAIT_S = 60.0
+WAIT_S = 5.0
 
 
 async def _prepare(database: Database) -> None:
@@ -188,8 +189,6 @@ class _Operator:
 
 def _processes(plant: str | None) -> dict[str, Main]:
     async def machine(process: Process) -> None:
-        import asyncio
-
         model = _Model(process)
         supervisor = _BROKEN.get(plant or "", Supervisor)(process.env, model, "v1", POLICY)
         operating = asyncio.get_running_loop().create_task(_Operator(process, supervisor, model).run())
@@ -197,7 +196,7 @@ def _processes(plant: str | None) -> dict[str, Main]:
         await process.env.clock.sleep(0.1)
         model.note("ended", standing.has_failed, len(model.children))
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(60):
                 await operating
         finally:
             operating.cancel()
