@@ -14,7 +14,7 @@ from faultproof.engines.envoy import listening
 from faultproof.engines.envoy.cluster import cluster
 from faultproof.engines.envoy.routes import routes
 from faultproof.engines.envoy.spelling import ADMIN, typed
-from faultproof.engines.envoy.tls import secrets
+from faultproof.engines.envoy.tls import secret_file, secrets
 from faultproof.patterns.sidecar.options import SidecarFile
 
 Document = dict[str, Any]
@@ -37,12 +37,9 @@ def documents(file: SidecarFile, *, room: str, trusted: str) -> Documents:
     table, service, kept = routes(file), cluster(file, room), secrets(file, trusted)
     moving = {"routes.json": _discovered(table, "route.v3.RouteConfiguration")}
     moving["cluster.json"] = _discovered(service, "cluster.v3.Cluster")
-    if kept:
-        moving["secrets.json"] = {
-            "resources": [
-                typed("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret", s) for s in kept
-            ]
-        }
+    for secret in kept:  # one in each: Envoy takes no more from a file
+        kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+        moving[secret_file(secret["name"])] = {"resources": [typed(kind, secret)]}
     return Documents(
         fixed=_bootstrap(file, room, table=None, service=None, kept=[]),
         moving=moving,

@@ -116,7 +116,9 @@ def _reserved(option: str, address: str) -> socket.socket:
     try:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last one may still linger
         held.bind((host, port))
-        # Only now: others of ours are let in beside it, and whoever already had it was not.
+        # Only now: Envoy, which asks for it, is let in beside it, and whoever already had it was not. Another one of these
+        # is kept out: both would have to allow it.
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except OSError as error:
         held.close()

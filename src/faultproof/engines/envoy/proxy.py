@@ -17,6 +17,8 @@ from faultproof.clock import Clock, SystemClock
 from faultproof.engines.envoy.admin import Admin
 from faultproof.engines.envoy.document import Document, documents
 from faultproof.engines.envoy.program import check_by_envoy, trusted_by_default, words
+from faultproof.engines.envoy.spelling import LISTENING_CERTIFICATE, OWN_CERTIFICATE, TABLE, TRUSTED, TRUSTED_CALLERS
+from faultproof.engines.envoy.tls import files_of, secret_file
 from faultproof.errors import Failed, InvalidInput
 from faultproof.patterns.sidecar.options import SidecarFile
 from faultproof.patterns.sidecar.supervisor import Look
@@ -24,9 +26,9 @@ from faultproof.patterns.sidecar.supervisor import Look
 PUT_TIMEOUT_S = 5.0
 LOOK_S = 0.02
 _COUNTERS = {
-    "secrets.json": tuple(f"sds.{name}" for name in ("own", "trusted", "listening", "callers")),
-    "cluster.json": ("cluster_manager.cds",),
-    "routes.json": ("http.calls.rds.policy",),
+    **{secret_file(n): f"sds.{n}" for n in (OWN_CERTIFICATE, TRUSTED, LISTENING_CERTIFICATE, TRUSTED_CALLERS)},
+    "cluster.json": "cluster_manager.cds",
+    "routes.json": f"http.calls.rds.{TABLE}",
 }
 """In the order in which they are replaced: what a document names is there before it."""
 
@@ -72,7 +74,7 @@ class EnvoyProxy:
 
     async def start(self, config: SidecarFile, ended: Callable[[], object]) -> None:
         made = documents(config, room=str(self._room), trusted=trusted_by_default())
-        self._in_force = _encoded(config, made.moving)
+        self._in_force = _encoded(made.moving)
         self._write("fixed.json", json.dumps(made.fixed).encode())
         for name, content in self._in_force.items():
             self._write(name, content)
@@ -92,7 +94,7 @@ class EnvoyProxy:
         self._watching = asyncio.create_task(self._watch(self._process, ended), name="faultproof-envoy")
 
     async def put(self, config: SidecarFile) -> None:
-        wanted = _encoded(config, documents(config, room=str(self._room), trusted=trusted_by_default()).moving)
+        wanted = _encoded(documents(config, room=str(self._room), trusted=trusted_by_default()).moving)
         before, self._in_force = self._in_force, wanted
         changed = [name for name in _COUNTERS if name in wanted and wanted[name] != before.get(name)]
         try:
@@ -156,16 +158,15 @@ class EnvoyProxy:
 
     async def _replace(self, name: str, content: bytes) -> None:
         """Replace one document, and wait until Envoy has taken or refused it."""
-        taken = [f"{each}.update_success" for each in _COUNTERS[name]]
-        refused = [f"{each}.update_rejected" for each in _COUNTERS[name]]
-        before = await self._admin.numbers(*taken, *refused)
+        taken, refused = f"{_COUNTERS[name]}.update_success", f"{_COUNTERS[name]}.update_rejected"
+        before = await self._admin.numbers(taken, refused)
         self._write(name, content)
         by = self._clock.monotonic() + PUT_TIMEOUT_S
         while self._clock.monotonic() < by:
-            now = await self._admin.numbers(*taken, *refused)
-            if any(now[each] > before[each] for each in refused):
+            now = await self._admin.numbers(taken, refused)
+            if now[refused] > before[refused]:
                 raise InvalidInput(f"envoy does not take it: {self.last_words}")
-            if any(now[each] > before[each] for each in taken):
+            if now[taken] > before[taken]:
                 return await self._warm(by)
             await self._clock.sleep(LOOK_S)
         raise Failed(f"envoy did not take {name} within {PUT_TIMEOUT_S:g} s")
@@ -177,19 +178,12 @@ class EnvoyProxy:
             await self._clock.sleep(LOOK_S)
 
 
-def _encoded(file: SidecarFile, moving: Mapping[str, Document]) -> dict[str, bytes]:
-    """As they are written. Certificates are read by Envoy when their document changes, so it has their digest."""
+def _encoded(moving: Mapping[str, Document]) -> dict[str, bytes]:
+    """As they are written. What a secret names is read by Envoy when its document changes, so it has the digest of that."""
     found = {}
     for name, document in moving.items():
-        version = _digest(file) if name == "secrets.json" else ""
-        found[name] = json.dumps({**document, "version_info": version}).encode()
-    return found
-
-
-def _digest(file: SidecarFile) -> str:
-    tls, options = file.tls, file.sidecar
-    digest = hashlib.sha256()
-    for path in (tls.ca, tls.cert, tls.key, options.cert, options.key, options.client_ca):
-        if path is not None:
+        digest = hashlib.sha256()
+        for path in files_of(document):
             digest.update(Path(path).read_bytes())
-    return digest.hexdigest()
+        found[name] = json.dumps({**document, "version_info": digest.hexdigest()}).encode()
+    return found

@@ -58,6 +58,21 @@ def secrets(file: SidecarFile, trusted: str) -> list[dict[str, Any]]:
     return found
 
 
+def secret_file(name: str) -> str:
+    """The name of the document that a secret is in."""
+    return f"secret-{name}.json"
+
+
+def files_of(document: Any) -> list[str]:
+    """The names of files in it."""
+    if isinstance(document, list):
+        return [name for each in document for name in files_of(each)]
+    if not isinstance(document, dict):
+        return []
+    own = [document["filename"]] if "filename" in document else []
+    return own + [name for each in document.values() for name in files_of(each)]
+
+
 def _certificate(name: str, cert: str, key: str) -> dict[str, Any]:
     return {
         "name": name,
@@ -72,4 +87,4 @@ def _trust(name: str, file: str) -> dict[str, Any]:
 def _secret(name: str, room: str | None) -> dict[str, Any]:
     if room is None:
         return {"name": name}
-    return {"name": name, "sds_config": {"path_config_source": {"path": f"{room}/secrets.json"}}}
+    return {"name": name, "sds_config": {"path_config_source": {"path": f"{room}/{secret_file(name)}"}}}
