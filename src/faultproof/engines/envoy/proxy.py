@@ -74,7 +74,7 @@ class EnvoyProxy:
 
     async def start(self, config: SidecarFile, ended: Callable[[], object]) -> None:
         made = documents(config, room=str(self._room), trusted=trusted_by_default())
-        self._in_force = _encoded(made.moving)
+        self._in_force = _encoded(made.moving, self._room)
         self._write("fixed.json", json.dumps(made.fixed).encode())
         for name, content in self._in_force.items():
             self._write(name, content)
@@ -94,7 +94,8 @@ class EnvoyProxy:
         self._watching = asyncio.create_task(self._watch(self._process, ended), name="faultproof-envoy")
 
     async def put(self, config: SidecarFile) -> None:
-        wanted = _encoded(documents(config, room=str(self._room), trusted=trusted_by_default()).moving)
+        made = documents(config, room=str(self._room), trusted=trusted_by_default())
+        wanted = _encoded(made.moving, self._room)
         before, self._in_force = self._in_force, wanted
         changed = [name for name in _COUNTERS if name in wanted and wanted[name] != before.get(name)]
         try:
@@ -178,12 +179,16 @@ class EnvoyProxy:
             await self._clock.sleep(LOOK_S)
 
 
-def _encoded(moving: Mapping[str, Document]) -> dict[str, bytes]:
-    """As they are written. What a secret names is read by Envoy when its document changes, so it has the digest of that."""
+def _encoded(moving: Mapping[str, Document], room: Path) -> dict[str, bytes]:
+    """As they are written. Envoy reads a certificate again when its document is another one, whatever has happened to the
+    file; so each is named there by a link that has the digest of what is in it."""
     found = {}
     for name, document in moving.items():
-        digest = hashlib.sha256()
+        text = json.dumps(document)
         for path in files_of(document):
-            digest.update(Path(path).read_bytes())
-        found[name] = json.dumps({**document, "version_info": digest.hexdigest()}).encode()
+            link = room / hashlib.sha256(path.encode() + b"\0" + Path(path).read_bytes()).hexdigest()
+            if not link.is_symlink():
+                link.symlink_to(path)
+            text = text.replace(json.dumps(path), json.dumps(str(link)))
+        found[name] = text.encode()
     return found
