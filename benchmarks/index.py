@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.measures import batch, callers, delivery, drain, escrow, exploration, million, publish, saga
+from benchmarks.measures import batch, callers, delivery, drain, escrow, exploration, million, publish, saga, sidecar
 from benchmarks.model import Benchmark
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -25,5 +25,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         million.POSTGRESQL,
         million.SQLITE,
         exploration.EXPLORATION,
+        sidecar.SIDECAR,
     )
 }
