@@ -109,7 +109,7 @@ async def haproxy(folder: Path, upstream: int) -> AsyncIterator[tuple[int, int]]
     port = free_port()
     path = folder / "haproxy.cfg"
     path.write_text(
-        f"global\n  nbthread {WORKERS}\n  maxconn 10000\n"
+        f"global\n  nbthread {WORKERS}\n  maxconn 2000\n"
         "defaults\n  mode http\n  timeout connect 5s\n  timeout client 300s\n  timeout server 10s\n  http-reuse always\n"
         f"frontend calls\n  bind 127.0.0.1:{port}\n  default_backend service\n"
         f"backend service\n  server one 127.0.0.1:{upstream}\n"

@@ -105,7 +105,7 @@ SIDECAR = Benchmark(
     notes=(
         "wrk and haproxy are Debian's (apt install wrk haproxy): without wrk nothing is measured, without haproxy it is "
         "not among the contestants.",
-        "Memory is resident memory of Envoy and of what supervises it, the pages of the program that they have mapped included.",
+        "Memory is resident memory of Envoy and of what supervises it, mapped pages of the program included.",
         "wrk, the proxy and the service share the machine's cores.",
     ),
 )
