@@ -14,6 +14,7 @@ from faultproof.patterns.hedged_request import HedgedRequest
 from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.patterns.scatter_gather import GatherPolicy, ScatterGather
+from faultproof.patterns.sidecar import SidecarOptions, SupervisorPolicy, TlsFiles
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
@@ -57,6 +58,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         DeadLetters.discard_all,
     ),
     "scatter_gather": (GatherPolicy, ScatterGather),
+    "sidecar": (SidecarOptions, TlsFiles, SupervisorPolicy),
 }
 _FROM_OPTIONS = {"options"}
 """Parameters that take one of the dataclasses above, whose rows say the rest."""
