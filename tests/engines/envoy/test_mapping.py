@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from faultproof.engines.envoy.document import documents
-from faultproof.engines.envoy.mapping import TABLE, Missing, Nearly, asked
+from faultproof.engines.envoy.mapping import TABLE, Absent, Nearly, asked
 from faultproof.errors import InvalidInput
 from faultproof.patterns.bulkhead import BulkheadPolicy
 from faultproof.patterns.request_response.policy import Budget, Policy
@@ -99,7 +99,7 @@ def _all_types(kind: Any = SidecarFile) -> Iterator[type]:
     """Every dataclass that a file is made of, but those of what is refused whole."""
     yield kind
     for name, hint in get_type_hints(kind).items():
-        if not isinstance(TABLE[kind][name], Missing):
+        if not isinstance(TABLE[kind][name], Absent):
             for inner in (hint, *get_args(hint)):
                 if is_dataclass(inner):
                     yield from _all_types(inner)
@@ -129,7 +129,7 @@ def test_each_line_but_those_of_what_is_missing_is_tried_or_says_where_it_is():
         (kind, name)
         for kind, lines in TABLE.items()
         for name, line in lines.items()
-        if not isinstance(line, Missing) and getattr(line, "how", "") != "its parts are below"
+        if not isinstance(line, Absent) and getattr(line, "how", "") != "its parts are below"
     }
     assert told == OTHERS.keys() | ELSEWHERE.keys()
 
@@ -163,7 +163,7 @@ REFUSED = {
 
 def test_there_is_a_file_for_all_that_is_missing():
     assert {name.rpartition(".")[2] for name in REFUSED} == {
-        name for lines in TABLE.values() for name, line in lines.items() if isinstance(line, Missing)
+        name for lines in TABLE.values() for name, line in lines.items() if isinstance(line, Absent)
     }
 
 
@@ -219,7 +219,7 @@ def test_the_readme_says_what_is_missing_and_what_is_different():
     readme = (REPOSITORY / "src/faultproof/patterns/sidecar/README.md").read_text()
     for kind, lines in TABLE.items():
         for name, line in lines.items():
-            if isinstance(line, Missing):
+            if isinstance(line, Absent):
                 assert f"`{kind.__name__}.{name}` | refused" in readme, name
             if isinstance(line, Nearly):
                 assert f"`{kind.__name__}.{name}` | nearly | {line.but}" in readme, name

@@ -72,8 +72,6 @@ def _bootstrap(
                 }
             ]
         },
-        # What tells Envoy how to behave where nothing else does; "rtds" and files could change it, and are not used.
-        "layered_runtime": {"layers": [{"name": "fixed", "static_layer": {}}]},
     }
     if service is None:
         document["dynamic_resources"] = {"cds_config": {"path_config_source": {"path": f"{room}/cluster.json"}}}

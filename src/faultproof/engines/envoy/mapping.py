@@ -42,7 +42,7 @@ class Nearly:
 
 
 @dataclass(frozen=True)
-class Missing:
+class Absent:
     """Envoy does not do this: it is refused where it is written."""
 
     why: str
@@ -51,7 +51,7 @@ class Missing:
     """What its default would do in a client, and is not done here; None: nothing."""
 
 
-Line = Same | Nearly | Missing
+Line = Same | Nearly | Absent
 
 ITSELF = Same("its parts are below")
 
@@ -81,7 +81,7 @@ TABLE: Mapping[type, Mapping[str, Line]] = {
         "budget": ITSELF,
         "balance": Nearly("lb_policy", "least-loaded goes by calls under way, not by latency"),
         "ring_bound": Same("consistent_hashing_lb_config.hash_balance_factor, in hundredths"),
-        "breaker": Missing(
+        "breaker": Absent(
             "Envoy has no breaker for each endpoint: say `breaker = false`; `outliers` leaves out who fails in a row",
             default="no breaker for each endpoint",
         ),
@@ -98,7 +98,7 @@ TABLE: Mapping[type, Mapping[str, Line]] = {
         "cap": Same("retry_back_off.max_interval"),
     },
     HedgePolicy: {
-        "quantile": Missing(
+        "quantile": Absent(
             "Envoy learns no quantile: leave `hedge.quantile` out, and `hedge.at_first` is the delay for good",
             default="the hedge's delay is not learnt, it stays at `at_first`",
         ),
@@ -111,19 +111,19 @@ TABLE: Mapping[type, Mapping[str, Line]] = {
             "retry_budget.budget_percent",
             "a share of the calls under way, not of those that came; one retry may always be",
         ),
-        "burst": Missing(
+        "burst": Absent(
             "Envoy keeps no retries for later: leave `budget.burst` out",
             default="no retries are kept for later",
         ),
     },
     OutlierPolicy: {
         "in_a_row": Nearly("outlier_detection.consecutive_5xx", "every 5xx counts, 501 and 505 too"),
-        "gap": Missing(
+        "gap": Absent(
             "Envoy compares endpoints by standard deviations only: leave `outliers.gap` out, `in_a_row` remains",
             default="endpoints are not compared with each other",
         ),
         "interval": Same("outlier_detection.interval: how often is looked whose time is over"),
-        "minimum_calls": Missing("it belongs to `outliers.gap`, which Envoy has not: leave it out"),
+        "minimum_calls": Absent("it belongs to `outliers.gap`, which Envoy has not: leave it out"),
         "share": Same("outlier_detection.max_ejection_percent"),
         "eject_for": Nearly("outlier_detection.base_ejection_time", "the n-th time n times as long, not 2^(n-1) times"),
         "eject_most": Same("outlier_detection.max_ejection_time"),
@@ -140,10 +140,10 @@ TABLE: Mapping[type, Mapping[str, Line]] = {
         "concurrency": Same("circuit_breakers.max_connections, max_requests"),
         "queue": Same("circuit_breakers.max_pending_requests"),
         "wait": Nearly("route.timeout", "calls wait for a permit until their deadline"),
-        "patience": Missing("Envoy has no priorities: leave `bulkhead.patience` out"),
-        "tenants": Missing("Envoy has no tenants: leave `bulkhead.tenants` out, or give each a sidecar of its own"),
-        "others": Missing("Envoy has no tenants: leave `bulkhead.others` out"),
-        "adaptive": Missing(
+        "patience": Absent("Envoy has no priorities: leave `bulkhead.patience` out"),
+        "tenants": Absent("Envoy has no tenants: leave `bulkhead.tenants` out, or give each a sidecar of its own"),
+        "others": Absent("Envoy has no tenants: leave `bulkhead.others` out"),
+        "adaptive": Absent(
             "Envoy's adaptive concurrency goes by a gradient of latencies, not by these: leave `bulkhead.adaptive` out"
         ),
     },
@@ -195,7 +195,7 @@ def _walk(part: Any, where: str, written: frozenset[str], notes: Notes) -> None:
     for field in fields(part):
         name, value = f"{where}.{field.name}" if where else field.name, getattr(part, field.name)
         match TABLE[type(part)][field.name]:
-            case Missing(why, default):
+            case Absent(why, default):
                 if name in written:
                     raise InvalidInput(f"`{name}` cannot be in force here: {why}")
                 if default is not None and value is not None:

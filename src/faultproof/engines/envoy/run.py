@@ -1,6 +1,7 @@
 """A sidecar's life: reads its policy file, starts Envoy and supervises it.
 
-`python -m faultproof.engines.envoy.run FILE [ADDRESS]` is what `faultproof sidecar` becomes once the file is known to be good: little of it stays in memory.
+`python -m faultproof.engines.envoy.run FILE [ADDRESS]` is what `faultproof sidecar` becomes once the file is known to be
+good: little of it stays in memory.
 """
 
 from __future__ import annotations
