@@ -30,6 +30,8 @@ from faultproof.signals import (
     ENDPOINT_DOWN,
     ENDPOINT_EJECTED,
     ENDPOINTS_USABLE,
+    FLAG_CHANGED,
+    FLAGS_STALE,
     HEDGE,
     HEDGE_WON,
     HOLDS_EXPIRED,
@@ -47,6 +49,9 @@ from faultproof.signals import (
     SAGA_ATTENTION,
     SAGA_STEP,
     SAGA_STUCK,
+    SHADOW_DIFFERENT,
+    SHADOW_DROPPED,
+    SHADOW_FAILED,
     SHARDS_MISSING,
     STEP,
     STUCK,
@@ -357,6 +362,7 @@ def test_what_wants_a_person_is_logged_as_a_warning_and_nothing_else(caplog: pyt
         "breaker.opened",
         "endpoint.ejected",
         "endpoint.down",
+        "flags.stale",
     }
 
 
@@ -514,3 +520,43 @@ async def test_hedges_are_counted_and_those_that_win(env: fp.Env, clock: ManualC
     hedged = await call
     assert recorder.values(HEDGE, endpoint=hedged.endpoint.name) == [1]
     assert recorder.values(HEDGE_WON) == [1]
+
+
+@shows(FLAG_CHANGED, FLAGS_STALE)
+async def test_a_flag_that_has_changed_is_counted_and_what_it_cannot_be_is_told_once(
+    env: fp.Env, recorder: Recorder, tmp_path: Path
+) -> None:
+    path = tmp_path / "flags.toml"
+    path.write_text("on = true")
+    async with fp.Flags({"on": False, "share": 0.5}, fp.FlagFile(path), env=env) as flags:
+        assert recorder.values(FLAG_CHANGED) == recorder.values(FLAG_CHANGED, flag="on") == [1]
+        path.unlink()
+        for _ in range(3):
+            await flags.look()
+        assert recorder.values(FLAGS_STALE) == [1]
+        assert next(a["error"] for s, _, a in recorder.emitted if s is FLAGS_STALE).startswith("CannotOpen: ")
+
+
+@shows(SHADOW_DIFFERENT, SHADOW_DROPPED, SHADOW_FAILED)
+async def test_what_a_shadow_s_candidate_does_is_counted_and_what_it_is_not_given(
+    env: fp.Env, clock: ManualClock, recorder: Recorder
+) -> None:
+    async def candidate(request: str) -> str:
+        if request == "hangs":
+            await clock.sleep(9.0)
+        if request == "fails":
+            raise ValueError
+        return request
+
+    policy = fp.ShadowPolicy(concurrency=1, queue=3, timeout=2.0)
+    shadow = fp.Shadow[str, str](candidate, share=1.0, is_safe=lambda r: r != "w", policy=policy, env=env, name="price")
+    for request, answer in (("hangs", "a"), ("fails", "a"), ("b", "a"), ("a", "a"), ("c", "a"), ("w", "a")):
+        shadow.offer(request, answer)
+    await settle()
+    clock.advance(2.0)
+    await shadow.drain()
+    assert recorder.values(SHADOW_FAILED, shadow="price", how="timeout") == [1]
+    assert recorder.values(SHADOW_FAILED, shadow="price", how="error") == [1]
+    assert recorder.values(SHADOW_DIFFERENT, shadow="price") == [1, 1]
+    assert recorder.values(SHADOW_DROPPED, reason="queue is full") == [2]
+    assert len(recorder.values(SHADOW_DROPPED)) == 1

@@ -36,15 +36,28 @@ from faultproof.patterns.saga import (
     saga_from_yaml,
 )
 from faultproof.patterns.scatter_gather import Gathered, GatherPolicy, Incomplete, Missing, ScatterGather
+from faultproof.patterns.shadow import (
+    Diff,
+    HttpCandidate,
+    HttpRequest,
+    Shadow,
+    ShadowPolicy,
+    ShadowProcesses,
+    ShadowReport,
+)
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
 from faultproof.primitives.deadline import Deadline, within
 from faultproof.primitives.endpoints import Endpoint
+from faultproof.primitives.flag_file import FlagFile
+from faultproof.primitives.flag_table import FlagTable
+from faultproof.primitives.flags import FeatureFlag, Flags
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
 from faultproof.primitives.hedging import HedgePolicy
 from faultproof.primitives.idempotency import Idempotency
 from faultproof.primitives.retry import Retry, RetryBudget, RetryPolicy
+from faultproof.primitives.shadowing import is_shadow, unshadowed
 from faultproof.primitives.worker import Worker
 from faultproof.signals import Signals
 
@@ -61,6 +74,7 @@ __all__ = [
     "ConsumerOptions",
     "DeadLetter",
     "Deadline",
+    "Diff",
     "Endpoint",
     "Env",
     "Err",
@@ -68,6 +82,10 @@ __all__ = [
     "EscrowOptions",
     "Event",
     "FanOut",
+    "FeatureFlag",
+    "FlagFile",
+    "FlagTable",
+    "Flags",
     "GatherPolicy",
     "Gathered",
     "GroupCommit",
@@ -76,6 +94,8 @@ __all__ = [
     "Hedged",
     "HedgedRequest",
     "Hold",
+    "HttpCandidate",
+    "HttpRequest",
     "Idempotency",
     "Incomplete",
     "Lag",
@@ -94,6 +114,10 @@ __all__ = [
     "SagaOptions",
     "ScatterGather",
     "Services",
+    "Shadow",
+    "ShadowPolicy",
+    "ShadowProcesses",
+    "ShadowReport",
     "Signals",
     "Source",
     "Step",
@@ -104,7 +128,9 @@ __all__ = [
     "TenantPolicy",
     "Worker",
     "connect",
+    "is_shadow",
     "join",
     "saga_from_yaml",
+    "unshadowed",
     "within",
 ]

@@ -10,6 +10,7 @@ from faultproof.clock import Env, SystemClock
 from faultproof.engines.sqlite.joined import JoinedSqlite
 from faultproof.errors import NotSupported
 from faultproof.ports.database import Database, JoinedSyncTx, JoinedTx
+from faultproof.primitives.shadowing import refuse_in_shadow
 
 if TYPE_CHECKING:
     import psycopg
@@ -78,6 +79,7 @@ def join(handle: Any, *, wake: Database | None = None, env: Env | None = None) -
     Raises `NoTransaction` when the handle would commit our statement by itself, `Closed` when it is closed, and
     `NotSupported` for anything else. Asynchronous sessions are looked at when they are first used.
     """
+    refuse_in_shadow()
     joined = _joined(handle, SystemClock().wall_us if env is None else env.clock.wall_us, wake)
     if joined is None:
         raise NotSupported(

@@ -169,6 +169,37 @@ PERMITS_SHED = Signal(
     unit="calls",
     meaning="a call that a bulkhead refused: no room to wait, pushed out, or waited too long",
 )
+FLAG_CHANGED = Signal(
+    name="faultproof.flag.changed",
+    kind="count",
+    unit="flags",
+    meaning="a feature flag has another value in this process",
+)
+FLAGS_STALE = Signal(
+    name="faultproof.flags.stale",
+    kind="count",
+    unit="errors",
+    meaning="flags cannot be read, or one has a value that it cannot have: the last good one counts",
+    alarming=True,
+)
+SHADOW_DROPPED = Signal(
+    name="faultproof.shadow.dropped",
+    kind="count",
+    unit="requests",
+    meaning="requests that were to be mirrored and were not, by reason",
+)
+SHADOW_DIFFERENT = Signal(
+    name="faultproof.shadow.different",
+    kind="count",
+    unit="requests",
+    meaning="requests to which a shadow's candidate answered otherwise, noise included",
+)
+SHADOW_FAILED = Signal(
+    name="faultproof.shadow.failed",
+    kind="count",
+    unit="requests",
+    meaning="requests at which a shadow's candidate failed, or that it did not answer in time",
+)
 
 ALL: tuple[Signal, ...] = (
     LOCK_WAIT,
@@ -198,6 +229,11 @@ ALL: tuple[Signal, ...] = (
     PERMITS_IN_FLIGHT,
     PERMITS_LIMIT,
     PERMITS_SHED,
+    FLAG_CHANGED,
+    FLAGS_STALE,
+    SHADOW_DROPPED,
+    SHADOW_DIFFERENT,
+    SHADOW_FAILED,
 )
 
 Sink = Callable[[Signal, float, Attributes], None]

@@ -4,23 +4,27 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 EXECUTABLE = str(Path(sys.executable).with_name("faultproof"))
 
 
 def faultproof(
-    *args: str, status: int = 0, env: Mapping[str, str] | None = None, stdin: str = "", cwd: Path | None = None
+    *args: str,
+    status: int | Collection[int] = 0,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `faultproof *args` without a terminal, and insist on its exit status."""
+    """Run `faultproof *args` without a terminal, and insist on its exit status, or one of several."""
     return run([EXECUTABLE, *args], status=status, env=env, stdin=stdin, cwd=cwd)
 
 
 def run(
     command: list[str],
     *,
-    status: int = 0,
+    status: int | Collection[int] = 0,
     env: Mapping[str, str] | None = None,
     stdin: str = "",
     cwd: Path | None = None,
@@ -39,7 +43,8 @@ def run(
         cwd=cwd,
         preexec_fn=before,
     )
-    assert got.returncode == status, f"exit status {got.returncode}, stderr: {got.stderr}"
+    expected = (status,) if isinstance(status, int) else status
+    assert got.returncode in expected, f"exit status {got.returncode}, stderr: {got.stderr}"
     return got
 
 

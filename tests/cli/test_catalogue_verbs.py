@@ -52,6 +52,7 @@ def test_patterns_gives_status_and_proof() -> None:
         "Scatter-Gather": "faultproof.patterns.scatter_gather.proof:SCATTER",
         "Bulkhead": "faultproof.patterns.bulkhead.proof:BULKHEAD",
         "Batch": "faultproof.patterns.batch.proof:BATCH",
+        "Shadow": "faultproof.patterns.shadow.proof:SHADOW",
         "Fan-out": "faultproof.patterns.fan_out.proof:FAN_OUT",
     }
     assert all(row["proof"] is None for row in rows if row["status"] == "planned")

@@ -91,6 +91,7 @@ def test_pattern_s_name_stands_for_all_of_its_proofs() -> None:
         "scatter-gather",
         "bulkhead",
         "batch",
+        "shadow",
         "fan-out",
         "claim",
         "log",
@@ -385,7 +386,11 @@ def test_progress_is_shown_on_a_terminal_after_a_second(monkeypatch: pytest.Monk
 
 PROVE: dict[str, tuple[str, ...]] = {
     "There is no pattern named 'outbx'; did you mean Outbox?": ("outbx",),
+<<<<<<< HEAD
     "CQRS has no proof yet; ready are Outbox, Saga, Escrow, Hedged Request, Sidecar, Scatter-Gather, Bulkhead, Batch, Fan-out": (
+=======
+    "CQRS has no proof yet; ready are Outbox, Saga, Escrow, Hedged Request, Scatter-Gather, Bulkhead, Batch, Shadow, Fan-out": (
+>>>>>>> main
         "cqrs",
     ),
     "there is no proof 'nowhere.at_all:X': no module 'nowhere.at_all' is in the current directory, or installed": (

@@ -14,10 +14,17 @@ from faultproof.patterns.hedged_request import HedgedRequest
 from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.patterns.scatter_gather import GatherPolicy, ScatterGather
+<<<<<<< HEAD
 from faultproof.patterns.sidecar import SidecarOptions, SupervisorPolicy, TlsFiles
+=======
+from faultproof.patterns.shadow import Diff, HttpCandidate, Shadow, ShadowPolicy, ShadowProcesses
+>>>>>>> main
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
+from faultproof.primitives.flag_file import FlagFile
+from faultproof.primitives.flag_table import FlagTable
+from faultproof.primitives.flags import Flags
 from faultproof.primitives.group_commit import GroupCommit
 from faultproof.primitives.hedging import HedgePolicy
 from tests.docs.markdown import REPOSITORY, rows, section
@@ -58,7 +65,23 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         DeadLetters.discard_all,
     ),
     "scatter_gather": (GatherPolicy, ScatterGather),
+<<<<<<< HEAD
     "sidecar": (SidecarOptions, TlsFiles, SupervisorPolicy),
+=======
+    "shadow": (
+        ShadowPolicy,
+        Shadow,
+        Shadow.offer,
+        Shadow.drain,
+        Diff,
+        ShadowProcesses,
+        HttpCandidate,
+        Flags,
+        FlagFile,
+        FlagTable,
+        FlagTable.set,
+    ),
+>>>>>>> main
 }
 _FROM_OPTIONS = {"options"}
 """Parameters that take one of the dataclasses above, whose rows say the rest."""

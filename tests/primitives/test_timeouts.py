@@ -174,3 +174,42 @@ async def test_two_event_loops_at_the_same_time_are_refused() -> None:
 def test_a_time_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidInput, match="`seconds`"):
         Timeouts(ManualClock(), 0)
+
+
+@pytest.mark.parametrize("unset", [None, 1, 2])
+async def test_what_is_to_ring_earlier_than_what_was_set_before_it_rings_in_time(unset: int | None) -> None:
+    clock = ManualClock()
+    alarms, heard = Alarms(clock), list[float]()
+    bells = [Bell(clock.now + seconds, heard) for seconds in (5.0, 2.0, 9.0, 1.0, 9.0, 3.0)]
+    for bell in bells:
+        alarms.set(bell, clock.now)
+    if unset is not None:
+        alarms.unset(bells[unset])
+    rung = list[tuple[float, float]]()
+    for _ in range(10):
+        clock.advance(1.0)
+        await settle()
+        rung += [(at, clock.now) for at in heard[len(rung) :]]
+    assert all(at == now for at, now in rung)
+    expected = [bell.at for n, bell in enumerate(bells) if n != unset]
+    assert sorted(heard) == sorted(expected)
+
+
+async def test_a_call_is_cut_off_by_the_earlier_of_its_times() -> None:
+    clock = ManualClock()
+    timeouts, ended = Timeouts(clock, 5.0), dict[float, float]()
+
+    async def call(by: float) -> None:
+        with timeouts.cut(clock.monotonic(), clock.now + by) as cut:
+            await clock.sleep(50.0)
+        assert cut.is_due
+        ended[by] = clock.now
+
+    began = clock.now
+    tasks = [asyncio.create_task(call(by)) for by in (4.0, 9.0, 1.0, 2.0)]
+    await settle()
+    for _ in range(5):
+        clock.advance(1.0)
+        await settle()
+    await asyncio.gather(*tasks)
+    assert ended == {4.0: began + 4, 9.0: began + 5, 1.0: began + 1, 2.0: began + 2}

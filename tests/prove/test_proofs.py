@@ -18,7 +18,11 @@ from faultproof.patterns.hedged_request.proof import HEDGED
 from faultproof.patterns.outbox.proof import DEAD_LETTERS, KEYS_GO_ON, OUTBOX, POISON, RELAY
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.patterns.scatter_gather.proof import SCATTER
+<<<<<<< HEAD
 from faultproof.patterns.sidecar.proof import SUPERVISED
+=======
+from faultproof.patterns.shadow.proof import FLAGS, SHADOW
+>>>>>>> main
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
 from faultproof.prove.kernel.log import LOG
@@ -39,6 +43,7 @@ PROOFS = {
     "decisions": DECISIONS,
     "escrow": ESCROW,
     "fan-out": FAN_OUT,
+    "flags": FLAGS,
     "forgetting": FORGETTING,
     "hedged": HEDGED,
     "idempotency": IDEMPOTENCY,
@@ -50,6 +55,7 @@ PROOFS = {
     "relay": RELAY,
     "saga": SAGA,
     "scatter": SCATTER,
+    "shadow": SHADOW,
     "shortage": SHORTAGE,
     "starts": STARTS,
     "supervised": SUPERVISED,
@@ -70,6 +76,7 @@ MANY_PAIRS = {
     "permits": 8,
     "poison": 16,
     "saga": 16,
+    "shadow": 16,
     "starts": 8,
     "supervised": 16,
 }
@@ -83,7 +90,11 @@ fault."""
 SEEDS = {"decisions": 120, "idempotency": 160}
 """Random schedules of proofs in which there is less to strike at, or what happens sometimes is rare."""
 
+<<<<<<< HEAD
 NO_DATABASE = {"bulkhead", "fan-out", "hedged", "permits", "scatter", "supervised"}
+=======
+NO_DATABASE = {"bulkhead", "fan-out", "hedged", "permits", "scatter", "shadow"}
+>>>>>>> main
 """Proofs of what is not durable: only the faults of requests to the outside can strike."""
 
 SOME = [
@@ -211,6 +222,7 @@ def test_each_proof_has_enough_planted_bugs():
     assert len(BATCH.plants) >= 5
     assert len({plant.name for plant in (*BULKHEAD.plants, *PERMITS.plants)}) >= 5
     assert len(SAGA.plants) >= 5
+    assert len(SHADOW.plants) >= 5
     assert len(ESCROW.plants) >= 5
     assert len(SHORTAGE.plants) == len(FORGETTING.plants) == 2
     assert len(CLAIM.plants) >= 5

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from faultproof.errors import Busy, FaultproofError, KeyReused, OutcomeUnknown
+from faultproof.patterns.bulkhead import Bulkhead, BulkheadPolicy
 from faultproof.shop.api import application
 from faultproof.shop.baskets import Basket, Line
 
@@ -19,6 +20,7 @@ class Till:
     def __init__(self, error: FaultproofError | None = None) -> None:
         self.took: list[tuple[str, Basket]] = []
         self._error = error
+        self.tenants = Bulkhead(policy=BulkheadPolicy(concurrency=2, queue=0), name="tenants")
 
     async def take(self, key: str, basket: Basket) -> str:
         if self._error is not None:
@@ -57,7 +59,7 @@ async def request(
         "query_string": b"",
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
     }
-    await application(till)(scope, receive, send)
+    await application(till, till.tenants)(scope, receive, send)
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
 
 
@@ -65,6 +67,28 @@ async def test_order_is_taken_with_repeated_items_added_up() -> None:
     till = Till()
     assert await post(till, {"items": ["milk", "eggs", "milk"]}) == (201, {"order": "o1"})
     assert till.took == [("k1", (Line("eggs", 1), Line("milk", 2)))]
+
+
+async def test_a_tenant_that_has_its_part_is_told_to_come_back_and_the_others_are_served() -> None:
+    till = Till()
+    held = till.tenants.permits.try_enter("loud")
+    assert held is not None
+    order = msgspec.json.encode({"items": ["milk"]})
+
+    async def ordered(tenant: str) -> int:
+        status, _ = await request(till, iter([order]), {"idempotency-key": "k1", "tenant": tenant})
+        return status
+
+    assert [await ordered(tenant) for tenant in ("loud", "quiet", "", "a b", "x" * 41, "-")] == [
+        503,
+        201,
+        201,
+        400,
+        400,
+        201,
+    ]
+    till.tenants.permits.leave(held)
+    assert await ordered("loud") == 201
 
 
 @pytest.mark.parametrize("key", [None, "", "x" * 101, "tab\there"])

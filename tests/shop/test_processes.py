@@ -38,7 +38,7 @@ async def fleet(url: str, directory: Path) -> AsyncIterator[Processes]:
             sequencers=1,
             consumers=1,
             orchestrators=1,
-            provider=1,
+            provider=[1],
             ttl=1.0,
             seed=1,
             kill_every=0,

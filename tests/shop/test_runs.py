@@ -55,13 +55,22 @@ NEVER_WRONG = {
 WHERE = {"charge_mismatches": "order ", "oversold": "item '"}
 
 
-def run(*args: object, status: int = 0) -> dict[str, Any]:
+def run(*args: object, status: int | Collection[int] = 0) -> dict[str, Any]:
     """A run's JSON document."""
     # What must survive here are processes: fewer syncs make the machine's other tests wait less.
     got = faultproof("shop", *map(str, args), "--synchronous", "normal", "--json", status=status)
     assert got.stderr == ""
     found: dict[str, Any] = json.loads(got.stdout)
     return found
+
+
+def aimed(mistake: str) -> dict[str, Any]:
+    """A run of the correct shop. On a busy machine the short windows of a few orders may all be missed: then of more."""
+    for orders in (50, 200):
+        found = run("--orders", orders, "--kill-every", 0.1, "--aim", mistake, status=(0, 3))
+        if not found["vacuous"]:
+            return found
+    return run("--orders", 800, "--kill-every", 0.1, "--aim", mistake)
 
 
 def wrong(found: dict[str, Any]) -> set[str]:
@@ -117,7 +126,7 @@ def test_planted_bug_does_not_show_without_kills(mistake: str) -> None:
 # Each time where an event or an effect would be lost; at the other windows with `make soak`.
 @pytest.mark.parametrize("mistake", often({"dual-write", "no-inbox"}, BREAKAGES))
 def test_correct_shop_holds_under_the_same_aimed_kills(mistake: str) -> None:
-    found = run("--orders", 50, "--kill-every", 0.1, "--aim", mistake)
+    found = aimed(mistake)
     assert (found["held"], found["vacuous"], wrong(found)) == (True, None, set())
     if mistake in DELAYED:
         assert (found["kills"], found["delays"] >= 1) == (0, True)

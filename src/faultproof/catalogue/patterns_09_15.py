@@ -116,5 +116,8 @@ PATTERNS_09_15: tuple[Pattern, ...] = (
             implementation="Duplicate traffic to new version",
             proof="No production impact",
         ),
+        status=Status.READY,
+        proof="faultproof.patterns.shadow.proof:SHADOW",
+        readme="faultproof/patterns/shadow/README.md",
     ),
 )

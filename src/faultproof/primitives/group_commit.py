@@ -15,6 +15,7 @@ from faultproof.ports.database import Database
 from faultproof.ports.script import Script
 from faultproof.primitives.batcher import Batcher, BatchLimits, Later, Result, Told
 from faultproof.primitives.callers import for_each_caller
+from faultproof.primitives.shadowing import refuse_in_shadow
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -83,6 +84,7 @@ class GroupCommit(Generic[T, R]):
         """
         if self._database.in_transaction():
             raise TransactionOpen("a transaction is open in this task and this call would wait for it: pass `tx=`")
+        refuse_in_shadow()  # here, because whoever commits it may do so for others as well
         return self._batcher.submit(item, weight=weight, timeout=timeout, told=told)
 
     def post(self, item: T, told: Told[R], *, weight: float = 1.0) -> None:

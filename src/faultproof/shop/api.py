@@ -20,11 +20,15 @@ from faultproof.errors import (
     PayloadTooLarge,
     TryAgain,
 )
+from faultproof.patterns.bulkhead import Bulkhead, BulkheadPolicy
 from faultproof.shop.baskets import ITEMS_MAX, Basket, basket
 
 BODY_BYTES_MAX = 256 * 1024
 KEY_CHARS_MAX = 100
 UNITS_MAX = 10_000
+TENANT_CHARS_MAX = 40
+TENANTS = BulkheadPolicy(concurrency=64, queue=64, wait=2.0)
+"""Of one API process; one tenant has half of it."""
 
 
 class Service(Protocol):
@@ -52,17 +56,26 @@ class Answer(NamedTuple):
     content: dict[str, str]
 
 
-def application(service: Service) -> Starlette:
-    """The API as an ASGI application."""
+def application(service: Service, tenants: Bulkhead) -> Starlette:
+    """The API as an ASGI application. A tenant that orders as fast as it can leaves the others their part of `tenants`."""
 
     async def orders(request: Request) -> Response:
-        answer = await answered(request.headers.get("idempotency-key"), lambda: _body(request), service)
+        tenant = request.headers.get("tenant", "")
+        answer = await answered(
+            request.headers.get("idempotency-key"), lambda: _body(request), service, tenants, tenant
+        )
         return Response(msgspec.json.encode(answer.content), answer.status, media_type="application/json")
 
     return Starlette(routes=[Route("/orders", orders, methods=["POST"])])
 
 
-async def answered(key: str | None, read: Callable[[], Awaitable[bytes]], service: Service) -> Answer:
+async def answered(
+    key: str | None,
+    read: Callable[[], Awaitable[bytes]],
+    service: Service,
+    tenants: Bulkhead,
+    tenant: str = "",
+) -> Answer:
     """Take the order that a request describes, and put what became of it into words.
 
     201: the order is committed, now or by an earlier request with this key. 4xx: it never will be, as it stands. 503:
@@ -70,7 +83,8 @@ async def answered(key: str | None, read: Callable[[], Awaitable[bytes]], servic
     """
     try:
         key, lines = _checked_key(key), _basket(await read())
-        id = await service.take(key, lines)
+        async with tenants.permit(tenant=_checked_tenant(tenant)):
+            id = await service.take(key, lines)
     except PayloadTooLarge as error:
         return _refusal(413, error)
     except KeyReused as error:
@@ -92,6 +106,12 @@ def _checked_key(key: str | None) -> str:
     if key is None or not 1 <= len(key) <= KEY_CHARS_MAX or not (key.isascii() and key.isprintable()):
         raise InvalidInput(f"send an Idempotency-Key header of 1 to {KEY_CHARS_MAX} printable ASCII characters")
     return key
+
+
+def _checked_tenant(tenant: str) -> str:
+    if len(tenant) > TENANT_CHARS_MAX or not ((tenant.isascii() and tenant.replace("-", "a").isalnum()) or not tenant):
+        raise InvalidInput(f"a Tenant header has up to {TENANT_CHARS_MAX} letters, digits and '-'")
+    return tenant
 
 
 def _basket(body: bytes) -> Basket:

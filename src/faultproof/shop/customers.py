@@ -20,6 +20,8 @@ from faultproof.shop.timeline import Timeline
 
 PATIENCE_S = 60.0
 """How long a customer keeps asking about one order."""
+TENANTS = 3
+"""Each order is of one of them."""
 _ATTEMPT_S = 8.0
 """More than the 5 s after which the API itself gives up waiting for the database."""
 _AGAIN = 0.02
@@ -108,7 +110,12 @@ class Customers:
         while True:
             connection = connections[(number + tries) % len(connections)]
             with suppress(Unreachable):  # killed under way, or before: nobody knows what became of the order
-                got = await connection.post("/orders", {"Idempotency-Key": key}, content, timeout=_ATTEMPT_S)
+                got = await connection.post(
+                    "/orders",
+                    {"Idempotency-Key": key, "Tenant": f"tenant-{number % TENANTS}"},
+                    content,
+                    timeout=_ATTEMPT_S,
+                )
                 body = _body(got.body)
                 if got.status < 500:
                     return Answered(key, got.status, body.order)

@@ -81,12 +81,14 @@ def print_verdict(verdict: Verdict, out: Console) -> None:
 def words(verdict: Verdict) -> list[str]:
     """The run in a few lines."""
     planted = f"; planted bug: {verdict.planted}" if verdict.planted else ""
+    counted = [f"{count:,} {what.replace('_', ' ')}" for what, count in verdict.request_path.items()]
     return [
         "",
         f"{verdict.accepted:,} orders answered, {verdict.orders_per_second:.0f}/s; {verdict.seconds:.1f} s in all; "
         f"{verdict.retries:,} retries; seed {verdict.seed}{planted}",
         f"{verdict.fulfilled:,} orders fulfilled, {verdict.compensated:,} undone; of the provider's {verdict.answers:,} "
         f"answers {verdict.answers_lost:,} were lost",
+        f"request path: {', '.join(counted)}",
         f"faults: {_faults(verdict)}",
         f"assumed: {verdict.durability}; the operating system and the disk go on. Not tested: power loss, a lost disk, "
         "more than one machine",

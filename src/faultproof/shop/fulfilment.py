@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from math import ceil
 
 import msgspec
 
-from faultproof.errors import Failed, HoldEnded, OutcomeUnknown, TryAgain
+from faultproof.errors import HoldEnded
 from faultproof.patterns.escrow import Escrow, EscrowOptions
-from faultproof.patterns.saga import Saga, Step, StepContext, StepRetry
+from faultproof.patterns.saga import NOTHING_TO_UNDO, Saga, Step, StepContext, StepRetry
 from faultproof.ports.database import Database, Transaction
 from faultproof.shop.baskets import Basket, Line
 from faultproof.shop.board import Flag, State
 from faultproof.shop.delays import HOLD_S, Delays
-from faultproof.shop.http import Connection, Unreachable
+from faultproof.shop.dependencies import Provider
+from faultproof.shop.pricing import price
 
 NAME = "fulfilment"
 """The saga's name."""
 STOCK = "stock"
 """The escrow's name."""
-PRICE = 125
-"""Of one unit of anything, in cents."""
 SHORT = 0.8
 """The part of what all customers together will ask for that there is. About an eighth of the orders never get as far as
 the stock, or come back from it: with 0.87 there would be enough for all others."""
 DEADLINE_S = 900.0
 """Longer than a run: an order is undone because of the provider or of the stock, and not because a machine was slow."""
-CALL_S = 1.0
-"""Less than the provider takes when it is late."""
 STEP_S = 8.0
 """More than a call, and what orders are held up before it when somebody aims at that."""
-CONNECTIONS_MAX = 64
 
 # Not rarer than kills come, and more attempts than the provider and all kills of a run can spoil.
 RETRY = StepRetry(attempts=40, base=0.02, cap=0.5)
@@ -50,7 +46,7 @@ class Order(msgspec.Struct, frozen=True):
 
 def order(basket: Basket) -> Order:
     """What is to be fulfilled of an order."""
-    return Order(PRICE * sum(line.quantity for line in basket), list(basket))
+    return Order(price(basket), list(basket))
 
 
 def stock(database: Database) -> Escrow:
@@ -75,55 +71,6 @@ async def _delivered(escrow: Escrow, item: str, quantity: int) -> None:
     await escrow.restock(item, quantity, key=f"first delivery of {item}")
 
 
-class _Done(msgspec.Struct):
-    """What the provider answers when it has done its work."""
-
-    reference: str
-
-
-class Provider:
-    """Calls to the provider: one request at a time on each connection, as many connections as calls are under way."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._idle: deque[Connection] = deque(maxlen=CONNECTIONS_MAX)
-
-    async def call(self, path: str, key: str, sent: Callable[[], None], **asked: object) -> str:
-        """The provider's reference of the work; `sent` hears when it can no longer be called off.
-
-        Raises `Failed` if it says no, `TryAgain` if it says not now, and `OutcomeUnknown` when no answer came, or nonsense.
-        """
-        connection = self._idle.pop() if self._idle else Connection(self._port)
-        try:
-            body = msgspec.json.encode(asked)
-            got = await connection.post(path, {"Idempotency-Key": key}, body, timeout=CALL_S, sent=sent)
-        except Unreachable as error:
-            raise OutcomeUnknown(f"no answer from {path}: {error}") from error
-        except BaseException:
-            connection.close()
-            raise
-        if len(self._idle) == CONNECTIONS_MAX:
-            connection.close()
-        else:
-            self._idle.append(connection)
-        said = f"{path} answered {got.status}: {got.body[:200].decode(errors='replace')}"
-        if 500 <= got.status < 600:
-            raise TryAgain(said)
-        if 400 <= got.status < 500:
-            raise Failed(said)
-        try:
-            if got.status == 200:
-                return msgspec.json.decode(got.body, type=_Done).reference
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise OutcomeUnknown(f"{said} ({error})") from error
-        raise OutcomeUnknown(said)
-
-    def close(self) -> None:
-        """Drop all connections."""
-        while self._idle:
-            self._idle.pop().close()
-
-
 class Fulfilment:
     """The saga, with its steps.
 
@@ -137,15 +84,21 @@ class Fulfilment:
         self._flag = flag
         self._delays = delays
         self._calling = 0
+        self._quoted: Step[Order, str] = Step.remote(
+            self._quote, undo=NOTHING_TO_UNDO, name="quote", timeout=STEP_S, retry=RETRY
+        )
         ship = Step.remote(self._ship, undo=self._cancel, name="ship", timeout=STEP_S, retry=RETRY, undo_retry=RETRY)
         self.saga: Saga[Order] = Saga(
             database,
             NAME,
             input=Order,
             steps=[
-                Step.remote(
-                    self._charge, undo=self._refund, name="charge", timeout=STEP_S, retry=RETRY, undo_retry=RETRY
-                ),
+                [
+                    Step.remote(
+                        self._charge, undo=self._refund, name="charge", timeout=STEP_S, retry=RETRY, undo_retry=RETRY
+                    ),
+                    self._quoted,
+                ],
                 self._reserving(),
                 ship,
                 Step.remote(self._confirm, name="confirm", retry=RETRY),
@@ -170,6 +123,10 @@ class Fulfilment:
     async def _refund(self, context: StepContext[Order], reference: str | None) -> None:
         await self._call("/payment/refund_card", context, of=self._key(context.undone_key or ""))
 
+    async def _quote(self, context: StepContext[Order]) -> str:
+        # A step of its own: what is shipped again, with the same key, is shipped with the same carrier.
+        return await self._provider.cheapest(context.id, sum(line.quantity for line in context.input.lines))
+
     async def _reserve(self, context: StepContext[Order], tx: Transaction) -> None:
         await self._delays.before_taking()
         # With the journal's entry or not at all: a call of its own might commit after whoever made it has given it up.
@@ -182,7 +139,7 @@ class Fulfilment:
     async def _ship(self, context: StepContext[Order]) -> str:
         await self._delays.before_shipping(context.attempt)
         await self._keep(context)
-        return await self._call("/shipping/create_shipment", context)
+        return await self._call("/shipping/create_shipment", context, carrier=context.result(self._quoted))
 
     async def _keep(self, context: StepContext[Order]) -> None:
         """Nothing is shipped that is not held, and will be until it is booked."""

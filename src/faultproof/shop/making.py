@@ -14,8 +14,9 @@ from faultproof.shop import sql
 from faultproof.shop.baskets import Basket
 from faultproof.shop.board import unseen
 from faultproof.shop.delays import Delays
+from faultproof.shop.dependencies import NOWHERE, Provider
 from faultproof.shop.effects import GROUPS
-from faultproof.shop.fulfilment import Fulfilment, Provider, fill
+from faultproof.shop.fulfilment import Fulfilment, fill
 from faultproof.shop.messages import Fleet
 from faultproof.shop.mishandled import prepare
 from faultproof.shop.mistakes import Breakage
@@ -37,7 +38,7 @@ async def opened(database: Database, baskets: Sequence[Basket], planted: Breakag
     await database.install(sql.SCHEMA)
     await shop.install()
     await answers(database).install()
-    fulfilment = Fulfilment(database, Provider(0), unseen(), Delays())
+    fulfilment = Fulfilment(database, Provider(NOWHERE), unseen(), Delays())
     await fulfilment.saga.install()
     await fulfilment.stock.install()
     await prepare(database, planted)
@@ -48,8 +49,8 @@ async def opened(database: Database, baskets: Sequence[Basket], planted: Breakag
 
 
 def listeners(options: ShopOptions) -> list[socket.socket]:
-    """The provider's, and one for each API process."""
-    wanted = 1 + options.workers
+    """The provider's two, and one for each API process."""
+    wanted = 2 + options.workers
     found = listen(wanted)
     if len(found) < wanted:
         for listener in found:
@@ -60,8 +61,8 @@ def listeners(options: ShopOptions) -> list[socket.socket]:
     return found
 
 
-def fleet(options: ShopOptions, directory: Path, listeners: Sequence[socket.socket], provider: int) -> Fleet:
-    """What the keeper is told. `listeners`: of the API processes; `provider`: its port."""
+def fleet(options: ShopOptions, directory: Path, listeners: Sequence[socket.socket], provider: Sequence[int]) -> Fleet:
+    """What the keeper is told. `listeners`: of the API processes; `provider`: its ports."""
     return Fleet(
         url=options.store.url,
         directory=str(directory),
@@ -69,7 +70,7 @@ def fleet(options: ShopOptions, directory: Path, listeners: Sequence[socket.sock
         sequencers=options.sequencers,
         consumers=options.consumers,
         orchestrators=options.orchestrators,
-        provider=provider,
+        provider=list(provider),
         ttl=options.ttl,
         seed=options.seed,
         kill_every=options.kill_every,

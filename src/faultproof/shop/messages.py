@@ -23,8 +23,8 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     sequencers: int
     consumers: int
     orchestrators: int
-    provider: int
-    """Its port."""
+    provider: list[int]
+    """Its ports."""
     ttl: float
     """Lease time: how long after a kill the work stands still, at most."""
     seed: int
@@ -68,6 +68,12 @@ class Delayed(msgspec.Struct, frozen=True, tag="delayed"):
     """An order is being held up where a mistake would show."""
 
 
+class Counted(msgspec.Struct, frozen=True, tag="counted"):
+    """Something happened on the request path: what, under the report's name."""
+
+    what: str
+
+
 class Died(msgspec.Struct, frozen=True, tag="died"):
     """A process ended that nobody killed. `status`: negative for a signal."""
 
@@ -82,4 +88,4 @@ class Trouble(msgspec.Struct, frozen=True, tag="trouble"):
     sentence: str
 
 
-Message = Started | Killed | Missed | Delayed | Died | Trouble
+Message = Started | Killed | Missed | Delayed | Counted | Died | Trouble

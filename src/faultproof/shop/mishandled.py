@@ -11,7 +11,8 @@ from faultproof.ports.database import Database
 from faultproof.shop import sql
 from faultproof.shop.board import Flag, unseen
 from faultproof.shop.delays import HOLD_S, Delays
-from faultproof.shop.fulfilment import RETRY, STOCK, Fulfilment, Order, Provider
+from faultproof.shop.dependencies import NOWHERE, Provider
+from faultproof.shop.fulfilment import RETRY, STOCK, Fulfilment, Order
 from faultproof.shop.mistakes import Breakage
 
 # The same on both engines: a copy has no constraint.
@@ -145,4 +146,4 @@ def fulfilling(
 
 def started_here(database: Database, planted: Breakage | None = None) -> Saga[Order]:
     """The saga, for a process that starts it and leaves its steps to others."""
-    return fulfilling(database, Provider(0), unseen(), Delays(), planted).saga
+    return fulfilling(database, Provider(NOWHERE), unseen(), Delays(), planted).saga

@@ -27,6 +27,8 @@ class ShopOptions:
     """Customers that order at the same time."""
     kill_every: float = 0.0
     """0: nobody is killed."""
+    sidecar: bool = False
+    """Whether the provider is called through Envoy."""
     seed: int = 1
     """Decides the generated orders, whom of the busy processes a kill meets, and the customers' pauses."""
     planted: Breakage | None = None

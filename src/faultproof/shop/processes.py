@@ -15,7 +15,19 @@ import msgspec
 
 from faultproof.errors import Repair
 from faultproof.shop.killing import window
-from faultproof.shop.messages import ROLES, Command, Delayed, Died, Fleet, Killed, Message, Missed, Role, Trouble
+from faultproof.shop.messages import (
+    ROLES,
+    Command,
+    Counted,
+    Delayed,
+    Died,
+    Fleet,
+    Killed,
+    Message,
+    Missed,
+    Role,
+    Trouble,
+)
 from faultproof.shop.mistakes import DELAYED, Breakage
 from faultproof.shop.timeline import Kill, Timeline
 
@@ -39,6 +51,8 @@ class Processes:
         """What the killed ones were doing."""
         self.kills_while_busy = 0
         self.delays = 0
+        self.counted: Counter[str] = Counter()
+        """What happened on the request path."""
         self.misses: Counter[Role] = Counter()
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._keeper = keeper
@@ -82,6 +96,8 @@ class Processes:
             self.misses[message.role] += 1
         elif isinstance(message, Delayed):
             self.delays += 1
+        elif isinstance(message, Counted):
+            self.counted[message.what] += 1
         elif isinstance(message, Trouble):
             self._fail(Repair(message.sentence))
         elif isinstance(message, Died):

@@ -17,6 +17,7 @@ import signal
 import socket
 import sqlite3
 import sys
+from itertools import count
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -46,6 +47,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     listener: int
     """An inherited socket that listens on loopback."""
+    other: int | None = None
+    """Another one: a second door to the same, which is ill for a while."""
     path: str
     """Of its database."""
     seed: int
@@ -62,14 +65,21 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     late_s: float = 1.5
     slow_s: float = 0.004
     """The usual time of a call is up to this."""
+    ill_from: int = 20
+    """The other door answers 503 from so many calls on …"""
+    ill_calls: int = 30
+    """… to so many."""
+    slow_quotes: float = 0.1
+    """Quotes that take `late_s`."""
 
 
 class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a call. `of`: the key of what is to be undone."""
+    """The body of a call. `of`: the key of what is to be undone; `carrier`: by whom it is shipped."""
 
     order: str
     amount: int = 0
     of: str | None = None
+    carrier: str | None = None
 
 
 class Done(NamedTuple):
@@ -86,6 +96,8 @@ ACTIONS = {
     "/shipping/create_shipment": "ship",
     "/shipping/cancel_shipment": "cancel",
 }
+QUOTES = {"/carriers/air/quote": 900, "/carriers/barge/quote": 300, "/carriers/coach/quote": 500}
+"""By path: what one unit costs; but the barge is slow to answer now and then."""
 UNDOES = {"refund": "charge", "cancel": "ship"}
 
 
@@ -115,6 +127,7 @@ class Provider:
         self._failed = Share(terms.failed)
         self._late = Share(terms.late, begun=0.5)  # it takes long: not in every small run
         self._lost = Share(terms.lost)
+        self._slow = Share(terms.slow_quotes)
         self._refused = {"charge": Share(terms.declined), "ship": Share(terms.refused)}
         self._database = sqlite3.connect(terms.path, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
@@ -142,6 +155,12 @@ class Provider:
         if isinstance(said, str):
             return fate, {"error": said}
         return fate, {"reference": f"{action}-{key}", "amount": said.amount}
+
+    async def quote(self, path: str, asked: Asked) -> dict[str, str | int]:
+        """What a carrier wants. It writes nothing down."""
+        is_slow = path == "/carriers/barge/quote" and self._slow.comes()
+        await asyncio.sleep(self._terms.late_s if is_slow else self._rng.random() * self._terms.slow_s)
+        return {"price": QUOTES[path] * max(1, asked.amount)}
 
     def close(self) -> None:
         """Let go of the database."""
@@ -201,19 +220,33 @@ def answering(provider: Provider) -> Handle:
 
     async def handle(request: Request) -> Answer:
         action = ACTIONS.get(request.path)
-        if action is None:
-            return _answer(404, {"error": f"there is {', '.join(ACTIONS)}"})
+        if action is None and request.path not in QUOTES:
+            return _answer(404, {"error": f"there is {', '.join([*ACTIONS, *QUOTES])}"})
         key = request.headers.get("idempotency-key", "")
-        if not 1 <= len(key) <= KEY_CHARS_MAX:
+        if action is not None and not 1 <= len(key) <= KEY_CHARS_MAX:
             return _answer(400, {"error": "send an Idempotency-Key"})
         try:
             asked = msgspec.json.decode(request.body, type=Asked)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return _answer(400, {"error": str(error)})
+        if action is None:
+            return _answer(200, await provider.quote(request.path, asked))
         fate, content = await provider.call(action, key, asked)
         return _answer(_STATUS[fate], content, lost=fate == "lost")
 
     return handle
+
+
+def ailing(handle: Handle, terms: Terms) -> Handle:
+    """The same, but for some calls in a row."""
+    calls = count()
+
+    async def handled(request: Request) -> Answer:
+        if 0 <= next(calls) - terms.ill_from < terms.ill_calls:
+            return _answer(503, {"error": "this door is closed for a moment: try again"})
+        return await handle(request)
+
+    return handled
 
 
 def _answer(status: int, content: dict[str, str | int], *, lost: bool = False) -> Answer:
@@ -226,9 +259,13 @@ async def serve(terms: Terms) -> None:
     loop.add_reader(sys.stdin.fileno(), _ended)
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     provider = Provider(terms)
-    server = await serving(socket.socket(fileno=terms.listener), answering(provider))
+    handle = answering(provider)
+    servers = [await serving(socket.socket(fileno=terms.listener), handle)]
+    if terms.other is not None:
+        servers.append(await serving(socket.socket(fileno=terms.other), ailing(handle, terms)))
     await ended.wait()  # unbounded: that is what it is for
-    server.close()
+    for server in servers:
+        server.close()
     provider.close()
 
 

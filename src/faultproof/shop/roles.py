@@ -19,16 +19,17 @@ from starlette.applications import Starlette
 from faultproof.clock import Env
 from faultproof.connect import connect
 from faultproof.errors import CannotOpen, Repair
+from faultproof.patterns.bulkhead import Bulkhead
 from faultproof.patterns.outbox import ConsumerOptions, Outbox
 from faultproof.ports.database import Database
 from faultproof.primitives.worker import Loop, Worker
 from faultproof.shop import planted
-from faultproof.shop.api import Service, application
+from faultproof.shop.api import TENANTS, Service, application
 from faultproof.shop.board import Flag, State
 from faultproof.shop.delays import Delays
+from faultproof.shop.dependencies import Provider, counting
 from faultproof.shop.effects import GROUPS, Effect, shown
-from faultproof.shop.fulfilment import Provider
-from faultproof.shop.messages import Delayed, Fleet, Message, Role, Trouble
+from faultproof.shop.messages import Counted, Delayed, Fleet, Message, Role, Trouble
 from faultproof.shop.mishandled import fulfilling, started_here
 from faultproof.shop.orders import Orders, outbox
 from faultproof.shop.stores import is_postgres
@@ -109,7 +110,8 @@ async def _serve(database: Database, fleet: Fleet, flag: Flag, listener: int) ->
     service: Service = Orders(database, flag, saga)
     if fleet.planted == "dual-write":
         service = planted.DualWrite(database, flag, saga, str(Path(fleet.directory) / "dual-write.lock"))
-    server = uvicorn.Server(_configured(application(service)))
+    tenants = Bulkhead(counting(database.env, lambda what: _say(Counted(what))), TENANTS, name="tenants")
+    server = uvicorn.Server(_configured(application(service, tenants)))
     # uvicorn raises the signal again after its shutdown, for the handler that was there before: let that do nothing, so
     # that the database is closed in good order.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
@@ -119,7 +121,8 @@ async def _serve(database: Database, fleet: Fleet, flag: Flag, listener: int) ->
 
 async def _orchestrate(database: Database, fleet: Fleet, flag: Flag) -> None:
     delays = Delays(fleet.target if fleet.kill_every else None, lambda: _say(Delayed()))
-    fulfilment = fulfilling(database, Provider(fleet.provider), flag, delays, fleet.planted)
+    provider = Provider(fleet.provider, counting(database.env, lambda what: _say(Counted(what))))
+    fulfilment = fulfilling(database, provider, flag, delays, fleet.planted)
     runner = fulfilment.saga.runner(concurrency=_SAGAS, ttl=fleet.ttl)
     await Worker(database.env, runner, fulfilment.stock.expiry()).run_until_signal()
     await fulfilment.close()

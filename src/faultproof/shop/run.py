@@ -17,6 +17,7 @@ from faultproof.ports.database import Database
 from faultproof.shop import sql
 from faultproof.shop.audit import Audited, audit
 from faultproof.shop.baskets import Basket
+from faultproof.shop.beside import sidecar
 from faultproof.shop.customers import Customers, Progress, Unanswered
 from faultproof.shop.fulfilment import NAME
 from faultproof.shop.journal import Journal, read_journal
@@ -109,7 +110,7 @@ async def _under_fire(
 ) -> tuple[str | None, float]:
     """Take all orders and let the consumers catch up: why that was not finished, and seconds until the last answer."""
     with ExitStack() as open_here:
-        provider, *doors = [open_here.enter_context(listener) for listener in listeners(options)]
+        provider, other, *doors = [open_here.enter_context(listener) for listener in listeners(options)]
         ports = [door.getsockname()[1] for door in doors]
         journal = Journal(directory / "journal", database.env)
         timeline = status.timeline
@@ -118,8 +119,9 @@ async def _under_fire(
         )
         status.progress = customers.progress
         async with (
-            provided(directory, provider, seed=options.seed),
-            started(fleet(options, directory, doors, provider.getsockname()[1]), doors, timeline) as processes,
+            provided(directory, provider, other, seed=options.seed),
+            sidecar(directory, [door.getsockname()[1] for door in (provider, other)], wanted=options.sidecar) as at,
+            started(fleet(options, directory, doors, at), doors, timeline) as processes,
         ):
             status.processes = processes
             looking = asyncio.create_task(_looking(shop, status))

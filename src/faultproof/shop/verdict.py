@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from faultproof.shop.dependencies import COUNTED
 from faultproof.shop.findings import Check
 from faultproof.shop.messages import ROLES, Role
 from faultproof.shop.mistakes import DELAYED, Breakage
@@ -58,6 +59,9 @@ class Verdict(msgspec.Struct, kw_only=True):
     kills_by_state: dict[str, int]
     delays: int
     """Orders that were held up where a mistake would show."""
+    request_path: dict[str, int]
+    """How often a call to the provider was hedged, and the hedge won; one was shed; a door of the provider was ejected; and
+    quotes were missing."""
     server_restarts: int
     """Of the shop's own server, in the midst of the orders; 0 for a server that is not its own, and for a file."""
     retries: int
@@ -116,6 +120,7 @@ def judge(options: ShopOptions, outcome: Outcome) -> Verdict:
         kills_by_role={role: processes.kills[role] for role in ROLES},
         kills_by_state=dict(processes.states),
         delays=processes.delays,
+        request_path={what: processes.counted[what] for what in sorted(set(COUNTED.values()))},
         server_restarts=outcome.server_restarts,
         retries=outcome.progress.retries,
         seconds=round(outcome.seconds, 2),

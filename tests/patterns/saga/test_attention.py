@@ -1,5 +1,8 @@
 """Where a saga can go on no more by itself, and what a person can do about it."""
 
+import asyncio
+from typing import Any
+
 import pytest
 
 import faultproof as fp
@@ -7,7 +10,7 @@ from faultproof.errors import Failed, InvalidInput
 from faultproof.ports.database import Database
 from faultproof.signals import SAGA_ATTENTION, SAGA_STUCK
 from tests.conformance.engines import Engine
-from tests.fakes import Recorder
+from tests.fakes import Recorder, until, within
 from tests.patterns.saga.shop import QUICK, Order, Shop, always, elapse, opened, raising, reserved, running
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +49,48 @@ async def test_retry_goes_on_with_fresh_attempts(engine: Engine, db: Database) -
     assert outcome == fp.Compensated("o-1", "ship: Failed: no")
     assert shop.counted()["refund"] == 6
     assert shop.counted()["release"] == 1
+
+
+async def test_who_waits_after_a_decision_is_not_told_of_what_was_before_it(
+    engine: Engine, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = await stranded(engine, db)
+    waiting, told = shop.saga._waiting, list[Any]()
+    monkeypatch.setattr(waiting, "tell", lambda *args: told.append(args))
+    async with running(shop.saga):
+        assert isinstance(await shop.saga.wait("o-1"), fp.NeedsAttention)
+        await until(lambda: told)
+    monkeypatch.undo()
+    reading = Paused(db)
+    monkeypatch.setattr(waiting, "_database", reading)
+    looking = asyncio.create_task(waiting._look_for(["o-1"]))  # begun before the decision …
+    await reading.has_read.wait()
+    await shop.saga.retry("o-1")
+    monkeypatch.undo()
+    asked = asyncio.create_task(shop.saga.wait("o-1"))
+    await until(lambda: waiting._futures)
+    reading.may_return.set()
+    await looking  # … and ended after it
+    waiting.tell(*told[0])  # a runner that is late
+    await waiting._look_for(["o-1"])
+    assert not asked.done()
+    other = await opened(engine, db)
+    async with running(other.saga):
+        assert isinstance(await within(asked), fp.Compensated)
+
+
+class Paused:
+    """A database whose reads come back when they may."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.has_read, self.may_return = asyncio.Event(), asyncio.Event()
+
+    async def read(self, script: Any) -> Any:
+        found = await self._database.read(script)
+        self.has_read.set()
+        await self.may_return.wait()
+        return found
 
 
 async def test_skip_counts_the_undo_as_done_and_goes_on_with_the_others(engine: Engine, db: Database) -> None:

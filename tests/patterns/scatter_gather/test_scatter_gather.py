@@ -11,9 +11,11 @@ import pytest
 
 from faultproof.errors import DeadlineExceeded, InvalidInput
 from faultproof.patterns.scatter_gather import Answer, GatherPolicy, Incomplete, Missing, ScatterGather
+from faultproof.patterns.scatter_gather.gathering import Gathering, Means, gathered
 from faultproof.primitives.deadline import within
-from faultproof.primitives.hedging import HedgePolicy
+from faultproof.primitives.hedging import HedgePolicy, Hedging
 from faultproof.primitives.retry import RetryBudget
+from faultproof.primitives.timeouts import Alarms
 from faultproof.signals import SHARDS_MISSING, Signals
 from tests.fakes import ManualClock, Recorder, env_of
 
@@ -359,3 +361,34 @@ async def test_shards_that_cannot_be_asked_so_are_refused_before_anybody_is(shar
     with pytest.raises(InvalidInput, match=says):
         await scattering(asked.clock, at_least=2).gather(shards, asked.ask)
     assert asked.asked == []
+
+
+async def test_who_has_less_time_than_one_before_is_cut_off_in_time() -> None:
+    shards = Shards(ManualClock(), a=90.0, b=90.0, c=90.0, d=90.0)
+    scatter, ended = scattering(shards.clock, at_least=0), dict[float, float]()
+
+    async def gather(seconds: float) -> None:
+        with within(seconds, shards.clock):
+            await scatter.gather(SHARDS, shards.ask)
+        ended[seconds] = shards.clock.now - 1_000
+
+    await played(shards.clock, asyncio.gather(*(gather(seconds) for seconds in (20.0, 5.0, 9.0))))
+    assert ended == {20.0: 20.0, 5.0: 5.0, 9.0: 9.0}
+
+
+async def test_whoever_is_told_may_stop_it_and_then_nobody_else_is_asked() -> None:
+    shards = Shards(ManualClock(), a=1.0, b=2.0, c=3.0, d=4.0)
+    env = env_of(clock=shards.clock)
+    hedging = Hedging(env, None, RetryBudget())
+    means = Means(shards.clock, lambda name: hedging, Alarms(shards.clock), Alarms(shards.clock), 2)
+    told = dict[str, object]()
+
+    def stops(name: str, outcome: object) -> None:
+        told[name] = outcome
+        gathering.stop("cut off")
+
+    gathering = Gathering(means, shards.ask, stops, at=shards.clock.now + 50, each=None, enough=4)
+    await played(shards.clock, gathered(gathering, SHARDS))
+    assert list(told) == ["a", "b", "c", "d"]
+    assert [told[name] for name in "bcd"] == [Missing("cut off"), Missing("not asked"), Missing("not asked")]
+    assert [name for name, _ in shards.asked] == ["a", "b"]

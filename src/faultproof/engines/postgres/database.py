@@ -28,6 +28,7 @@ from faultproof.ports.log import LogTable
 from faultproof.ports.schema import Schema
 from faultproof.ports.script import Rollback, Runnable, Script, begun, on_snapshot, transaction
 from faultproof.primitives.retry import full_jitter
+from faultproof.primitives.shadowing import refuse_in_shadow
 from faultproof.signals import RETRY
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ class PostgresDatabase:
 
     async def transact(self, work: Runnable[T]) -> T:
         self._check()
+        refuse_in_shadow()
         for tries in range(RESTARTS_MAX):
             try:
                 return await self._transact(begun(work))
@@ -86,6 +88,7 @@ class PostgresDatabase:
 
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[PostgresTransaction]:
         self._check()
+        refuse_in_shadow()
         bounds.seconds("timeout", timeout)
         return Opened(self, timeout)
 

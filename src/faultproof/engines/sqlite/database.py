@@ -28,6 +28,7 @@ from faultproof.ports.script import Begin, Commit, Rollback, Runnable, Script, a
 from faultproof.ports.statement import Answer
 from faultproof.primitives.install import install
 from faultproof.primitives.retry import full_jitter
+from faultproof.primitives.shadowing import refuse_in_shadow
 from faultproof.signals import LOCK_WAIT
 
 T = TypeVar("T")
@@ -85,6 +86,7 @@ class SqliteDatabase:
 
     async def transact(self, work: Runnable[T]) -> T:
         self._check()
+        refuse_in_shadow()
         script = begun(work)
         asked = self.env.clock.monotonic()
         await self._turn(LOCK_TIMEOUT_S)
@@ -104,6 +106,7 @@ class SqliteDatabase:
 
     def transaction(self, *, timeout: float = 30.0) -> AbstractAsyncContextManager[SqliteTransaction]:
         self._check()
+        refuse_in_shadow()
         bounds.seconds("timeout", timeout)
         return _Opened(self, timeout)
 

@@ -10,6 +10,7 @@ from faultproof.clock import Env
 from faultproof.errors import OutcomeUnknown, Overloaded, TryAgain
 from faultproof.patterns.bulkhead.bulkhead import Bulkhead, BulkheadPolicy
 from faultproof.patterns.bulkhead.proof_planted import FORGETS_DEADLINES, PERMITS_PLANTED
+from faultproof.patterns.bulkhead.proof_watch import Watch
 from faultproof.ports.database import Database
 from faultproof.primitives.compartments import TenantPolicy
 from faultproof.primitives.deadline import Deadline
@@ -36,29 +37,9 @@ def _spread(number: int) -> float:
 SERVICE = "service"
 QUIET, NOISY, GOLD, IRON = "quiet", "noisy", "gold", "iron"
 PERMITS_THERE, ROOM = 8, 8
-TICK_S = 0.005
-LAG_MOST_S = 0.001
 TRIES = 5
 BESIDE_MOST = 1.1
 """A saturated tenant may move the others' p99 by a tenth."""
-
-
-class _Watch:
-    """Notices when the process did not run for a while: what was measured then says nothing about the bulkhead."""
-
-    def __init__(self, env: Env) -> None:
-        self._clock = env.clock
-        self.stopped = False
-        self._task = asyncio.get_running_loop().create_task(self._look())
-
-    async def _look(self) -> None:
-        while True:
-            before = self._clock.monotonic()
-            await self._clock.sleep(TICK_S)
-            self.stopped |= self._clock.monotonic() - before > TICK_S + LAG_MOST_S
-
-    def end(self) -> None:
-        self._task.cancel()
 
 
 def _isolating(plant: str | None) -> dict[str, Main]:
@@ -105,7 +86,7 @@ def _bulkhead(env: Env, policy: BulkheadPolicy, permits: type[Permits]) -> Bulkh
 async def _measured(process: Process, bulkhead: Bulkhead) -> tuple[float, int] | None:
     """The p99 of the quiet tenant's calls and how many were refused, in a time in which the process itself was not stopped."""
     for _ in range(TRIES):
-        watch = _Watch(process.env)
+        watch = Watch(process.env)
         p99, refused = await _quiet(process, bulkhead)
         watch.end()
         if not watch.stopped:

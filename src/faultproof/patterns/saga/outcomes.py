@@ -90,15 +90,20 @@ class Waiting:
             return
         results = {name: state.result for name, state in run.steps.items() if state.result is not None}
         outcome = _outcome(id, run.phase, run.reason, results)
+        if isinstance(outcome, NeedsAttention):  # unless a person has decided since: who waits is to look
+            self._fresh.pop(id, None)
+            self._here.discard(id)
+            self._database.wake([ended_topic(self._saga)])
+            return
         if id in self._fresh:
             self._fresh[id] = outcome
-        self._answer(outcome)
+        self._answer(outcome, self._futures.get(id, ()))
 
     async def wait(self, id: str, timeout: float) -> Outcome:
         """How it ended. Raises `InProgress` after `timeout` seconds, `InvalidInput` for one that was never started."""
         bounds.seconds("timeout", timeout)
         is_fresh = id in self._fresh
-        if (known := self._fresh.pop(id, None)) is not None and not isinstance(known, NeedsAttention):
+        if (known := self._fresh.pop(id, None)) is not None:
             return known
         if len(self._futures) >= WAITING_MAX:
             raise Overloaded(f"{WAITING_MAX} sagas are waited for in this process: come back later", retry_after=1.0)
@@ -151,8 +156,10 @@ class Waiting:
             news.close()
 
     async def _look_for(self, ids: Sequence[str]) -> None:
+        """For those who wait now: what is found may be over for who comes later, behind a decision that he knows of."""
+        asking = {id: list(self._futures.get(id, ())) for id in ids}
         for outcome in await self._database.read(self._ended(ids)):
-            self._answer(outcome)
+            self._answer(outcome, asking[outcome.id])
 
     def _ended(self, ids: Sequence[str]) -> Script[list[Outcome]]:
         outcomes: list[Outcome] = []
@@ -164,8 +171,8 @@ class Waiting:
             outcomes.append(_outcome(found.id, found.state, found.reason, results))
         return outcomes
 
-    def _answer(self, outcome: Outcome) -> None:
-        for future in self._futures.get(outcome.id, ()):
+    def _answer(self, outcome: Outcome, asking: Sequence[asyncio.Future[Outcome]]) -> None:
+        for future in asking:
             if not future.done():
                 future.set_result(outcome)
 

@@ -65,6 +65,15 @@ class Strand:
 STRAND: ContextVar[Strand] = ContextVar("faultproof_strand")
 
 
+def _strand_of(context: Context) -> Strand:
+    """Whose work runs in it. A context that was made empty is a part of the process that made it."""
+    strand = context.get(STRAND)
+    if strand is None:
+        strand = STRAND.get()
+        context.run(STRAND.set, strand)
+    return strand
+
+
 class SimLoop:
     """Just enough of an event loop for tasks, futures, timers and everything in asyncio made of them.
 
@@ -86,14 +95,14 @@ class SimLoop:
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         context = copy_context() if context is None else context  # as every event loop does
-        strand = context[STRAND]
+        strand = _strand_of(context)
         handle = Handle(strand, callback, args, context, self.now)
         strand.ready.append(handle)
         return handle
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         context = copy_context() if context is None else context
-        strand = context[STRAND]
+        strand = _strand_of(context)
         handle = Handle(strand, callback, args, context, when)
         self._timer_count += 1
         heapq.heappush(self.timers, (when, self._timer_count, handle))
@@ -108,7 +117,7 @@ class SimLoop:
     def create_task(
         self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any
     ) -> asyncio.Task[Any]:
-        strand = STRAND.get() if context is None else context[STRAND]
+        strand = STRAND.get() if context is None else _strand_of(context)
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self.real, name=name or "simulated", context=context)
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # abandoned when its process dies
         strand.tasks.append(task)

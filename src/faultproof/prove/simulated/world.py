@@ -327,11 +327,9 @@ class World:
     def _point(self, process: Process, when: str, label: str, kinds: tuple[Fault, ...]) -> Point:
         """Here, as a point that a longer tape may strike at."""
         name, commits, now = process.strand.name, self.store.commits, self.loop.now
-        holds_lock = self.store.owner is process
         # Dead with the lock, it leaves what it would have left before it began, unless somebody has been refused it since.
         crash: Hashable = (name, process.notes, self.store.changes, now, process.refusals)
-        # Frozen with the lock, it stops all writers until it wakes, wherever in its transaction it is.
-        other: Hashable = (name, commits) if holds_lock else (name, process.operations, when, commits, now)
+        other: Hashable = (name, process.operations, when, commits, now)
         return Point(self.tape.position, when, label, name, kinds, crash, other)
 
     def _spend(self, fault: Fault, where: str) -> None:
