@@ -15,6 +15,7 @@ from benchmarks.measures import (
     publish,
     recovery,
     saga,
+    sidecar,
     tail,
 )
 from benchmarks.model import Benchmark
@@ -46,5 +47,6 @@ BENCHMARKS: dict[str, Benchmark] = {
         million.POSTGRESQL,
         million.SQLITE,
         exploration.EXPLORATION,
+        sidecar.SIDECAR,
     )
 }

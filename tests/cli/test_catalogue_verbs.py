@@ -48,6 +48,7 @@ def test_patterns_gives_status_and_proof() -> None:
         "Saga": "faultproof.patterns.saga.proof:SAGA",
         "Escrow": "faultproof.patterns.escrow.proof:ESCROW",
         "Hedged Request": "faultproof.patterns.hedged_request.proof:HEDGED",
+        "Sidecar": "faultproof.patterns.sidecar.proof:SUPERVISED",
         "Scatter-Gather": "faultproof.patterns.scatter_gather.proof:SCATTER",
         "Bulkhead": "faultproof.patterns.bulkhead.proof:BULKHEAD",
         "Batch": "faultproof.patterns.batch.proof:BATCH",

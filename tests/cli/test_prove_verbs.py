@@ -387,8 +387,8 @@ def test_progress_is_shown_on_a_terminal_after_a_second(monkeypatch: pytest.Monk
 
 PROVE: dict[str, tuple[str, ...]] = {
     "There is no pattern named 'outbx'; did you mean Outbox?": ("outbx",),
-    "CQRS has no proof yet; ready are Outbox, Saga, Escrow, Hedged Request, Scatter-Gather, Bulkhead, Batch, Shadow, "
-    "Request-Response, Fan-out": ("cqrs",),
+    "CQRS has no proof yet; ready are Outbox, Saga, Escrow, Hedged Request, Sidecar, Scatter-Gather, Bulkhead, Batch, "
+    "Shadow, Request-Response, Fan-out": ("cqrs",),
     "there is no proof 'nowhere.at_all:X': no module 'nowhere.at_all' is in the current directory, or installed": (
         "nowhere.at_all:X",
     ),

@@ -22,6 +22,7 @@ from faultproof.patterns.request_response import (
 )
 from faultproof.patterns.scatter_gather import GatherPolicy, ScatterGather
 from faultproof.patterns.shadow import Diff, HttpCandidate, Shadow, ShadowPolicy, ShadowProcesses
+from faultproof.patterns.sidecar import SidecarOptions, SupervisorPolicy, TlsFiles
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
 from faultproof.primitives.compartments import TenantPolicy
@@ -76,6 +77,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         Deadlines,
     ),
     "scatter_gather": (GatherPolicy, ScatterGather),
+    "sidecar": (SidecarOptions, TlsFiles, SupervisorPolicy),
     "shadow": (
         ShadowPolicy,
         Shadow,

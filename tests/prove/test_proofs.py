@@ -21,6 +21,7 @@ from faultproof.patterns.request_response.proof_client import CLIENT
 from faultproof.patterns.saga.proof import ANSWERS, CALLBACKS, DECISIONS, SAGA, STARTS
 from faultproof.patterns.scatter_gather.proof import SCATTER
 from faultproof.patterns.shadow.proof import FLAGS, SHADOW
+from faultproof.patterns.sidecar.proof import SUPERVISED
 from faultproof.prove.kernel.claim import CLAIM
 from faultproof.prove.kernel.idempotency import IDEMPOTENCY
 from faultproof.prove.kernel.log import LOG
@@ -58,6 +59,7 @@ PROOFS = {
     "shadow": SHADOW,
     "shortage": SHORTAGE,
     "starts": STARTS,
+    "supervised": SUPERVISED,
 }
 PLANTS = [(name, plant.name) for name, proof in PROOFS.items() for plant in proof.plants]
 MANY_PAIRS = {
@@ -79,6 +81,7 @@ MANY_PAIRS = {
     "saga": 16,
     "shadow": 16,
     "starts": 8,
+    "supervised": 16,
 }
 """Proofs whose pairs of crashes take long: all of them with `make soak`; every time each so-many-th first crash, and
 behind it every second one."""
@@ -90,7 +93,7 @@ fault."""
 SEEDS = {"decisions": 120, "idempotency": 160}
 """Random schedules of proofs in which there is less to strike at, or what happens sometimes is rare."""
 
-NO_DATABASE = {"bulkhead", "client", "fan-out", "hedged", "permits", "scatter", "shadow"}
+NO_DATABASE = {"bulkhead", "client", "fan-out", "hedged", "permits", "scatter", "shadow", "supervised"}
 """Proofs of what is not durable: only the faults of requests to the outside can strike."""
 
 SOME = [

@@ -168,6 +168,9 @@ PATTERNS_01_08: tuple[Pattern, ...] = (
             implementation="Proxy container",
             proof="Overhead <20ms",
         ),
+        status=Status.READY,
+        proof="faultproof.patterns.sidecar.proof:SUPERVISED",
+        readme="faultproof/patterns/sidecar/README.md",
     ),
     Pattern(
         number=8,

@@ -13,7 +13,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from faultproof.cli import bench, check, outbox, patterns, prove, saga, shop, show, tapes
+from faultproof.cli import bench, check, outbox, patterns, prove, saga, shop, show, sidecar, tapes
 from faultproof.cli.output import ReaderGone, Stream, one_line
 from faultproof.errors import FaultproofError
 
@@ -44,6 +44,8 @@ Try:
 
 [bold]faultproof outbox lag --db shop.db[/]  what waits, how old it is, who is at it
 
+[bold]faultproof sidecar --policy policy.toml[/]  the policy of a client in front of a service in any language
+
 [bold]faultproof bench drain[/]  ours beside its peers, in turns, in one run (in a checkout)
 
 Exit status: 0 fine; 1 a proof did not hold; 2 bad input, with one sentence that says what; 3 a proof showed
@@ -60,6 +62,7 @@ app.command("shop", epilog=shop.EPILOG)(shop.shop)
 app.command("prove")(prove.prove)
 app.command("replay")(tapes.replay)
 app.command("check", epilog=check.EPILOG)(check.check)
+app.command("sidecar", epilog=sidecar.EPILOG)(sidecar.sidecar)
 app.command("bench")(bench.bench)
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(saga.app, name="saga")
