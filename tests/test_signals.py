@@ -27,6 +27,7 @@ from faultproof.signals import (
     BREAKER_OPENED,
     BREAKER_STATE,
     BUDGET_SPENT,
+    CALLS_SHED,
     DEAD_LETTER,
     ENDPOINT_DOWN,
     ENDPOINT_EJECTED,
@@ -367,6 +368,7 @@ def test_what_wants_a_person_is_logged_as_a_warning_and_nothing_else(caplog: pyt
         "breaker.opened",
         "endpoint.ejected",
         "endpoint.down",
+        "calls.shed",
         "flags.stale",
         "session.unknown",
     }
@@ -566,6 +568,18 @@ async def test_what_a_shadow_s_candidate_does_is_counted_and_what_it_is_not_give
     assert recorder.values(SHADOW_DIFFERENT, shadow="price") == [1, 1]
     assert recorder.values(SHADOW_DROPPED, reason="queue is full") == [2]
     assert len(recorder.values(SHADOW_DROPPED)) == 1
+
+
+@shows(CALLS_SHED)
+async def test_a_call_that_a_client_sheds_is_counted(env: fp.Env, recorder: Recorder) -> None:
+    client = fp.Client([fp.Endpoint("a")], fp.Policy(calls=1), env=env, name="till")
+
+    async def call(endpoint: fp.Endpoint, attempt: int) -> None:
+        with pytest.raises(Overloaded):
+            await client.call(call)
+
+    await client.call(call)
+    assert recorder.values(CALLS_SHED, client="till") == [1]
 
 
 @shows(REQUEST_REPLAYED, REQUEST_SUPERSEDED, REQUEST_LATE)

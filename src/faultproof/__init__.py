@@ -22,15 +22,25 @@ from faultproof.patterns.outbox import (
     OutboxOptions,
 )
 from faultproof.patterns.request_response import (
+    AiohttpExchange,
+    Budget,
+    Client,
     ClientSession,
     Deadlines,
     Envelope,
+    Http,
+    HttpxExchange,
     Idempotent,
     IdempotentOptions,
     Keyed,
+    Policy,
+    Result,
     SessionOptions,
     Understood,
+    httpx_transport,
+    upstream_from_toml,
 )
+from faultproof.patterns.request_response.presets import GROWTH, HYPERSCALE, SCALE, STARTUP
 from faultproof.patterns.saga import (
     NOTHING_TO_UNDO,
     Compensated,
@@ -57,6 +67,7 @@ from faultproof.patterns.shadow import (
 )
 from faultproof.primitives.adaptive import AdaptivePolicy
 from faultproof.primitives.batcher import Batcher, BatchLimits
+from faultproof.primitives.breaker import BreakerPolicy
 from faultproof.primitives.compartments import TenantPolicy
 from faultproof.primitives.deadline import Deadline, within
 from faultproof.primitives.endpoints import Endpoint
@@ -64,21 +75,32 @@ from faultproof.primitives.flag_file import FlagFile
 from faultproof.primitives.flag_table import FlagTable
 from faultproof.primitives.flags import FeatureFlag, Flags
 from faultproof.primitives.group_commit import Err, GroupCommit, Ok
+from faultproof.primitives.health import HealthPolicy
 from faultproof.primitives.hedging import HedgePolicy
 from faultproof.primitives.idempotency import Idempotency
-from faultproof.primitives.retry import Retry, RetryBudget, RetryPolicy
+from faultproof.primitives.outliers import OutlierPolicy
+from faultproof.primitives.retry import Backoff, Retry, RetryBudget, RetryPolicy
 from faultproof.primitives.shadowing import is_shadow, unshadowed
 from faultproof.primitives.worker import Worker
 from faultproof.signals import Signals
 
 __all__ = [
+    "GROWTH",
+    "HYPERSCALE",
     "NOTHING_TO_UNDO",
+    "SCALE",
+    "STARTUP",
     "AdaptivePolicy",
+    "AiohttpExchange",
+    "Backoff",
     "BatchLimits",
     "Batcher",
     "Blocking",
+    "BreakerPolicy",
+    "Budget",
     "Bulkhead",
     "BulkheadPolicy",
+    "Client",
     "ClientSession",
     "Compensated",
     "Completed",
@@ -103,12 +125,15 @@ __all__ = [
     "Gathered",
     "GroupCommit",
     "GroupLag",
+    "HealthPolicy",
     "HedgePolicy",
     "Hedged",
     "HedgedRequest",
     "Hold",
+    "Http",
     "HttpCandidate",
     "HttpRequest",
+    "HttpxExchange",
     "Idempotency",
     "Idempotent",
     "IdempotentOptions",
@@ -121,8 +146,11 @@ __all__ = [
     "Ok",
     "Outbox",
     "OutboxOptions",
+    "OutlierPolicy",
     "Pending",
+    "Policy",
     "PostgresOptions",
+    "Result",
     "Retry",
     "RetryBudget",
     "RetryPolicy",
@@ -146,9 +174,11 @@ __all__ = [
     "Understood",
     "Worker",
     "connect",
+    "httpx_transport",
     "is_shadow",
     "join",
     "saga_from_yaml",
     "unshadowed",
+    "upstream_from_toml",
     "within",
 ]

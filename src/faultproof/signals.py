@@ -255,6 +255,7 @@ ALL: tuple[Signal, ...] = (
     PERMITS_IN_FLIGHT,
     PERMITS_LIMIT,
     PERMITS_SHED,
+    CALLS_SHED,
     FLAG_CHANGED,
     FLAGS_STALE,
     SHADOW_DROPPED,

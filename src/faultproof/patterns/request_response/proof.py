@@ -10,7 +10,7 @@ from faultproof.errors import InvalidInput
 from faultproof.patterns.request_response import headers as names
 from faultproof.patterns.request_response.proof_planted import CLIENTS
 from faultproof.patterns.request_response.proof_planted import SERVERS as BROKEN
-from faultproof.patterns.request_response.proof_workload import CALLS, SERVERS, Client, Server, prepare
+from faultproof.patterns.request_response.proof_workload import CALLS, SERVERS, Asker, Server, prepare
 from faultproof.prove.checkers.history import Call, Entry, History, paired
 from faultproof.prove.checkers.linearizability import judge
 from faultproof.prove.checkers.models import Illegal
@@ -34,7 +34,7 @@ def _processes(plant: str | None) -> Mapping[str, Main]:
     name = plant or ""
 
     async def client(process: Process) -> None:
-        await CLIENTS.get(name, Client)(process).run()
+        await CLIENTS.get(name, Asker)(process).run()
 
     async def server(process: Process) -> None:
         await BROKEN.get(name, Server)(process).run()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from faultproof.patterns.request_response import sql
 from faultproof.patterns.request_response.idempotent import Idempotent
 from faultproof.patterns.request_response.keyed import Keyed
-from faultproof.patterns.request_response.proof_workload import SESSION, Client, Response, Server
+from faultproof.patterns.request_response.proof_workload import SESSION, Asker, Response, Server
 from faultproof.patterns.request_response.session import ClientSession, _Request
 from faultproof.patterns.request_response.turns import Turn
 from faultproof.ports.script import Script
@@ -16,8 +16,8 @@ from faultproof.primitives.retry import RetryBudget
 from faultproof.primitives.timeouts import Cut
 
 
-def _client(kind: type[ClientSession[Response]]) -> type[Client]:
-    class Broken(Client):
+def _client(kind: type[ClientSession[Response]]) -> type[Asker]:
+    class Broken(Asker):
         def made(self) -> ClientSession[Response]:
             return kind(SESSION, env=self.process.env, budget=RetryBudget(ratio=1.0, burst=1_000))
 
@@ -95,7 +95,7 @@ class _OwnKeys(Server):
         return super().idempotent(self.process.name)
 
 
-CLIENTS: dict[str, type[Client]] = {
+CLIENTS: dict[str, type[Asker]] = {
     "new keys": _client(_NewKeys),
     "all at once": _client(_AllAtOnce),
     "moves on": _client(_MovesOn),

@@ -233,7 +233,7 @@ class Response(NamedTuple):
     body: str
 
 
-class Client:
+class Asker:
     """Makes its calls, and writes down what it hears. The planted bugs replace some of its methods."""
 
     def __init__(self, process: Process) -> None:

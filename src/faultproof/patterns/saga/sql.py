@@ -109,7 +109,7 @@ class Ended(NamedTuple):
     reason: str | None
 
 
-class Result(NamedTuple):
+class StepResult(NamedTuple):
     """What a step returned, as JSON."""
 
     step: str
@@ -240,7 +240,7 @@ def exists(saga: str, id: str) -> str | None: ...
     """SELECT step, data FROM faultproof_saga_entry
        WHERE saga = :saga AND id = :id AND what IN ('done', 'skipped') ORDER BY seq"""
 )
-def results(saga: str, id: str) -> list[Result]: ...
+def results(saga: str, id: str) -> list[StepResult]: ...
 
 
 @sql(

@@ -54,7 +54,7 @@ class Frames:
             yield message
 
 
-class Client:
+class Speaker:
     """What a client says: which of its messages asks to commit a transaction that may write."""
 
     def __init__(self) -> None:

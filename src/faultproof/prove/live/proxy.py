@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
-from faultproof.prove.live.messages import Client, Frames, Message, has_committed, in_transaction, is_ready
+from faultproof.prove.live.messages import Frames, Message, Speaker, has_committed, in_transaction, is_ready
 
 Towards = Literal["server", "client"]
 CONNECTIONS_MAX = 500
@@ -149,7 +149,7 @@ class Proxy:
                     await end.wait_closed()
 
     async def _to_server(self, number: int, pair: _Pair, client: asyncio.StreamReader) -> None:
-        frames, said = Frames(), Client()
+        frames, said = Frames(), Speaker()
         while data := await _read(client):
             for message in frames.feed(data):
                 if self._heard is not None:
