@@ -14,10 +14,12 @@ from faultproof.patterns.hedged_request import HedgedRequest
 from faultproof.patterns.outbox import ConsumerOptions, Outbox, OutboxOptions
 from faultproof.patterns.outbox.dead_letters import DeadLetters
 from faultproof.patterns.request_response import (
+    Budget,
     ClientSession,
     Deadlines,
     Idempotent,
     IdempotentOptions,
+    Policy,
     SessionOptions,
 )
 from faultproof.patterns.scatter_gather import GatherPolicy, ScatterGather
@@ -69,6 +71,8 @@ OPTIONS: dict[str, tuple[Callable[..., Any], ...]] = {
         DeadLetters.discard_all,
     ),
     "request_response": (
+        Policy,
+        Budget,
         SessionOptions,
         ClientSession,
         ClientSession.call,
