@@ -41,8 +41,21 @@ class Service:
         self.asked: list[Asked] = []
         self.at_once = self.at_once_most = 0
         self.does: Callable[[Asked], Awaitable[bytes | None]] = well
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """As long as the connection is there, or until the service ends."""
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def end(self) -> None:
+        """Whoever hangs is told to stop."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -79,8 +92,9 @@ async def serving(*names: str) -> AsyncIterator[list[Service]]:
     try:
         yield services
     finally:
-        for server in servers:
+        for server, service in zip(servers, services, strict=True):
             server.close()
+            await service.end()
 
 
 class Running:

@@ -85,7 +85,7 @@ async def test_time_runs_out_for_an_attempt_for_a_call_and_for_its_caller():
 
 async def test_a_dead_endpoint_and_one_that_fails_are_left_out():
     dead = f"http://127.0.0.1:{free_port()}"
-    policy = '[policy]\nbreaker = false\nbalance = "round-robin"\n[policy.outliers]\nin_a_row = 3\nshare = 0.7'
+    policy = '[policy]\nbreaker = false\nbalance = "round-robin"\n[policy.outliers]\nin_a_row = 3\nshare = 0.7\n' + LONG
     async with serving("a", "b") as (a, b), running(policy_file([a.url, b.url, dead], policy)) as sidecar:
         b.does = no
         for _ in range(30):
@@ -97,7 +97,7 @@ async def test_a_dead_endpoint_and_one_that_fails_are_left_out():
 
 
 async def test_no_more_than_its_share_is_left_out_and_where_all_fail_all_are_asked():
-    policy = "[policy]\nbreaker = false\nretry = false\n[policy.outliers]\nin_a_row = 2\nshare = 0.5"
+    policy = "[policy]\nbreaker = false\nretry = false\n[policy.outliers]\nin_a_row = 2\nshare = 0.5\n" + LONG
     async with serving("a", "b", "c") as services:
         async with running(policy_file([each.url for each in services], policy)) as sidecar:
             for each in services:
@@ -235,4 +235,5 @@ async def test_told_to_end_it_finishes_what_is_under_way():
         assert not sidecar.proxy.is_there()
 
 
+LONG = "eject_for = 60.0\neject_most = 60.0"
 OPTIONS = "[policy]\nbreaker = false\noutliers = false\n[policy.retry]\nattempts = 3\nbase = 0.002\ncap = 0.01"

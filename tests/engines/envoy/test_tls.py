@@ -32,6 +32,7 @@ async def serving_tls(pair: Pair, ca: Pair):
         yield service
     finally:
         server.close()
+        await service.end()
 
 
 async def test_who_is_called_must_be_who_it_says_and_who_calls_too(tmp_path: Path):
