@@ -88,6 +88,7 @@ def test_pattern_s_name_stands_for_all_of_its_proofs() -> None:
         "saga",
         "escrow",
         "hedged request",
+        "sidecar",
         "scatter-gather",
         "bulkhead",
         "batch",

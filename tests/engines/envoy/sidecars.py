@@ -108,6 +108,7 @@ class Running:
         self.url = f"http://{file.sidecar.address}"
         self.admin = f"http://{file.sidecar.admin}"
         self.said = said
+        self.room = Path()
         self.http = httpx.AsyncClient(base_url=self.url, timeout=10.0, limits=httpx.Limits(max_connections=None))
 
     async def put(self, file: SidecarFile) -> None:
@@ -158,6 +159,7 @@ async def running(text: str, *, env: Env | None = None) -> AsyncIterator[Running
         held = reserved(file)
         task = asyncio.create_task(supervisor.run())
         one = Running(supervisor, proxy, file, said)
+        one.room = Path(room)
         try:
             await until(lambda: supervisor.standing.phase == "serving" or task.done())
             assert not task.done(), said

@@ -34,7 +34,8 @@ def cluster(file: SidecarFile, room: str | None) -> dict[str, Any]:
         "connect_timeout": seconds(policy.attempt_timeout or policy.deadline),
         "lb_policy": _BALANCERS[policy.balance],
         # Nobody is well: then all count as if they were. Envoy would do so when half of them are not.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
+        # And who is left out is left out now, not up to a second later, in which others may change, too.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1}, "update_merge_window": "0s"},
         "load_assignment": {
             "cluster_name": UPSTREAM,
             "endpoints": [{"lb_endpoints": [_endpoint(each) for each in file.endpoints]}],

@@ -36,7 +36,8 @@ def calls(file: SidecarFile, room: str, table: dict[str, Any] | None) -> dict[st
     options = file.sidecar
     manager: dict[str, Any] = {
         "stat_prefix": "calls",
-        # With it whoever calls is somebody outside: Envoy's own headers, which could change a policy, are taken off.
+        # Who calls is who the connection is from, whatever a header says; Envoy's own headers, which could change a policy,
+        # are taken off.
         "use_remote_address": True,
         "preserve_external_request_id": True,
         "server_header_transformation": "PASS_THROUGH",
