@@ -284,7 +284,7 @@ async def test_a_handler_whose_commit_is_unknown_keeps_the_key_and_the_client_is
 
 
 async def test_a_handler_that_takes_too_long_is_cut_off_and_taken_over(db: Database) -> None:
-    till = Till(db, fp.IdempotentOptions(ttl=0.2))
+    till = Till(db, fp.IdempotentOptions(ttl=1.0))
     await till.install()
     hangs = asyncio.Event()
     till.before = hangs.wait
