@@ -11,7 +11,7 @@ from faultproof.engines.envoy.mapping import TABLE, Absent, Nearly, asked
 from faultproof.errors import InvalidInput
 from faultproof.patterns.bulkhead import BulkheadPolicy
 from faultproof.patterns.request_response.policy import Budget, Policy
-from faultproof.patterns.request_response.toml import Address
+from faultproof.patterns.request_response.toml import Address, upstream_from_toml
 from faultproof.patterns.sidecar import SidecarFile, SidecarOptions, TlsFiles, sidecar_from_toml
 from faultproof.primitives.health import HealthPolicy
 from faultproof.primitives.hedging import HedgePolicy
@@ -229,3 +229,12 @@ def test_a_field_without_a_default_is_one_that_a_file_must_have():
     assert [f.name for f in fields(SidecarFile) if f.default is MISSING and f.default_factory is MISSING] == [
         "endpoints"
     ]
+
+
+def test_a_client_takes_the_same_file_and_passes_over_what_is_a_sidecar_s():
+    text = policy_file(["https://a.example"], '[policy]\ndeadline = 3.0\n[tls]\nca = "ca.pem"')
+    file, _ = sidecar_from_toml(text)
+    upstream = upstream_from_toml(text)
+    assert (upstream.endpoints, upstream.policy, upstream.name) == (file.endpoints, file.policy, file.name)
+    with pytest.raises(InvalidInput, match="unknown key 'sidecars'"):
+        upstream_from_toml(text.replace("[sidecar]", "[sidecars]"))

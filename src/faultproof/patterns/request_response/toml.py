@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -18,6 +18,9 @@ from faultproof.primitives.endpoints import Endpoint
 T = TypeVar("T")
 
 TEXT_BYTES_MAX = 1_048_576
+SIDECAR_TABLES = ("sidecar", "tls")
+"""What a client passes over in a file that it shares with a sidecar: where that listens, and certificates, which are up to a
+client's HTTP library."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +73,10 @@ def upstream_from_toml(text: str) -> Upstream:
         name = "a"
         url = "https://10.0.0.1:8443"
     """
-    return decoded(text, Upstream)
+    return decoded(text, Upstream, passed_over=SIDECAR_TABLES)
 
 
-def decoded(text: str, kind: type[T]) -> T:
+def decoded(text: str, kind: type[T], *, passed_over: Collection[str] = ()) -> T:
     """A TOML document as a dataclass of dataclasses: a table for each, a key for each field. Raises `InvalidInput`.
 
     `false` leaves out a table that may be left out: `breaker = false`.
@@ -84,6 +87,8 @@ def decoded(text: str, kind: type[T]) -> T:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidInput(f"the policy file is no TOML: {error}") from error
+    for table in passed_over:
+        document.pop(table, None)
     try:
         return msgspec.convert(_read(document, kind, ""), kind)
     except msgspec.ValidationError as error:
