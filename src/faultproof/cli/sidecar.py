@@ -62,19 +62,20 @@ def sidecar(
     Deadlines, retries within a budget, hedges, outlier ejection, health checks, bounds and TLS act on every call that goes
     through it, with no change to the application. What Envoy cannot do is refused by name.
     """
+    from faultproof.engines.envoy import run
     from faultproof.engines.envoy.program import envoy_program
-    from faultproof.engines.envoy.run import Sidecar
 
     if check and show:
         raise InvalidInput("--check and --show are two things: give one of them")
-    made = Sidecar(envoy_program(), policy, listen)
+    made = run.Sidecar(envoy_program(), policy, listen)
     if check or show:
         asyncio.run(_judge(made, show=show))
         return
     made.read()
     # The same process, without what the command line needs: a sidecar runs for months beside each service.
     sys.stdout.flush()
-    command = [sys.executable, "-m", "faultproof.engines.envoy.run", str(policy), *([listen] if listen else [])]
+    lean = Path(run.__file__).with_name("lean.py")
+    command = [sys.executable, "-P", str(lean), str(policy), *([listen] if listen else [])]
     os.execv(sys.executable, command)  # noqa: S606  # our own module, and no shell
 
 

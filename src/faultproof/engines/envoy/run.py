@@ -1,8 +1,4 @@
-"""A sidecar's life: reads its policy file, starts Envoy and supervises it.
-
-`python -m faultproof.engines.envoy.run FILE [ADDRESS]` is what `faultproof sidecar` becomes once the file is known to be
-good: little of it stays in memory.
-"""
+"""A sidecar's life: reads its policy file, starts Envoy and supervises it."""
 
 from __future__ import annotations
 
@@ -134,7 +130,3 @@ def main(policy: str, listen: str | None = None) -> int:
         print(_plain(str(error)), file=sys.stderr)
         return _BAD_INPUT
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
