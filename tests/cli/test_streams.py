@@ -46,6 +46,7 @@ def verbs(tmp_path: Path, installed: Path) -> list[list[str]]:
         ["shop", "--orders", "3", "--kill-every", "0", "--synchronous", "normal"],
         ["prove", "batch"],
         ["saga", "--help"],
+        ["sidecar", "--help"],
         ["replay", str(tape)],
         ["check", str(history), "--model", "register"],
         ["outbox", "lag", "--db", str(installed)],

@@ -149,7 +149,7 @@ def test_fixtures_parameters_classes_and_other_plugins_work_as_ever(project: pyt
     got.stdout.fnmatch_lines(
         [
             "*simulated tests*",
-            "test_wallet.py::*: 200 schedules in * s: every one of 20 places struck by a fault, 178 schedules at random",
+            "test_wallet.py::*: 200 schedules in * s: every one of 21 places struck by a fault, 177 schedules at random",
         ]
     )
     assert got.stdout.str().count(" schedules in ") == 4

@@ -9,7 +9,7 @@ import pytest
 
 from tests.processes import running
 
-pytestmark = [pytest.mark.anyio, pytest.mark.alone]
+pytestmark = [pytest.mark.anyio, pytest.mark.soak]
 
 MOVED_MOST = 1.05
 """Of the median pair of turns, one with the shadow and one without: what the machine does meanwhile, it does to both."""
